@@ -1,0 +1,20 @@
+//! What the composition decides about threads, bounds and retries. Knows no flag.
+
+use std::time::Duration;
+
+/// Sizes and limits of one [`Serving`](crate::Serving).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ServingOptions {
+    /// Versions that may load at once; as many may unload at once. At least 1.
+    pub load_threads: usize,
+    /// Runs that are computed at once, all models together. At least 1.
+    pub run_threads: usize,
+    /// Runs of one version that may wait; one more is refused. At least 1.
+    pub queue_runs_max: usize,
+    /// How often a failed load is tried again; 0 for never.
+    pub load_retries_max: u32,
+    /// How long to wait between two tries.
+    pub load_retry_interval: Duration,
+    /// Threads that one run may use inside its engine. At least 1.
+    pub engine_threads: usize,
+}
