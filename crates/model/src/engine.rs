@@ -88,6 +88,43 @@ pub trait Session: Send + Sync {
     /// `RESOURCE_EXHAUSTED` when the memory is not to be had, `UNAVAILABLE` while the session's
     /// process is being replaced.
     fn prepare(&self, request: &RunRequest) -> Result<Box<dyn Run>, Status>;
+
+    /// Runs over inputs that lie ready in memory of the caller's, such as a shared slot.
+    ///
+    /// The default copies them into memory of [`Session::prepare`]; an engine that can read foreign
+    /// memory overrides it and saves the copy. The tensors are dropped before this returns, unless
+    /// an output is a view of one.
+    ///
+    /// # Errors
+    /// Those of [`Session::prepare`] and [`Run::run`]; `INVALID_ARGUMENT` when the tensors are not
+    /// those that the request lays out.
+    fn run_over(
+        &self,
+        request: &RunRequest,
+        inputs: Vec<Tensor>,
+        deadline: Option<Instant>,
+    ) -> Result<Vec<Tensor>, Status> {
+        if inputs.len() != request.inputs.len() {
+            return Err(Status::invalid_argument(format!(
+                "the request lays out {} inputs, but {} were given",
+                request.inputs.len(),
+                inputs.len()
+            )));
+        }
+        let mut run = self.prepare(request)?;
+        for (index, input) in inputs.into_iter().enumerate() {
+            let memory = run.input(index);
+            if memory.len() != input.bytes().len() {
+                return Err(Status::invalid_argument(format!(
+                    "input {index} is laid out with {} bytes, but has {}",
+                    memory.len(),
+                    input.bytes().len()
+                )));
+            }
+            memory.copy_from_slice(input.bytes());
+        }
+        run.run(deadline)
+    }
 }
 
 /// One computation, from the memory for its inputs to its outputs.
@@ -103,4 +140,53 @@ pub trait Run: Send {
     /// Those of the computation; `DEADLINE_EXCEEDED` when `deadline` passed; `UNAVAILABLE` when the
     /// engine's process died.
     fn run(self: Box<Self>, deadline: Option<Instant>) -> Result<Vec<Tensor>, Status>;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{AlignedBytes, DType, Memory};
+
+    /// Gives back its one input.
+    struct Echo(ModelDescription);
+    struct EchoRun(Shape, AlignedBytes);
+
+    impl Session for Echo {
+        fn description(&self) -> &ModelDescription {
+            &self.0
+        }
+
+        fn prepare(&self, request: &RunRequest) -> Result<Box<dyn Run>, Status> {
+            let shape = request.inputs[0].shape.clone();
+            let bytes = shape.bytes(4)?;
+            Ok(Box::new(EchoRun(shape, AlignedBytes::zeroed(bytes))))
+        }
+    }
+
+    impl Run for EchoRun {
+        fn input(&mut self, _: usize) -> &mut [u8] {
+            self.1.bytes_mut()
+        }
+
+        fn run(self: Box<Self>, _: Option<Instant>) -> Result<Vec<Tensor>, Status> {
+            Ok(vec![Tensor::copied(DType::F32, self.0, self.1.bytes())?])
+        }
+    }
+
+    #[test]
+    fn running_over_foreign_memory_copies_unless_an_engine_knows_better() {
+        let session = Echo(ModelDescription::default());
+        let request = RunRequest {
+            signature: "s".to_owned(),
+            inputs: vec![InputLayout { shape: Shape::vector(2), string_bytes: 0 }],
+            outputs: vec![0],
+        };
+        let x = Tensor::of(Shape::vector(2), &[1f32, 2.0]).unwrap();
+        let y = session.run_over(&request, vec![x.clone()], None).unwrap();
+        assert_eq!(y, vec![x.clone()]);
+
+        let longer = Tensor::of(Shape::vector(3), &[0f32; 3]).unwrap();
+        assert!(session.run_over(&request, vec![longer], None).is_err());
+        assert!(session.run_over(&request, vec![x.clone(), x], None).is_err());
+    }
 }
