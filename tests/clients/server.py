@@ -1,0 +1,85 @@
+"""Starts the built program for a test and stops it again.
+
+Owns: free ports, waiting for readiness, the folders that tests need. Knows no protocol.
+"""
+
+import os
+import pathlib
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+BIN = pathlib.Path(os.environ.get("VESTA_BIN", ROOT / "target" / "release"))
+SHARED = pathlib.Path(os.environ.get("VESTA_SHARED", ROOT.parent / "shared"))
+STRICT = bool(os.environ.get("CI"))
+
+
+def free_port():
+    with socket.socket(socket.AF_INET6) as s:
+        s.bind(("::", 0))
+        return s.getsockname()[1]
+
+
+def can_connect(port):
+    try:
+        socket.create_connection(("127.0.0.1", port), timeout=1).close()
+        return True
+    except OSError:
+        return False
+
+
+class Server:
+    """`tensorflow_model_server` with free ports; a context manager."""
+
+    def __init__(self, *flags, program="tensorflow_model_server", wait=True, environment=None):
+        self.grpc_port, self.rest_port = free_port(), free_port()
+        self.folder = tempfile.TemporaryDirectory()
+        self.log_path = pathlib.Path(self.folder.name) / "log"
+        words = [str(BIN / program)]
+        if program == "vesta":
+            words.append("serve")
+        words += [f"--port={self.grpc_port}", f"--rest_api_port={self.rest_port}", *flags]
+        self.started = time.monotonic()
+        with open(self.log_path, "wb") as log:
+            self.process = subprocess.Popen(
+                words, stdout=subprocess.PIPE, stderr=log,
+                env={**os.environ, **(environment or {})})
+        if wait:
+            self.wait_ready()
+
+    def wait_ready(self, seconds=30):
+        deadline = time.monotonic() + seconds
+        while not can_connect(self.rest_port):
+            if self.process.poll() is not None:
+                raise AssertionError(
+                    f"the server ended with {self.process.returncode}\n"
+                    f"{self.process.stdout.read().decode()}\n{self.log()}")
+            if time.monotonic() > deadline:
+                self.stop(signal.SIGKILL)
+                raise AssertionError(f"no port opened in {seconds} s\n{self.log()}")
+            time.sleep(0.01)
+        self.ready_after = time.monotonic() - self.started
+
+    def log(self):
+        return self.log_path.read_text(errors="replace")
+
+    def stop(self, with_signal=signal.SIGTERM, seconds=30):
+        if self.process.poll() is None:
+            self.process.send_signal(with_signal)
+        try:
+            return self.process.wait(seconds)
+        finally:
+            if self.process.poll() is None:
+                self.process.kill()
+                self.process.wait()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.stop()
+        self.process.stdout.close()
+        self.folder.cleanup()

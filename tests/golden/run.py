@@ -1,0 +1,175 @@
+"""Replays the answers that were recorded from the original against the built program.
+
+Prints, per file and method, how many lines agree. A line that disagrees must be listed in
+`disagreements.jsonl` with its reason, and a listed line must still disagree; else the run fails.
+Lines about models that the embedded engine refuses (`refused.txt`) are left out and counted.
+"""
+
+import collections
+import json
+import pathlib
+import re
+import subprocess
+import sys
+import tempfile
+
+HERE = pathlib.Path(__file__).resolve().parent
+sys.path.insert(0, str(HERE.parent / "clients"))
+
+from server import SHARED, STRICT, Server  # noqa: E402
+
+GOLDEN = SHARED / "golden"
+FILES = {"rest": "tfs-rest.jsonl", "grpc": "tfs-grpc.jsonl", "reload": "tfs-grpc-reload.jsonl"}
+MODEL_PATH = re.compile(r"(?i)^/v1/models/([^/:?#]+)")
+MODEL_NAME = re.compile(r'\bname: "([^"]*)"')
+
+
+def lines_of(kind):
+    return [json.loads(line) for line in open(GOLDEN / FILES[kind])]
+
+
+def read_list(name):
+    lines = (HERE / name).read_text().splitlines()
+    return [line for line in lines if line and not line.startswith("#")]
+
+
+def method_of(kind, line):
+    if kind != "rest":
+        return line["method"]
+    path, verb = line["path"], line["method"]
+    if verb == "POST":
+        word = path.split("?")[0].rsplit(":", 1)[-1]
+        return word if word in ("predict", "classify", "regress") else "other"
+    if path.endswith("/metadata"):
+        return "metadata"
+    return "status" if MODEL_PATH.match(path) else "other"
+
+
+def without_refused(line, refused):
+    """A reload line whose request does not ask for models that are refused."""
+    from google.protobuf import text_format
+    from tensorflow_serving.apis import model_management_pb2
+    if line["method"] != "HandleReloadConfigRequest" or "model_config_list" not in line.get("req", ""):
+        return line
+    request = text_format.Parse(line["req"], model_management_pb2.ReloadConfigRequest())
+    models = request.config.model_config_list.config
+    kept = [model for model in models if model.name not in refused]
+    del models[:]
+    models.extend(kept)
+    line = {**line, "req": text_format.MessageToString(request)}
+    line.pop("req_b64", None)
+    return line
+
+
+def model_of(kind, line):
+    if line["method"] == "HandleReloadConfigRequest":
+        return None
+    found = MODEL_PATH.match(line["path"]) if kind == "rest" else MODEL_NAME.search(line.get("req", ""))
+    return found.group(1) if found else None
+
+
+def blocks(text):
+    """The `config { … }` blocks of a models.config, by model name."""
+    entries = [entry.strip() for entry in text.splitlines() if entry.strip().startswith("config {")]
+    return {MODEL_NAME.search(entry).group(1): entry for entry in entries}
+
+
+def write_config(folder, refused):
+    text = (GOLDEN / "models.config").read_text().replace("GOLDEN_DIR", str(GOLDEN))
+    kept = [entry for name, entry in blocks(text).items() if name not in refused]
+    path = pathlib.Path(folder) / "models.config"
+    path.write_text("model_config_list {\n" + "\n".join(kept) + "\n}\n")
+    return path
+
+
+def replay(kind, group, server, folder):
+    """The ids that disagree, with what was said of them."""
+    path = pathlib.Path(folder) / "lines.jsonl"
+    path.write_text("".join(json.dumps(line) + "\n" for line in group))
+    port = server.rest_port if kind == "rest" else server.grpc_port
+    done = subprocess.run(
+        [sys.executable, str(GOLDEN / "replay.py"), kind, str(path), str(GOLDEN), "127.0.0.1",
+         str(port), "-v"], capture_output=True, text=True)
+    said = {}
+    for line in done.stdout.splitlines():
+        found = re.match(r"#(\d+) ", line)
+        if found:
+            said[int(found.group(1))] = line
+    total = re.search(r"agree (\d+) of (\d+)", done.stdout)
+    if not total:
+        raise AssertionError(f"replay.py failed:\n{done.stdout}\n{done.stderr}")
+    agree, count = int(total.group(1)), int(total.group(2))
+    if count - agree != len(said):
+        raise AssertionError(f"replay.py names {len(said)} disagreements of {count - agree}")
+    return agree, count, said
+
+
+def replay_file(kind, server, folder, refused, known):
+    groups = collections.defaultdict(list)
+    left_out = 0
+    for line in lines_of(kind):
+        line = without_refused(line, refused) if kind == "reload" else line
+        if model_of(kind, line) in refused:
+            left_out += 1
+        else:
+            groups["sequence" if kind == "reload" else method_of(kind, line)].append(line)
+    passed = failed = agree_all = count_all = 0
+    for method, group in sorted(groups.items()):
+        agree, count, said = replay(kind, group, server, folder)
+        agree_all, count_all = agree_all + agree, count_all + count
+        ids = {line["id"] for line in group}
+        expected = {number for (file, number) in known if file == kind and number in ids}
+        surprises = set(said) ^ expected
+        print(f"  {kind:6} {method:55} agree {agree:3} of {count:3}"
+              + (f" ({len(expected)} known to differ)" if expected else ""))
+        for number in sorted(surprises):
+            print(f"    unexpected: {said.get(number, f'#{number} agrees, but is listed')}")
+        passed, failed = passed + (not surprises), failed + bool(surprises)
+    print(f"  {kind:6} in all: agree {agree_all} of {count_all}; {left_out} lines left out")
+    return passed, failed
+
+
+def check_refused(name, folder):
+    """A model on the list of refused ones is refused, with the reason in the log."""
+    base = GOLDEN / "models" / name
+    with Server(f"--model_name={name}", f"--model_base_path={base}", "--max_num_load_retries=0",
+                wait=False) as server:
+        output = server.process.stdout.read().decode()
+        code = server.process.wait(30)
+    problem = None
+    if code != 255 or "UNIMPLEMENTED" not in output or "TensorFlow" not in output:
+        problem = f"ended with {code} and said {output!r}"
+    print(f"  refused {name}: {'ok' if problem is None else problem}")
+    return problem is None
+
+
+def main():
+    if not (GOLDEN / "replay.py").is_file():
+        print(f"skipped: no recorded answers at {GOLDEN}")
+        print("0 passed, 1 failed, 0 skipped" if STRICT else "0 passed, 0 failed, 1 skipped")
+        return int(STRICT)
+    refused = set(read_list("refused.txt"))
+    known = {(entry["file"], entry["id"])
+             for entry in map(json.loads, read_list("disagreements.jsonl"))}
+    passed = failed = 0
+    with tempfile.TemporaryDirectory() as folder:
+        config = write_config(folder, refused)
+        flags = [f"--model_config_file={config}", "--allow_version_labels_for_unavailable_models=true",
+                 f"--monitoring_config_file={GOLDEN / 'monitoring.config'}"]
+        with Server(*flags) as server:
+            for kind in ("rest", "grpc"):
+                ok, bad = replay_file(kind, server, folder, refused, known)
+                passed, failed = passed + ok, failed + bad
+        with Server(*flags, "--enable_grpc_healthcheck_service=true",
+                    "--max_num_load_retries=0") as server:
+            ok, bad = replay_file("reload", server, folder, refused, known)
+            passed, failed = passed + ok, failed + bad
+        for name in sorted(refused):
+            ok = check_refused(name, folder)
+            passed, failed = passed + ok, failed + (not ok)
+    print(f"{passed} passed, {failed} failed, 0 skipped")
+    return 0 if failed == 0 else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

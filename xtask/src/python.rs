@@ -1,0 +1,75 @@
+//! The Python environment of the client tests: made in `target/`, filled from pinned packages.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context as _, Result, bail};
+
+use crate::run::{say, show, take, works};
+
+/// Pinned packages with their hashes.
+const REQUIREMENTS: &str = "tests/clients/requirements.txt";
+
+/// Makes one small graph per operator and what TensorFlow answers.
+const FIXTURES: &str = "crates/onnx/tests/fixtures.py";
+
+/// A Python with the clients installed.
+pub(crate) struct Python {
+    program: PathBuf,
+}
+
+impl Python {
+    /// Makes the environment, or takes the one of an earlier run when the pins are the same.
+    ///
+    /// # Errors
+    /// When there is no python3 with venv and pip, or a package cannot be installed.
+    pub(crate) fn set_up(root: &Path) -> Result<Python> {
+        if !works("python3", "--version") {
+            bail!("python3 is missing; it is needed for the client tests (or give --rust-only)");
+        }
+        let folder = root.join("target/python");
+        let program = folder.join("bin/python");
+        let pins = std::fs::read_to_string(root.join(REQUIREMENTS)).context(REQUIREMENTS)?;
+        let stamp = folder.join("installed.txt");
+        if std::fs::read_to_string(&stamp).is_ok_and(|installed| installed == pins) {
+            return Ok(Python { program });
+        }
+        say("setting up the Python clients in target/python");
+        show(root, Command::new("python3").args(["-m", "venv", "--clear"]).arg(&folder))?;
+        // Without dependency resolution: every package is listed, so nothing unpinned gets in.
+        show(
+            root,
+            Command::new(&program)
+                .args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check"])
+                .args(["--no-deps", "--require-hashes", "--only-binary=:all:", "-r", REQUIREMENTS]),
+        )?;
+        std::fs::write(&stamp, pins)?;
+        Ok(Python { program })
+    }
+
+    /// The interpreter.
+    pub(crate) fn command(&self) -> Command {
+        let mut command = Command::new(&self.program);
+        command.env("TF_CPP_MIN_LOG_LEVEL", "3").env("PYTHONDONTWRITEBYTECODE", "1");
+        command
+    }
+
+    /// The folder of small graphs and TensorFlow's answers to them, made anew when the script
+    /// changed.
+    ///
+    /// # Errors
+    /// When TensorFlow cannot make them.
+    pub(crate) fn operator_fixtures(&self, root: &Path) -> Result<PathBuf> {
+        let folder = root.join("target/fixtures/operators");
+        let script = std::fs::read_to_string(root.join(FIXTURES)).context(FIXTURES)?;
+        let stamp = folder.join("made-by.py");
+        if std::fs::read_to_string(&stamp).is_ok_and(|made| made == script) {
+            return Ok(folder);
+        }
+        say("making operator fixtures with TensorFlow in target/fixtures");
+        std::fs::create_dir_all(&folder)?;
+        take(root, self.command().arg(root.join(FIXTURES)).arg(&folder))?;
+        std::fs::write(&stamp, script)?;
+        Ok(folder)
+    }
+}
