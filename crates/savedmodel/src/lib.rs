@@ -1,0 +1,25 @@
+//! Reads TensorFlow SavedModels (of TF1 and TF2) in pure Rust.
+//!
+//! Owns: `saved_model.pb`, the tensor bundle under `variables/`, the inlining of functions, the
+//! search for each variable's value, and the freezing of one signature to a flat graph.
+//! May not know: engines, ONNX, serving.
+//! Invariant: no file, however damaged or malicious, makes it panic, recurse without bound or
+//! allocate out of proportion to the sizes of the files read.
+
+mod bundle;
+mod disk;
+mod effects;
+mod flatten;
+mod freeze;
+mod graph;
+mod model;
+mod object_graph;
+mod op_defs;
+mod plan;
+mod signature;
+mod tensor;
+mod variables;
+
+pub use freeze::{Feed, FrozenGraph};
+pub use model::SavedModel;
+pub use tensor::{tensor_from_proto, tensor_to_proto};

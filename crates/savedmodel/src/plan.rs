@@ -1,0 +1,243 @@
+//! What a frozen graph will hold: the nodes that fetches need, in the order they can run, with
+//! nodes that only pass a tensor on taken out and variables taken as constants.
+//!
+//! Reads no variable. Invariant: each step's inputs are feeds or earlier steps, but for the edge
+//! that closes a TF1 loop.
+
+use std::collections::HashMap;
+
+use vesta_model::Status;
+
+use crate::effects::is_variable;
+use crate::flatten::{Flat, Source};
+
+/// Where a tensor of the frozen graph comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Value {
+    /// The feed of this position.
+    Feed(u32),
+    /// An output of a node that is kept.
+    Node {
+        /// Position in the flat graph.
+        node: u32,
+        /// Which of its outputs.
+        output: u32,
+    },
+    /// The value of the variable that this node stands for.
+    Variable(u32),
+}
+
+/// One node of the frozen graph.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Step {
+    /// A node of the flat graph.
+    Keep {
+        /// Position in the flat graph.
+        node: u32,
+        /// Its inputs.
+        inputs: Vec<Value>,
+    },
+    /// The value of the variable that this node stands for.
+    Variable(u32),
+}
+
+/// A frozen graph to be.
+#[derive(Debug)]
+pub(crate) struct Plan {
+    pub(crate) steps: Vec<Step>,
+    pub(crate) fetches: Vec<Value>,
+    /// Nodes that would have refused some inputs and are left out.
+    pub(crate) checks: Vec<u32>,
+}
+
+/// Plans the freezing of `flat`. Without `variables`, these stay nodes.
+///
+/// # Errors
+/// `INVALID_ARGUMENT` when nodes depend on each other in a circle.
+pub(crate) fn plan(flat: &Flat<'_>, variables: bool) -> Result<Plan, Status> {
+    let mut planner = Planner {
+        flat,
+        variables,
+        canonical: HashMap::new(),
+        states: vec![State::New; flat.nodes.len()],
+        steps: Vec::new(),
+        loops: Vec::new(),
+    };
+    let fetches =
+        flat.fetches.iter().map(|&fetch| planner.value(fetch)).collect::<Result<Vec<_>, _>>()?;
+    for &fetch in &fetches {
+        planner.visit(fetch)?;
+    }
+    // The edges that close loops were left out; what computes them is part of the graph.
+    while let Some(source) = planner.loops.pop() {
+        let value = planner.value(source)?;
+        planner.visit(value)?;
+    }
+    let steps = planner.steps;
+    let checks = flat.nodes.iter().zip(0..).filter(|(node, _)| checks(&node.def.op));
+    Ok(Plan { steps, fetches, checks: checks.map(|(_, at)| at).collect() })
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum State {
+    New,
+    Open,
+    Done,
+}
+
+struct Planner<'f, 'a> {
+    flat: &'f Flat<'a>,
+    variables: bool,
+    /// The first node of each variable stands for all of them.
+    canonical: HashMap<&'f str, u32>,
+    states: Vec<State>,
+    steps: Vec<Step>,
+    loops: Vec<Source>,
+}
+
+impl Planner<'_, '_> {
+    /// Follows a tensor through nodes that only pass it on.
+    fn value(&mut self, source: Source) -> Result<Value, Status> {
+        let mut at = source;
+        for _ in 0..=self.flat.nodes.len() {
+            let Source::Node { node, output } = at else {
+                let Source::Feed(feed) = at else { break };
+                return Ok(Value::Feed(feed));
+            };
+            let inner = &self.flat.nodes[node as usize];
+            let op = inner.def.op.as_str();
+            let passed = match op {
+                "IdentityN" => inner.inputs.get(output as usize),
+                _ if passes(op) && output == 0 => inner.inputs.first(),
+                _ => None,
+            };
+            match passed {
+                Some(&input) => at = input,
+                None => return Ok(self.value_of(node, output)),
+            }
+        }
+        Err(Status::invalid_argument("nodes that pass a tensor on form a circle"))
+    }
+
+    fn value_of(&mut self, node: u32, output: u32) -> Value {
+        let inner = &self.flat.nodes[node as usize];
+        match inner.def.op.as_str() {
+            "VariableV2" | "Variable" if self.variables => self.variable(node),
+            "ReadVariableOp" if self.variables => match inner.inputs.first() {
+                Some(&handle) => {
+                    self.variable_behind(handle).unwrap_or(Value::Node { node, output })
+                }
+                None => Value::Node { node, output },
+            },
+            _ => Value::Node { node, output },
+        }
+    }
+
+    fn variable(&mut self, node: u32) -> Value {
+        let name = self.flat.state_name(node).unwrap_or_default();
+        Value::Variable(*self.canonical.entry(name).or_insert(node))
+    }
+
+    fn variable_behind(&mut self, handle: Source) -> Option<Value> {
+        let Source::Node { node, .. } = self.flat.follow(handle, |op| op == "Identity")? else {
+            return None;
+        };
+        is_variable(&self.flat.nodes[node as usize].def.op).then(|| self.variable(node))
+    }
+
+    /// The inputs of a node that is kept. Those that read a variable take its value.
+    fn inputs(&mut self, node: u32) -> Result<Vec<Value>, Status> {
+        let flat = self.flat;
+        let inner = &flat.nodes[node as usize];
+        let op = inner.def.op.as_str();
+        let mut values = Vec::with_capacity(inner.inputs.len());
+        for (index, &input) in inner.inputs.iter().enumerate() {
+            let by_handle = index == 0 && self.variables && reads_by_handle(op);
+            let value = match by_handle.then(|| self.variable_behind(input)).flatten() {
+                Some(value) => value,
+                None => self.value(input)?,
+            };
+            values.push(value);
+        }
+        Ok(values)
+    }
+
+    /// Appends what `value` needs, then what gives it.
+    fn visit(&mut self, value: Value) -> Result<(), Status> {
+        let mut open: Vec<(u32, Vec<Value>, usize)> = Vec::new();
+        self.enter(value, &mut open)?;
+        while let Some((node, inputs, next)) = open.last_mut() {
+            if let Some(&input) = inputs.get(*next) {
+                *next += 1;
+                let is_merge = self.flat.nodes[*node as usize].def.op.ends_with("Merge");
+                if is_merge && let Some(source) = self.closes_loop(input) {
+                    self.loops.push(source);
+                } else {
+                    self.enter(input, &mut open)?;
+                }
+            } else {
+                self.states[*node as usize] = State::Done;
+                self.steps.push(Step::Keep { node: *node, inputs: std::mem::take(inputs) });
+                open.pop();
+            }
+        }
+        Ok(())
+    }
+
+    fn enter(
+        &mut self,
+        value: Value,
+        open: &mut Vec<(u32, Vec<Value>, usize)>,
+    ) -> Result<(), Status> {
+        let (Value::Node { node, .. } | Value::Variable(node)) = value else { return Ok(()) };
+        match self.states[node as usize] {
+            State::Done => Ok(()),
+            State::Open => Err(Status::invalid_argument(format!(
+                "node `{}` depends on itself",
+                self.flat.name(node)
+            ))),
+            State::New if matches!(value, Value::Variable(_)) => {
+                self.states[node as usize] = State::Done;
+                self.steps.push(Step::Variable(node));
+                Ok(())
+            }
+            State::New => {
+                self.states[node as usize] = State::Open;
+                let inputs = self.inputs(node)?;
+                open.push((node, inputs, 0));
+                Ok(())
+            }
+        }
+    }
+
+    /// The tensor that closes a TF1 loop, if `value` is one.
+    fn closes_loop(&self, value: Value) -> Option<Source> {
+        let Value::Node { node, output } = value else { return None };
+        let op = self.flat.nodes[node as usize].def.op.as_str();
+        op.ends_with("NextIteration").then_some(Source::Node { node, output })
+    }
+}
+
+/// Operators whose output is their first input.
+fn passes(op: &str) -> bool {
+    checks(op)
+        || matches!(
+            op,
+            "Identity"
+                | "RefIdentity"
+                | "StopGradient"
+                | "PreventGradient"
+                | "Snapshot"
+                | "PlaceholderWithDefault"
+        )
+}
+
+/// Operators that give nothing but an error.
+fn checks(op: &str) -> bool {
+    matches!(op, "CheckNumerics" | "CheckNumericsV2" | "EnsureShape" | "Assert")
+}
+
+/// Operators that read the variable whose handle is their first input.
+pub(crate) fn reads_by_handle(op: &str) -> bool {
+    matches!(op, "ResourceGather" | "ResourceGatherNd" | "VariableShape")
+}
