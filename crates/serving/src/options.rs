@@ -2,6 +2,10 @@
 
 use std::time::Duration;
 
+use vesta_model::Status;
+
+use crate::texts;
+
 /// Sizes and limits of one [`Serving`](crate::Serving).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ServingOptions {
@@ -17,4 +21,20 @@ pub struct ServingOptions {
     pub load_retry_interval: Duration,
     /// Threads that one run may use inside its engine. At least 1.
     pub engine_threads: usize,
+}
+
+impl ServingOptions {
+    /// Refuses sizes that nothing could be done with.
+    pub(crate) fn check(&self) -> Result<(), Status> {
+        let sizes = [
+            ("load_threads", self.load_threads),
+            ("run_threads", self.run_threads),
+            ("queue_runs_max", self.queue_runs_max),
+            ("engine_threads", self.engine_threads),
+        ];
+        match sizes.iter().find(|(_, size)| *size == 0) {
+            Some((name, _)) => Err(texts::option_is_zero(name)),
+            None => Ok(()),
+        }
+    }
 }

@@ -1,42 +1,81 @@
-//! The door of this crate.
+//! The door of this crate: one value that stands for everything that is served.
+//!
+//! Owns the threads' start; may not know what they do. Invariant: requests only read publications,
+//! everything that changes something is an event for the one thread that owns the state.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
+use std::sync::mpsc::{Sender, channel, sync_channel};
+use std::time::{Duration, Instant};
 
+use tokio::sync::oneshot;
 use vesta_model::{Engine, Label, ModelName, ModelSpec, Status, Version};
 
+use crate::catalog::Published;
+use crate::lifecycle::{Event, Manager, Parts, StatusBoard};
+use crate::scheduler::Scheduler;
+use crate::texts;
 use crate::{Aspired, Lease, ServingOptions, VersionStatus};
 
-/// Everything that is served. Clones are the same one.
+/// Everything that is served. Clones are the same one; when the last is dropped, versions are
+/// unloaded as their leases end.
 #[derive(Clone)]
 pub struct Serving {
-    inner: Arc<Inner>,
+    door: Arc<Door>,
 }
 
-struct Inner {
-    _engine: Arc<dyn Engine>,
-    _options: ServingOptions,
+struct Door {
+    published: Arc<Published>,
+    board: Arc<StatusBoard>,
+    events: Sender<Event>,
 }
 
 impl Serving {
-    /// Starts the threads.
+    /// Starts the life cycle's thread, loaders, unloaders and run threads.
     ///
     /// # Errors
-    /// `INTERNAL` when a thread cannot be started.
+    /// `INVALID_ARGUMENT` when an option is 0 that must not be, `INTERNAL` when a thread cannot be
+    /// started.
     pub fn start(engine: Arc<dyn Engine>, options: ServingOptions) -> Result<Serving, Status> {
-        Ok(Serving { inner: Arc::new(Inner { _engine: engine, _options: options }) })
+        options.check()?;
+        let (sender, events) = channel();
+        let published = Arc::new(Published::default());
+        let board = Arc::new(StatusBoard::default());
+        let scheduler = Scheduler::start(options.run_threads, options.queue_runs_max)?;
+        let parts = Parts {
+            engine,
+            options,
+            published: Arc::clone(&published),
+            board: Arc::clone(&board),
+            scheduler: scheduler.clone(),
+            sender: sender.clone(),
+        };
+        let started = Manager::new(parts, events).and_then(|manager| {
+            std::thread::Builder::new()
+                .name("vesta-lifecycle".to_owned())
+                .spawn(move || manager.run())
+                .map_err(texts::no_thread)
+        });
+        match started {
+            Ok(_) => Ok(Serving { door: Arc::new(Door { published, board, events: sender }) }),
+            Err(status) => {
+                scheduler.close();
+                Err(status)
+            }
+        }
     }
 
-    /// The version that a request means.
+    /// The version that a request means, kept alive by the lease. Never blocks.
     ///
     /// # Errors
-    /// Those of the contract.
+    /// `INVALID_ARGUMENT` for an empty name and an unknown label, `NOT_FOUND` for what is not
+    /// loaded, `UNAVAILABLE` during a shutdown.
     pub fn resolve(&self, spec: &ModelSpec) -> Result<Lease, Status> {
-        Err(Status::unimplemented(format!("{} cannot be resolved yet", spec.name)))
+        self.door.published.resolve(spec)
     }
 
-    /// Known versions, newest first; only `version` when given.
+    /// Known versions, newest first; only `version` when given. Ended versions stay listed, the
+    /// newest 100 of each model.
     ///
     /// # Errors
     /// `NOT_FOUND` when there is none.
@@ -45,40 +84,71 @@ impl Serving {
         name: &str,
         version: Option<Version>,
     ) -> Result<Vec<VersionStatus>, Status> {
-        Err(Status::unimplemented(format!("no status of {name} {version:?} yet")))
+        self.door.board.status(name, version)
     }
 
-    /// Every model that was ever aspired, with its versions, newest first.
+    /// Every model that was ever aspired, by name, with its versions, newest first.
     pub fn models(&self) -> Vec<(ModelName, Vec<VersionStatus>)> {
-        Vec::new()
+        self.door.board.models()
     }
 
-    /// Says the whole set of versions wanted for one model; leaving one out means unload.
+    /// Says the whole set of versions wanted for one model; leaving one out means unload. Returns
+    /// at once. Of two entries with one number the later counts. A version that serves keeps
+    /// serving the files that it was loaded from, whatever is aspired for its number later; one
+    /// that failed is tried again when it is aspired with other files, or again after it was left
+    /// out.
     pub fn aspire(&self, model: &ModelName, wanted: Vec<Aspired>) {
-        let _ = (&self.inner, model, wanted);
+        self.tell(Event::Aspire { model: model.clone(), wanted });
     }
 
-    /// Replaces all labels of all models.
+    /// Replaces all labels of all models, in one publication. Sees what was aspired before by the
+    /// same thread. Waits for the life cycle's thread, which does not block.
     ///
     /// # Errors
-    /// `FAILED_PRECONDITION` when a label names a version that does not serve; nothing changed.
+    /// `FAILED_PRECONDITION` when a label names a version that does not serve, unless
+    /// `allow_unavailable` and the label is new or stays where it was; nothing is changed then.
+    /// `UNAVAILABLE` during a shutdown.
     pub fn set_labels(
         &self,
         labels: BTreeMap<ModelName, BTreeMap<Label, Version>>,
         allow_unavailable: bool,
     ) -> Result<(), Status> {
-        let _ = (labels, allow_unavailable);
-        Err(Status::unimplemented("no labels yet"))
+        let (reply, answer) = sync_channel(1);
+        self.tell(Event::SetLabels { labels, allow_unavailable, reply });
+        answer.recv().unwrap_or_else(|_| Err(texts::shutting_down()))
     }
 
-    /// Resolves when each of these models serves or has failed; gives the failures.
+    /// Resolves when each of these models has a version that serves or one that is wanted and
+    /// failed: of its versions, newest first, the first such decides. Gives the failures; none when
+    /// a shutdown begins first. A model that nothing was aspired for keeps this waiting.
     pub async fn settled(&self, models: &[ModelName]) -> Vec<(ModelName, Version, Status)> {
-        let _ = models;
-        Vec::new()
+        let (reply, answer) = oneshot::channel();
+        self.tell(Event::Settle { models: models.to_vec(), reply });
+        answer.await.unwrap_or_default()
     }
 
-    /// Takes no new work, waits up to `drain` for runs in flight, then unloads everything.
+    /// Takes no new work, waits up to `drain` for runs in flight, unloads everything. Blocks until
+    /// then, and for at most five seconds more when unloading hangs; call it where blocking is
+    /// allowed. Leases that are still held then give `UNAVAILABLE`.
     pub fn shutdown(&self, drain: Duration) {
-        let _ = drain;
+        let (reply, answer) = sync_channel(1);
+        let now = Instant::now();
+        // A limit past the clock's end is as good as a very long one.
+        let until = now.checked_add(drain).unwrap_or(now + Duration::from_secs(u32::MAX.into()));
+        self.tell(Event::Shutdown { until, reply });
+        // An error says that a former shutdown is complete.
+        let _ = answer.recv();
+    }
+
+    fn tell(&self, event: Event) {
+        // After a shutdown there is nobody left to tell.
+        let _ = self.door.events.send(event);
+    }
+}
+
+impl Drop for Door {
+    fn drop(&mut self) {
+        // After a shutdown there is nobody left to tell.
+        let _ = self.events.send(Event::Deserted);
     }
 }
