@@ -13,6 +13,7 @@ use vesta_protos::tensorflow::attr_value::Value;
 use vesta_protos::tensorflow::op_def::ArgDef;
 use vesta_protos::tensorflow::{AttrValue, FunctionDef, NodeDef};
 
+use crate::branches::{Branches, tensor_inputs};
 use crate::effects::{holds_state, known_effect, passes_on};
 use crate::graph::{Body, Program, split_tensor_name, substitute};
 use crate::op_defs::arg_len;
@@ -111,6 +112,7 @@ enum Task {
 struct Flattener<'p, 'a> {
     program: &'p Program<'a>,
     feeds: HashMap<(u32, u32), u32>,
+    branches: Branches,
     bodies: HashMap<&'a str, Rc<Body<'a>>>,
     scopes: Vec<Scope<'a>>,
     calls: HashMap<(u32, u32), u32>,
@@ -132,6 +134,9 @@ pub(crate) fn flatten<'a>(program: &Program<'a>, request: Request<'_>) -> Result
         let (node, output) = split_tensor_name(feed);
         flattener.feeds.entry((program.main.node(node)?, output)).or_insert(at);
     }
+    let feeds = &flattener.feeds;
+    flattener.branches =
+        Branches::decide(&program.main, |node, output| feeds.contains_key(&(node, output)));
     let mut fetches = Vec::with_capacity(request.fetches.len());
     for fetch in request.fetches {
         let (node, output) = split_tensor_name(fetch);
@@ -166,6 +171,7 @@ impl<'p, 'a> Flattener<'p, 'a> {
         Flattener {
             program,
             feeds: HashMap::new(),
+            branches: Branches::default(),
             bodies: HashMap::new(),
             scopes: vec![main],
             calls: HashMap::new(),
@@ -244,6 +250,9 @@ impl<'p, 'a> Flattener<'p, 'a> {
         if scope == 0 && op == "Placeholder" && self.feeds.contains_key(&(node, 0)) {
             return Ok(());
         }
+        if scope == 0 && self.branches.dead.contains(&node) {
+            return Ok(());
+        }
         if self.call(scope, node)?.is_none() {
             self.flat(scope, node)?;
         }
@@ -270,6 +279,10 @@ impl<'p, 'a> Flattener<'p, 'a> {
                     if let Some(&feed) = feed {
                         return Ok(Source::Feed(feed));
                     }
+                    if let Some(passed) = self.passed(scope, node, output)? {
+                        at = passed;
+                        continue;
+                    }
                     match self.call(scope, node)? {
                         Some(child) => self.returned(child, output)?,
                         None => {
@@ -280,6 +293,18 @@ impl<'p, 'a> Flattener<'p, 'a> {
                 }
             };
         }
+    }
+
+    /// The input that an output of a branch always is.
+    fn passed(&self, scope: u32, node: u32, output: u32) -> Result<Option<Ref>, Status> {
+        let passed = self.branches.passed.get(&(node, output)).filter(|_| scope == 0);
+        let Some(&input) = passed else { return Ok(None) };
+        let main = &self.program.main;
+        let mut references = Vec::new();
+        if let Some(name) = tensor_inputs(&main.nodes[node as usize]).nth(input as usize) {
+            self.parse(scope, name, &mut references)?;
+        }
+        Ok(references.pop())
     }
 
     fn returned(&self, scope: u32, output: u32) -> Result<Ref, Status> {

@@ -8,10 +8,10 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use prost::Message as _;
 use vesta_model::{DType, PartialShape, Status};
 use vesta_protos::tensorflow::attr_value::Value as Attr;
-use vesta_protos::tensorflow::{AttrValue, NodeDef, TensorProto, TensorShapeProto};
+use vesta_protos::tensorflow::{AttrValue, FunctionDef, NodeDef, TensorProto, TensorShapeProto};
 
 use crate::flatten::Flat;
-use crate::graph::{Program, split_tensor_name};
+use crate::graph::{Program, functions_named, split_tensor_name};
 use crate::plan::{Plan, Step, Value, reads_by_handle};
 use crate::tensor::{shape_from_proto, shape_to_proto};
 
@@ -48,6 +48,9 @@ pub struct FrozenGraph {
     /// The bytes of variables and large constants are shared with the model, never copied; equal
     /// `tensor_content` pointers in two graphs of one model mean the same variable.
     pub nodes: Vec<NodeDef>,
+    /// The functions that kept nodes name (bodies of `While` and the like), and those that these
+    /// name in turn. They are as the model has them.
+    pub functions: Vec<FunctionDef>,
     /// One per signature input, in its order.
     pub feeds: Vec<Feed>,
     /// One per signature output, in its order: an output of a node, or the tensor of a feed.
@@ -86,6 +89,27 @@ pub(crate) fn write(
     }
     let fetches = plan.fetches.iter().map(|&fetch| writer.tensor_name(fetch)).collect();
     Ok((writer.nodes, fetches))
+}
+
+/// The functions that `nodes` name, directly or not.
+pub(crate) fn functions(program: &Program<'_>, nodes: &[NodeDef]) -> Vec<FunctionDef> {
+    let mut seen: HashSet<&str> = HashSet::new();
+    let mut found = Vec::new();
+    let mut pending: Vec<&str> = nodes.iter().flat_map(named).collect();
+    while let Some(name) = pending.pop() {
+        if let Some((&name, &function)) = program.functions.get_key_value(name)
+            && seen.insert(name)
+        {
+            found.push(function.clone());
+            pending.extend(function.node_def.iter().flat_map(named));
+        }
+    }
+    found
+}
+
+fn named(node: &NodeDef) -> impl Iterator<Item = &str> {
+    let attrs = node.attr.values().flat_map(functions_named);
+    std::iter::once(node.op.as_str()).chain(attrs)
 }
 
 /// How often each operator occurs in what `plan` will write.

@@ -6,6 +6,7 @@
 //! Invariant: no file, however damaged or malicious, makes it panic, recurse without bound or
 //! allocate out of proportion to the sizes of the files read.
 
+mod branches;
 mod bundle;
 mod disk;
 mod effects;

@@ -108,6 +108,7 @@ impl SavedModel {
         let versions = self.meta.graph_def.as_ref().and_then(|graph| graph.versions.as_ref());
         Ok(FrozenGraph {
             signature: signature.name.clone(),
+            functions: freeze::functions(&program, &nodes),
             nodes,
             feeds,
             fetches,
