@@ -1,0 +1,215 @@
+//! An engine whose loads, runs and unloads can be held, made to fail, and are written down.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, Condvar, Mutex};
+use std::time::{Duration, Instant};
+
+use vesta_model::{
+    AlignedBytes, DType, Engine, EngineIdentity, LoadRequest, Memory, ModelDescription, Run,
+    RunRequest, Session, Shape, Signature, Status, Tensor, TensorSpec, strings_byte_len,
+};
+
+/// A door that callers wait at while it is shut.
+#[derive(Clone, Default)]
+pub(crate) struct Gate(Arc<(Mutex<(bool, usize)>, Condvar)>);
+
+impl Gate {
+    pub(crate) fn shut(&self) {
+        self.0.0.lock().unwrap().0 = true;
+    }
+
+    pub(crate) fn open(&self) {
+        self.0.0.lock().unwrap().0 = false;
+        self.0.1.notify_all();
+    }
+
+    /// How many wait there now.
+    pub(crate) fn waiting(&self) -> usize {
+        self.0.0.lock().unwrap().1
+    }
+
+    fn pass(&self) {
+        let mut state = self.0.0.lock().unwrap();
+        state.1 += 1;
+        while state.0 {
+            state = self.0.1.wait(state).unwrap();
+        }
+        state.1 -= 1;
+    }
+}
+
+/// What the tests steer for one model or version, by `m` or `m:1`.
+#[derive(Clone, Default)]
+pub(crate) struct Script {
+    pub(crate) load: Gate,
+    pub(crate) run: Gate,
+    pub(crate) unload: Gate,
+    /// What the next loads fail with, in order; after that they succeed.
+    pub(crate) failures: Arc<Mutex<Vec<Status>>>,
+    /// How long each run takes.
+    pub(crate) run_takes: Arc<Mutex<Duration>>,
+    /// Whether runs give no outputs at all.
+    pub(crate) mute: Arc<Mutex<bool>>,
+}
+
+/// The engine. `y` of the signature `serving_default` is half of `x` plus the version's number; a
+/// NaN in `x` makes it panic.
+#[derive(Clone, Default)]
+pub(crate) struct FakeEngine {
+    scripts: Arc<Mutex<HashMap<String, Script>>>,
+    log: Arc<Mutex<Vec<String>>>,
+}
+
+impl FakeEngine {
+    /// The script of a version, such as `m:1`.
+    pub(crate) fn script(&self, id: &str) -> Script {
+        self.scripts.lock().unwrap().entry(id.to_owned()).or_default().clone()
+    }
+
+    /// Everything that happened: `load m:1 /path`, `loaded m:1`, `run m:1`, `unload m:1`,
+    /// `unloaded m:1`.
+    pub(crate) fn log(&self) -> Vec<String> {
+        self.log.lock().unwrap().clone()
+    }
+
+    /// How often this was written down.
+    pub(crate) fn count(&self, line: &str) -> usize {
+        self.log().iter().filter(|logged| logged.starts_with(line)).count()
+    }
+
+    fn note(&self, line: String) {
+        self.log.lock().unwrap().push(line);
+    }
+}
+
+impl Engine for FakeEngine {
+    fn identity(&self) -> EngineIdentity {
+        EngineIdentity { name: "fake".to_owned(), version: "1".to_owned() }
+    }
+
+    fn load(&self, request: &LoadRequest) -> Result<Arc<dyn Session>, Status> {
+        let id = format!("{}:{}", request.model, request.version);
+        let script = self.script(&id);
+        self.note(format!("load {id} {}", request.artifact.display()));
+        script.load.pass();
+        if request.artifact.as_os_str() == "/panic" {
+            panic!("this load panics");
+        }
+        let mut failures = script.failures.lock().unwrap();
+        if !failures.is_empty() {
+            return Err(failures.remove(0));
+        }
+        drop(failures);
+        self.note(format!("loaded {id}"));
+        let add = request.version.0 as f32;
+        let description = ModelDescription { signatures: signatures() };
+        Ok(Arc::new(FakeSession { id, add, script, engine: self.clone(), description }))
+    }
+}
+
+fn signatures() -> BTreeMap<String, Arc<Signature>> {
+    let dense = TensorSpec::dense;
+    let signatures = [
+        Signature::new(
+            "serving_default",
+            "tensorflow/serving/predict",
+            vec![dense("x", DType::F32)],
+            vec![dense("y", DType::F32)],
+        ),
+        Signature::new(
+            "pair",
+            "",
+            vec![dense("a", DType::I64), dense("b", DType::String)],
+            vec![dense("a", DType::I64), dense("b", DType::String)],
+        ),
+    ];
+    signatures.into_iter().map(|signature| (signature.name.clone(), Arc::new(signature))).collect()
+}
+
+struct FakeSession {
+    id: String,
+    add: f32,
+    script: Script,
+    engine: FakeEngine,
+    description: ModelDescription,
+}
+
+struct FakeRun {
+    id: String,
+    add: f32,
+    script: Script,
+    engine: FakeEngine,
+    request: RunRequest,
+    inputs: Vec<(DType, AlignedBytes)>,
+}
+
+impl Session for FakeSession {
+    fn description(&self) -> &ModelDescription {
+        &self.description
+    }
+
+    fn prepare(&self, request: &RunRequest) -> Result<Box<dyn Run>, Status> {
+        let signature = &self.description.signatures[&request.signature];
+        let inputs = signature
+            .inputs
+            .iter()
+            .zip(&request.inputs)
+            .map(|(spec, layout)| {
+                let bytes = match spec.dtype.width() {
+                    Some(width) => layout.shape.bytes(width).unwrap(),
+                    None => strings_byte_len(layout.shape.elements(), layout.string_bytes).unwrap(),
+                };
+                (spec.dtype, AlignedBytes::zeroed(bytes))
+            })
+            .collect();
+        Ok(Box::new(FakeRun {
+            id: self.id.clone(),
+            add: self.add,
+            script: self.script.clone(),
+            engine: self.engine.clone(),
+            request: request.clone(),
+            inputs,
+        }))
+    }
+}
+
+impl Drop for FakeSession {
+    fn drop(&mut self) {
+        self.engine.note(format!("unload {}", self.id));
+        self.script.unload.pass();
+        self.engine.note(format!("unloaded {}", self.id));
+    }
+}
+
+impl FakeRun {
+    fn tensor(&self, index: usize) -> Tensor {
+        let (dtype, memory) = &self.inputs[index];
+        let shape: Shape = self.request.inputs[index].shape.clone();
+        Tensor::copied(*dtype, shape, memory.bytes()).unwrap()
+    }
+}
+
+impl Run for FakeRun {
+    fn input(&mut self, index: usize) -> &mut [u8] {
+        self.inputs[index].1.bytes_mut()
+    }
+
+    fn run(self: Box<Self>, _deadline: Option<Instant>) -> Result<Vec<Tensor>, Status> {
+        self.engine.note(format!("run {}", self.id));
+        self.script.run.pass();
+        std::thread::sleep(*self.script.run_takes.lock().unwrap());
+        if *self.script.mute.lock().unwrap() {
+            return Ok(Vec::new());
+        }
+        if self.request.signature == "pair" {
+            return Ok(self.request.outputs.iter().map(|&index| self.tensor(index)).collect());
+        }
+        let x = self.tensor(0);
+        let values = x.to_vec::<f32>().unwrap();
+        if values.iter().any(|value| value.is_nan()) {
+            panic!("this run panics");
+        }
+        let y: Vec<f32> = values.iter().map(|value| value / 2.0 + self.add).collect();
+        Ok(vec![Tensor::of(x.shape().clone(), &y)?])
+    }
+}

@@ -1,0 +1,8 @@
+//! The crate through its public door, with an engine that does what a test tells it.
+#![expect(clippy::unwrap_used, reason = "these are tests")]
+
+mod fake;
+mod leases;
+mod lifecycle;
+mod runs;
+mod world;
