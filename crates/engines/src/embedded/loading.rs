@@ -1,0 +1,177 @@
+//! From a directory to a session: reads, freezes, places, translates, loads.
+//!
+//! May not know: how requests are run. Invariant: when it returns, the model's files and protobufs
+//! are let go; a refusal names the signature, what is missing and what to do.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use vesta_model::{DType, LoadRequest, Signature, Status};
+use vesta_onnx::Refusal;
+use vesta_protos::tensorflow::NodeDef;
+use vesta_savedmodel::{FrozenGraph, SavedModel};
+
+use super::analysis::{Feed, SignatureGraph};
+use super::capability;
+use super::inline_safety;
+use super::numeric::{NumericModel, NumericObstacle};
+use super::plan::{Obstacle, Plan, plan};
+use super::session::{Callable, EmbeddedSession, Shared};
+
+/// Rounds of placing and translating. Each takes nodes off the numeric engine that turned out to
+/// have no exact counterpart; real models need one or two.
+const ROUNDS_MAX: usize = 16;
+
+/// What to do about a model that this engine refuses.
+const ADVICE: &str =
+    "install TensorFlow: vesta engine install tensorflow, then --engine=tensorflow";
+
+/// Loads one version.
+pub(crate) fn load(request: &LoadRequest) -> Result<EmbeddedSession, Status> {
+    let model = SavedModel::open(&request.artifact, &request.tags)?;
+    let graphs = frozen(&model, request)?;
+    let description = model.description().clone();
+    let placed = Placed::new(&graphs, request)?;
+    let inline = inline_safety::check(&placed.plan);
+    // All that is needed was copied: the model's bytes go before the first request comes.
+    let names: Vec<String> = graphs.into_iter().map(|graph| graph.name).collect();
+    drop(model);
+    let callable: BTreeMap<String, Callable> = names
+        .into_iter()
+        .zip(placed.plan.programs)
+        .filter_map(|(name, program)| {
+            let signature = Arc::clone(description.signatures.get(&name)?);
+            Some((name, Callable { signature, program }))
+        })
+        .collect();
+    let shared = Shared { callable, numeric: placed.model, threads: request.threads.max(1) };
+    Ok(EmbeddedSession::new(description, shared, inline))
+}
+
+/// Whether the version may run inline.
+pub(crate) fn inline_verdict(request: &LoadRequest) -> Result<(), String> {
+    let load = || -> Result<Result<(), String>, Status> {
+        let model = SavedModel::open(&request.artifact, &request.tags)?;
+        let graphs = frozen(&model, request)?;
+        let plan = placed(&graphs, &BTreeMap::new(), request)?;
+        Ok(inline_safety::check(&plan))
+    };
+    load().map_err(|status| status.message().to_owned())?
+}
+
+/// Every signature that clients can call, frozen.
+fn frozen(model: &SavedModel, request: &LoadRequest) -> Result<Vec<SignatureGraph>, Status> {
+    let mut graphs = Vec::new();
+    for (name, signature) in &model.description().signatures {
+        if !is_callable(signature) {
+            continue;
+        }
+        let graph = model.freeze(name).map_err(|status| {
+            status.prefixed(&format!("signature {name} of {}: ", said(request)))
+        })?;
+        if let Some(reason) = &graph.stateful {
+            return Err(refused(request, name, &format!("it keeps state ({reason})")));
+        }
+        graphs.push(taken(name, graph)?);
+    }
+    if graphs.is_empty() {
+        return Err(Status::invalid_argument(format!(
+            "{} has no signature that could be called",
+            said(request)
+        )));
+    }
+    Ok(graphs)
+}
+
+/// Init operators have an output that is no tensor; they are described but never called.
+fn is_callable(signature: &Signature) -> bool {
+    let real = |dtype: DType| dtype != DType::Invalid;
+    !signature.outputs.is_empty() && signature.outputs.iter().any(|spec| real(spec.dtype))
+}
+
+fn taken(name: &str, graph: FrozenGraph) -> Result<SignatureGraph, Status> {
+    let feeds = graph
+        .feeds
+        .into_iter()
+        .map(|feed| Feed { tensor: feed.tensor, dtype: feed.dtype, shape: feed.shape })
+        .collect();
+    Ok(SignatureGraph { name: name.to_owned(), nodes: graph.nodes, feeds, fetches: graph.fetches })
+}
+
+/// A plan with its numeric part loaded.
+struct Placed {
+    plan: Plan,
+    model: Option<NumericModel>,
+}
+
+impl Placed {
+    fn new(graphs: &[SignatureGraph], request: &LoadRequest) -> Result<Placed, Status> {
+        let mut kept: BTreeMap<String, String> = BTreeMap::new();
+        for _ in 0..ROUNDS_MAX {
+            let plan = placed(graphs, &kept, request)?;
+            if plan.numeric.nodes.is_empty() {
+                return Ok(Placed { plan, model: None });
+            }
+            match NumericModel::load(plan.numeric.clone()) {
+                Ok(model) => return Ok(Placed { plan, model: Some(model) }),
+                Err(NumericObstacle::Engine(text)) => {
+                    return Err(refused(request, "", &format!("rten refuses it: {text}")));
+                }
+                Err(NumericObstacle::Nodes(refusals)) => exclude(&mut kept, &refusals),
+            }
+        }
+        Err(refused(request, "", "no division of its graph was found"))
+    }
+}
+
+/// Takes refused nodes off the numeric engine, with the reason.
+fn exclude(kept: &mut BTreeMap<String, String>, refusals: &[Refusal]) {
+    for refusal in refusals {
+        // Copies of a node under one name carry a number.
+        let name = match refusal.node.rsplit_once('~') {
+            Some((name, copy)) if copy.parse::<u32>().is_ok() => name,
+            _ => &refusal.node,
+        };
+        kept.entry(name.to_owned()).or_insert_with(|| refusal.reason.clone());
+    }
+}
+
+/// Places all signatures; nodes in `kept` stay off the numeric engine.
+fn placed(
+    graphs: &[SignatureGraph],
+    kept: &BTreeMap<String, String>,
+    request: &LoadRequest,
+) -> Result<Plan, Status> {
+    let admits = |node: &NodeDef, inputs: &[DType], outputs: &[DType]| {
+        !kept.contains_key(&node.name) && capability::is_candidate(node, inputs, outputs)
+    };
+    plan(graphs, &admits).map_err(|obstacle| match obstacle {
+        Obstacle::Broken { signature, status } => {
+            status.prefixed(&format!("signature {signature} of {}: ", said(request)))
+        }
+        Obstacle::Operators { signature, missing } => {
+            let operators: BTreeSet<String> = missing
+                .into_iter()
+                .map(|missing| match kept.get(&missing.node) {
+                    Some(reason) => format!("{}: {reason}", missing.operator),
+                    None => missing.operator,
+                })
+                .collect();
+            let operators: Vec<String> = operators.into_iter().collect();
+            refused(request, &signature, &format!("it has no {}", operators.join("; no ")))
+        }
+    })
+}
+
+fn said(request: &LoadRequest) -> String {
+    format!("model {} version {}", request.model, request.version)
+}
+
+fn refused(request: &LoadRequest, signature: &str, why: &str) -> Status {
+    let of =
+        if signature.is_empty() { String::new() } else { format!("signature {signature} of ") };
+    Status::unimplemented(format!(
+        "the embedded engine cannot run {of}{}: {why}; {ADVICE}",
+        said(request)
+    ))
+}

@@ -1,0 +1,291 @@
+//! The numeric graph in rten: translated, checked against the table, loaded, run.
+//!
+//! May not know: placement, signatures. Invariant: nothing is handed to rten that it would round,
+//! saturate or reorder silently: every operator passed the table, every value that comes in is
+//! checked against the shape and the range that the graph was made for.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use prost::Message;
+use rten::{Model, ModelOptions, NodeId, RunOptions, Value, ValueOrView, ValueView};
+use rten_tensor::prelude::*;
+use vesta_model::{DType, Shape, Status, Tensor};
+use vesta_onnx::{FeedSpec, FrozenSignature, Refusal, Translation, translate};
+use vesta_protos::onnx::{ModelProto, StringStringEntryProto, tensor_proto::DataLocation};
+
+use super::capability;
+use super::host;
+use super::merge::{Boundary, NumericGraph};
+use super::threads;
+
+/// Weights from this size lie in one block that rten reads in place.
+const EXTERNAL_BYTES_MIN: usize = 256;
+/// Where each of them starts in the block.
+const ALIGNMENT: usize = 64;
+/// The name of the block; rten wants one with this ending.
+const WEIGHTS: &str = "weights.data";
+
+/// Why a numeric graph cannot be loaded.
+#[derive(Debug)]
+pub(crate) enum NumericObstacle {
+    /// Nodes that have no exact counterpart.
+    Nodes(Vec<Refusal>),
+    /// rten refused the whole.
+    Engine(String),
+}
+
+/// A numeric graph, loaded.
+pub(crate) struct NumericModel {
+    model: Model,
+    feeds: Vec<(NodeId, Boundary)>,
+    fetches: Vec<(NodeId, DType)>,
+}
+
+impl NumericModel {
+    /// Translates and loads a graph.
+    ///
+    /// # Errors
+    /// What of it has no exact counterpart.
+    pub(crate) fn load(graph: NumericGraph) -> Result<NumericModel, NumericObstacle> {
+        let NumericGraph { nodes, feeds, fetches } = graph;
+        let spec = |feed: &Boundary| FeedSpec {
+            tensor: feed.tensor.clone(),
+            dtype: feed.dtype,
+            shape: feed.shape.clone(),
+        };
+        let signature = FrozenSignature {
+            nodes: &nodes,
+            feeds: feeds.iter().map(spec).collect(),
+            fetches: fetches.iter().map(|fetch| fetch.tensor.clone()).collect(),
+        };
+        let translation =
+            translate(&signature).map_err(|error| NumericObstacle::Nodes(error.operators))?;
+        let refused = capability::check(&translation);
+        if !refused.is_empty() {
+            return Err(NumericObstacle::Nodes(refused));
+        }
+        let Translation { mut model, inputs, outputs, .. } = translation;
+        drop(nodes);
+        capability::adapt(&mut model);
+        let weights = extract_weights(&mut model);
+        let bytes = model.encode_to_vec();
+        drop(model);
+        let mut options = ModelOptions::with_all_ops();
+        options.external_data(WEIGHTS, weights);
+        let failed = |text: String| NumericObstacle::Engine(text);
+        let model = options.load(bytes).map_err(|error| failed(error.to_string()))?;
+        let find = |name: &String| model.node_id(name).map_err(|error| failed(error.to_string()));
+        let feed_ids = inputs.iter().map(find).collect::<Result<Vec<_>, _>>()?;
+        let fetch_ids = outputs.iter().map(find).collect::<Result<Vec<_>, _>>()?;
+        Ok(NumericModel {
+            feeds: feed_ids.into_iter().zip(feeds).collect(),
+            fetches: fetch_ids.into_iter().zip(fetches.iter().map(|f| f.dtype)).collect(),
+            model,
+        })
+    }
+
+    /// Computes `fetches` (positions) from `inputs` (positions and values).
+    ///
+    /// # Errors
+    /// `INVALID_ARGUMENT` for values that do not fit, or on which an operator fails.
+    pub(crate) fn run(
+        &self,
+        inputs: &[(usize, &Tensor)],
+        fetches: &[usize],
+        threads: usize,
+    ) -> Result<Vec<Tensor>, Status> {
+        for (at, tensor) in inputs {
+            self.check(*at, tensor)?;
+        }
+        if inputs.iter().any(|(_, tensor)| tensor.shape().elements() == 0) {
+            return self.run_empty(inputs, fetches, threads);
+        }
+        self.run_checked(inputs, fetches, threads)
+    }
+
+    fn check(&self, at: usize, tensor: &Tensor) -> Result<(), Status> {
+        let (_, boundary) =
+            self.feeds.get(at).ok_or_else(|| Status::internal("a step names an unknown feed"))?;
+        if tensor.dtype() != boundary.dtype {
+            return Err(Status::internal(format!(
+                "the numeric graph takes {} and was given {}",
+                boundary.dtype,
+                tensor.dtype()
+            )));
+        }
+        if boundary.shape.accepts(tensor.shape()) {
+            return Ok(());
+        }
+        Err(Status::invalid_argument(format!(
+            "an input has shape {}, but the model declares another, and the embedded engine holds \
+             it to that; --engine=tensorflow does not",
+            tensor.shape()
+        )))
+    }
+
+    fn run_checked(
+        &self,
+        inputs: &[(usize, &Tensor)],
+        fetches: &[usize],
+        threads: usize,
+    ) -> Result<Vec<Tensor>, Status> {
+        let values = inputs
+            .iter()
+            .map(|(at, tensor)| Ok((self.feeds[*at].0, entering(tensor)?)))
+            .collect::<Result<Vec<_>, Status>>()?;
+        let ids: Vec<NodeId> = fetches.iter().map(|&at| self.fetches[at].0).collect();
+        let options = RunOptions::default().with_thread_pool(Some(threads::pool(threads)));
+        let results = self.model.run(values, &ids, Some(options)).map_err(|error| {
+            Status::invalid_argument(format!("the embedded engine failed: {error}"))
+        })?;
+        fetches.iter().zip(results).map(|(&at, value)| leaving(value, self.fetches[at].1)).collect()
+    }
+
+    /// Runs for inputs of no elements, such as a batch of no rows.
+    ///
+    /// Many kernels of rten know no empty tensors. What an axis of size zero makes of the outputs'
+    /// shapes is then found from runs with one and two rows of zeros: a size that grows with the
+    /// rows is zero for none. Outputs that would have elements all the same are refused.
+    fn run_empty(
+        &self,
+        inputs: &[(usize, &Tensor)],
+        fetches: &[usize],
+        threads: usize,
+    ) -> Result<Vec<Tensor>, Status> {
+        let rows = |rows: usize| -> Result<Vec<Tensor>, Status> {
+            let filled = inputs
+                .iter()
+                .map(|(at, tensor)| Ok((*at, with_rows(tensor, rows)?)))
+                .collect::<Result<Vec<(usize, Tensor)>, Status>>()?;
+            let filled: Vec<(usize, &Tensor)> = filled.iter().map(|(at, t)| (*at, t)).collect();
+            self.run_checked(&filled, fetches, threads)
+        };
+        let refused = || {
+            Status::unimplemented(
+                "the embedded engine cannot run this model on an input without elements; \
+                 --engine=tensorflow can",
+            )
+        };
+        let (one, two) = catch_unwind(AssertUnwindSafe(|| Ok((rows(1)?, rows(2)?))))
+            .map_err(|_| refused())??;
+        one.iter()
+            .zip(&two)
+            .map(|(one, two)| {
+                let (a, b) = (one.shape().dims(), two.shape().dims());
+                if a.len() != b.len() {
+                    return Err(refused());
+                }
+                let dims: Vec<usize> =
+                    a.iter().zip(b).map(|(a, b)| (2 * a).saturating_sub(*b)).collect();
+                let shape = Shape::new(dims)?;
+                if shape.elements() != 0 {
+                    return Err(refused());
+                }
+                Tensor::copied(one.dtype(), shape, &[])
+            })
+            .collect()
+    }
+}
+
+/// The tensor itself if it has elements, else zeros with `rows` in place of each size of zero.
+fn with_rows(tensor: &Tensor, rows: usize) -> Result<Tensor, Status> {
+    if tensor.shape().elements() != 0 {
+        return Ok(tensor.clone());
+    }
+    let dims = tensor.shape().dims().iter().map(|&dim| if dim == 0 { rows } else { dim }).collect();
+    let shape = host::bounded_shape(dims, tensor.dtype())?;
+    let bytes = shape.bytes(tensor.dtype().width().unwrap_or(0))?;
+    Tensor::copied(tensor.dtype(), shape, &vec![0; bytes])
+}
+
+/// Moves large weights out of the model into one block, without any further copy in rten.
+fn extract_weights(model: &mut ModelProto) -> Vec<u8> {
+    let Some(graph) = &mut model.graph else { return Vec::new() };
+    let large = |len: usize| len >= EXTERNAL_BYTES_MIN;
+    let total: usize = graph
+        .initializer
+        .iter()
+        .map(|tensor| tensor.raw_data.len())
+        .filter(|&len| large(len))
+        .map(|len| len.next_multiple_of(ALIGNMENT))
+        .sum();
+    let mut block = Vec::with_capacity(total);
+    for tensor in &mut graph.initializer {
+        if !large(tensor.raw_data.len()) {
+            continue;
+        }
+        let entry = |key: &str, value: String| StringStringEntryProto { key: key.into(), value };
+        tensor.external_data = vec![
+            entry("location", WEIGHTS.into()),
+            entry("offset", block.len().to_string()),
+            entry("length", tensor.raw_data.len().to_string()),
+        ];
+        tensor.data_location = DataLocation::External as i32;
+        block.extend_from_slice(&std::mem::take(&mut tensor.raw_data));
+        block.resize(block.len().next_multiple_of(ALIGNMENT), 0);
+    }
+    block
+}
+
+/// A value as rten takes it.
+fn entering(tensor: &Tensor) -> Result<ValueOrView<'_>, Status> {
+    let dims = tensor.shape().dims();
+    let wrong = || Status::internal("a tensor does not fit its shape");
+    macro_rules! shared {
+        ($type:ty) => {
+            match tensor.as_slice::<$type>() {
+                Some(values) => ValueView::from_shape(dims, values).map_err(|_| wrong())?.into(),
+                None => owned(dims, tensor.to_vec::<$type>().ok_or_else(wrong)?)?,
+            }
+        };
+    }
+    Ok(match tensor.dtype() {
+        DType::F32 => shared!(f32),
+        DType::I32 => shared!(i32),
+        DType::Bool => {
+            owned(dims, tensor.bytes().iter().map(|&value| i32::from(value != 0)).collect())?
+        }
+        DType::I64 => {
+            let values = tensor.to_vec::<i64>().ok_or_else(wrong)?;
+            let narrow = |value: i64| {
+                i32::try_from(value).map_err(|_| {
+                    Status::invalid_argument(format!(
+                        "the embedded engine takes no int64 value beyond 32 bits there: {value}; \
+                         --engine=tensorflow does"
+                    ))
+                })
+            };
+            owned(dims, values.into_iter().map(narrow).collect::<Result<Vec<i32>, _>>()?)?
+        }
+        dtype => return Err(Status::internal(format!("rten takes no {dtype}"))),
+    })
+}
+
+fn owned<T>(dims: &[usize], values: Vec<T>) -> Result<ValueOrView<'static>, Status>
+where
+    Value: From<rten_tensor::Tensor<T>>,
+{
+    let tensor = rten_tensor::Tensor::try_from_data(dims, values)
+        .map_err(|_| Status::internal("a tensor does not fit its shape"))?;
+    Ok(ValueOrView::Value(Value::from(tensor)))
+}
+
+/// A result of rten as the dtype that the graph declares.
+fn leaving(value: Value, dtype: DType) -> Result<Tensor, Status> {
+    let shape = Shape::new(value.shape().to_vec())?;
+    let wrong = |has: &Value| {
+        Status::internal(format!("the embedded engine gave {} for {dtype}", has.dtype()))
+    };
+    match (dtype, value) {
+        (DType::F32, Value::FloatTensor(tensor)) => host::tensor(shape, tensor.into_data()),
+        (DType::I32, Value::Int32Tensor(tensor)) => host::tensor(shape, tensor.into_data()),
+        (DType::I64, Value::Int32Tensor(tensor)) => {
+            host::tensor(shape, tensor.into_data().into_iter().map(i64::from).collect())
+        }
+        (DType::Bool, Value::Int32Tensor(tensor)) => {
+            let truths: Vec<bool> = tensor.into_data().into_iter().map(|v| v != 0).collect();
+            Tensor::of_bools(shape, &truths)
+        }
+        (_, value) => Err(wrong(&value)),
+    }
+}

@@ -1,0 +1,283 @@
+//! Which node runs where: the static partition of all signatures over host and numeric engine.
+//!
+//! A signature becomes a list of steps. Host steps run one node; a numeric step runs a part of the
+//! graph in the numeric engine. Both kinds may alternate. The numeric parts of all signatures form
+//! one graph ([`super::merge`]), so that weights are held once.
+//!
+//! May not know: how either side computes. Invariant: what a numeric part reads from the host or
+//! from an earlier part comes in through a declared input, so any part can be run by itself.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use vesta_model::{DType, Status, Tensor};
+use vesta_protos::tensorflow::NodeDef;
+
+use super::analysis::{Analysis, Operation, Origin, SignatureGraph, ValueId, analyse};
+use super::host::Kernel;
+use super::merge::{Merger, NumericGraph};
+use super::sizes::sizes;
+
+/// Signatures of up to this many light nodes stay on the host as a whole: handing them over would
+/// cost more than they do.
+const LIGHT_NODES_MAX: usize = 64;
+
+/// Position of a tensor during a run.
+pub(crate) type Slot = usize;
+
+/// One signature, ready to run.
+pub(crate) struct Program {
+    /// Slot and dtype of each feed, in the order of the signature's inputs.
+    pub(crate) feeds: Vec<(Slot, DType)>,
+    pub(crate) constants: Vec<(Slot, Tensor)>,
+    pub(crate) steps: Vec<Step>,
+    /// Slot and dtype of each fetch, in the order of the signature's outputs.
+    pub(crate) fetches: Vec<(Slot, DType)>,
+    pub(crate) slots: usize,
+}
+
+/// One step of a program.
+pub(crate) enum Step {
+    /// A node on the host.
+    Host { kernel: Arc<Kernel>, op: String, node: String, inputs: Vec<Slot>, outputs: Vec<Slot> },
+    /// A part of a numeric graph.
+    Numeric(NumericStep),
+}
+
+/// A part of a numeric graph, run by naming the inputs given and the outputs wanted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct NumericStep {
+    /// Slots and positions in [`NumericGraph::feeds`].
+    pub(crate) inputs: Vec<(Slot, usize)>,
+    /// Positions in [`NumericGraph::fetches`] and slots.
+    pub(crate) outputs: Vec<(usize, Slot)>,
+}
+
+impl Step {
+    /// Slots it reads.
+    pub(crate) fn reads(&self) -> impl Iterator<Item = Slot> + '_ {
+        let (host, numeric) = match self {
+            Step::Host { inputs, .. } => (&inputs[..], &[][..]),
+            Step::Numeric(step) => (&[][..], &step.inputs[..]),
+        };
+        host.iter().copied().chain(numeric.iter().map(|(slot, _)| *slot))
+    }
+
+    /// Slots it fills.
+    pub(crate) fn fills(&self) -> impl Iterator<Item = Slot> + '_ {
+        let (host, numeric) = match self {
+            Step::Host { outputs, .. } => (&outputs[..], &[][..]),
+            Step::Numeric(step) => (&[][..], &step.outputs[..]),
+        };
+        host.iter().copied().chain(numeric.iter().map(|(_, slot)| *slot))
+    }
+}
+
+/// All signatures of a version.
+pub(crate) struct Plan {
+    /// In the order of the signatures given.
+    pub(crate) programs: Vec<Program>,
+    /// The numeric parts of all of them; without nodes when the host does all.
+    pub(crate) numeric: NumericGraph,
+}
+
+/// Why a version cannot be run.
+#[derive(Debug)]
+pub(crate) enum Obstacle {
+    /// Nodes of one signature that have no place.
+    Operators { signature: String, missing: Vec<Missing> },
+    /// The graph contradicts itself.
+    Broken { signature: String, status: Status },
+}
+
+/// A node that has no place.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Missing {
+    pub(crate) node: String,
+    /// The operator and the dtype it is used with, such as `MatMul (double)`.
+    pub(crate) operator: String,
+}
+
+/// Says whether the numeric engine computes a node exactly, given dtypes of inputs and outputs.
+pub(crate) type Admits<'a> = &'a dyn Fn(&NodeDef, &[DType], &[DType]) -> bool;
+
+/// Places all nodes of all signatures.
+///
+/// # Errors
+/// The first signature that cannot be run, with every operator that is missing for it.
+pub(crate) fn plan(graphs: &[SignatureGraph], admits: Admits<'_>) -> Result<Plan, Obstacle> {
+    let mut merger = Merger::default();
+    let mut programs = Vec::with_capacity(graphs.len());
+    for graph in graphs {
+        let broken = |status| Obstacle::Broken { signature: graph.name.clone(), status };
+        let analysis = analyse(graph).map_err(broken)?;
+        let placed = place(&analysis, &graph.name, admits)?;
+        programs.push(placed.program(graph, &mut merger).map_err(broken)?);
+    }
+    Ok(Plan { programs, numeric: merger.finish() })
+}
+
+/// Where an operation runs: on the host or in the numeric engine, and in which turn.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Place {
+    numeric: bool,
+    level: usize,
+}
+
+struct Placed<'p, 'a> {
+    analysis: &'p Analysis<'a>,
+    /// One per operation.
+    places: Vec<Place>,
+}
+
+fn place<'p, 'a>(
+    analysis: &'p Analysis<'a>,
+    signature: &str,
+    admits: Admits<'_>,
+) -> Result<Placed<'p, 'a>, Obstacle> {
+    let dtypes = |ids: &[ValueId]| -> Vec<DType> {
+        ids.iter().map(|&id| analysis.values[id].dtype).collect()
+    };
+    let light = analysis.operations.len() <= LIGHT_NODES_MAX
+        && analysis.operations.iter().all(|operation| runs_on_host(analysis, operation));
+    let mut missing = Vec::new();
+    let mut places: Vec<Place> = Vec::with_capacity(analysis.operations.len());
+    for operation in &analysis.operations {
+        let on_host = runs_on_host(analysis, operation);
+        let numeric =
+            admits(operation.node, &dtypes(&operation.inputs), &dtypes(&operation.outputs));
+        if !on_host && !numeric {
+            missing.push(Missing {
+                node: operation.node.name.clone(),
+                operator: operation.described(&analysis.values),
+            });
+            places.push(Place { numeric: false, level: 0 });
+            continue;
+        }
+        let numeric = numeric && !light && !(on_host && stays(analysis, operation, &places));
+        let level = level(analysis, &places, operation, numeric);
+        places.push(Place { numeric, level });
+    }
+    if !missing.is_empty() {
+        return Err(Obstacle::Operators { signature: signature.to_owned(), missing });
+    }
+    Ok(Placed { analysis, places })
+}
+
+/// Whether the host computes every output of the node that is read.
+fn runs_on_host(analysis: &Analysis<'_>, operation: &Operation<'_>) -> bool {
+    let Some(kernel) = &operation.kernel else { return false };
+    (0..operation.outputs.len())
+        .all(|at| kernel.computes(at) || !is_read(analysis, operation.outputs[at]))
+}
+
+fn is_read(analysis: &Analysis<'_>, value: ValueId) -> bool {
+    analysis.fetches.contains(&value)
+        || analysis.operations.iter().any(|operation| operation.inputs.contains(&value))
+}
+
+/// Whether a node that could run in the numeric engine should stay on the host: it changes nothing
+/// but a shape, or moves something other than floats, and all it reads is on the host anyway.
+fn stays(analysis: &Analysis<'_>, operation: &Operation<'_>, places: &[Place]) -> bool {
+    let from_host = operation.inputs.iter().all(|&id| match analysis.values[id].origin {
+        Origin::Operation(at) => !places[at].numeric,
+        _ => true,
+    });
+    let free = matches!(
+        operation.node.op.as_str(),
+        "Reshape" | "ExpandDims" | "Squeeze" | "Shape" | "Size" | "Rank"
+    );
+    let dtype = operation.outputs.first().map(|&id| analysis.values[id].dtype);
+    let moves = operation.kernel.as_ref().is_some_and(|kernel| kernel.moves);
+    // Rows of a table are copied by the host as fast as by anyone, and it refuses what lies outside.
+    let looks_up = matches!(operation.node.op.as_str(), "Gather" | "GatherV2");
+    from_host && (free || looks_up || (moves && dtype != Some(DType::F32)))
+}
+
+/// The turn in which an operation can run: numeric turn `n` comes after host turn `n`, host turn
+/// `n + 1` after numeric turn `n`.
+fn level(
+    analysis: &Analysis<'_>,
+    places: &[Place],
+    operation: &Operation<'_>,
+    numeric: bool,
+) -> usize {
+    let mut level = 0;
+    for &id in &operation.inputs {
+        let Origin::Operation(at) = analysis.values[id].origin else { continue };
+        let from = places[at];
+        level = level.max(from.level + usize::from(from.numeric && !numeric));
+    }
+    level
+}
+
+impl Placed<'_, '_> {
+    /// Turns the signature into steps and adds its numeric parts to the common graph.
+    fn program(&self, graph: &SignatureGraph, merger: &mut Merger) -> Result<Program, Status> {
+        let dtyped = |ids: &[ValueId]| -> Vec<(Slot, DType)> {
+            ids.iter().map(|&id| (id, self.analysis.values[id].dtype)).collect()
+        };
+        let mut program = Program {
+            feeds: dtyped(&self.analysis.feeds),
+            constants: Vec::new(),
+            steps: Vec::new(),
+            fetches: dtyped(&self.analysis.fetches),
+            slots: self.analysis.values.len(),
+        };
+        let sizes = sizes(self.analysis, graph);
+        let mut part = merger.signature(self.analysis, &sizes);
+        let levels = self.places.iter().map(|place| place.level + 1).max().unwrap_or(0);
+        for level in 0..levels {
+            self.host_steps(level, &mut program.steps);
+            let members: Vec<usize> = self.at(Place { numeric: true, level }).collect();
+            if members.is_empty() {
+                continue;
+            }
+            let inside: BTreeSet<ValueId> = members
+                .iter()
+                .flat_map(|&at| &self.analysis.operations[at].outputs)
+                .copied()
+                .collect();
+            for &at in &members {
+                part.add(&self.analysis.operations[at], &inside)?;
+            }
+            let leaving = inside.into_iter().filter(|&id| self.leaves(id, level));
+            program.steps.push(Step::Numeric(part.step(leaving)?));
+        }
+        let mut wanted: BTreeSet<Slot> = self.analysis.fetches.iter().copied().collect();
+        wanted.extend(program.steps.iter().flat_map(Step::reads));
+        for id in wanted {
+            if let Some(tensor) = self.analysis.constant(id)? {
+                program.constants.push((id, tensor));
+            }
+        }
+        Ok(program)
+    }
+
+    fn at(&self, place: Place) -> impl Iterator<Item = usize> + '_ {
+        (0..self.places.len()).filter(move |&at| self.places[at] == place)
+    }
+
+    fn host_steps(&self, level: usize, steps: &mut Vec<Step>) {
+        for at in self.at(Place { numeric: false, level }) {
+            let operation = &self.analysis.operations[at];
+            if let Some(kernel) = &operation.kernel {
+                steps.push(Step::Host {
+                    kernel: Arc::clone(kernel),
+                    op: operation.node.op.clone(),
+                    node: operation.node.name.clone(),
+                    inputs: operation.inputs.clone(),
+                    outputs: operation.outputs.clone(),
+                });
+            }
+        }
+    }
+
+    /// Whether an output of a numeric operation is read outside its part.
+    fn leaves(&self, id: ValueId, level: usize) -> bool {
+        self.analysis.fetches.contains(&id)
+            || self.analysis.operations.iter().zip(&self.places).any(|(operation, place)| {
+                operation.inputs.contains(&id) && *place != Place { numeric: true, level }
+            })
+    }
+}
