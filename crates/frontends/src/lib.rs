@@ -1,0 +1,18 @@
+//! The wires that clients speak, to the vocabulary and back.
+//!
+//! Owns: TensorFlow Serving's REST interface ([`tfs`]), the HTTP/1 server under it ([`http`]), the
+//! tables from status to wire ([`status`]), the metrics page ([`metrics`]) and the bytes that
+//! requests may hold ([`budget`]).
+//! May not know: engines, model files, flags.
+//! Invariant: nothing here panics on input, and every buffer that input can grow has a limit.
+
+pub mod budget;
+pub mod http;
+pub mod metrics;
+pub mod status;
+pub mod tfs;
+
+pub use self::budget::Budget;
+pub use self::http::serve_rest;
+pub use self::metrics::Metrics;
+pub use self::tfs::rest::{METRICS_PATH, RestOptions};

@@ -1,0 +1,35 @@
+//! A run of a signature, as all calls do it: which outputs, how long it took.
+
+use std::time::{Duration, Instant};
+
+use vesta_model::{Signature, Status, Tensor};
+use vesta_serving::{InferRequest, Lease};
+
+use crate::metrics::{Api, Metrics};
+
+/// The signature's own name, or the default one when the request says none.
+pub(crate) fn signature_or_default(name: &str) -> &str {
+    if name.is_empty() { Signature::DEFAULT_NAME } else { name }
+}
+
+/// When a run that starts now must end.
+pub(crate) fn deadline_after(timeout: Option<Duration>) -> Option<Instant> {
+    // A time-out that no clock can tell is none.
+    timeout.and_then(|timeout| Instant::now().checked_add(timeout))
+}
+
+/// Runs `signature` and counts the time that it took, if it succeeded.
+///
+/// # Errors
+/// Those of [`Lease::infer`].
+pub(crate) async fn run(
+    lease: &Lease,
+    request: InferRequest,
+    api: Api,
+    metrics: &Metrics,
+) -> Result<Vec<Tensor>, Status> {
+    let start = Instant::now();
+    let outputs = lease.infer(request).await?;
+    metrics.ran(lease.model().as_str(), api, start.elapsed());
+    Ok(outputs)
+}
