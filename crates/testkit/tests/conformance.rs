@@ -2,11 +2,17 @@
 
 #![expect(clippy::unwrap_used, clippy::print_stdout, reason = "a test, whose skips must be seen")]
 
+use std::sync::{Mutex, PoisonError};
+
 use vesta_model::Engine;
 use vesta_testkit::{FakeArtifact, FakeEngine, Given, SuiteModel, SuiteModels, engine_suite};
 use vesta_worker::{IsolatedEngine, WorkerCommand, WorkerOptions};
 
+/// Cells look at the memory of the whole process, so suites take turns.
+static TURN: Mutex<()> = Mutex::new(());
+
 fn suite_on(engine: &dyn Engine) {
+    let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
     let mut artifacts = Vec::new();
     let mut given = |script: &str| {
         let artifact = FakeArtifact::new("suite", script).unwrap();

@@ -366,6 +366,23 @@ fn shared_memory_is_bounded_and_comes_back_with_the_outputs() {
 }
 
 #[test]
+fn a_quiet_model_gives_its_shared_memory_back() {
+    let _alone = alone();
+    let options = WorkerOptions { idle_time: Duration::from_millis(100), ..options() };
+    let loaded = load_with("model spread", options);
+    for _ in 0..2 {
+        assert_eq!(loaded.spread(3_000_000).unwrap()[0].bytes().len(), 3_000_000);
+        assert!(loaded.session.health().arena_bytes > 0);
+        let until = Instant::now() + Duration::from_secs(10);
+        while loaded.session.health().arena_bytes > 0 {
+            assert!(Instant::now() < until, "{:?}", loaded.session.health());
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+    assert_eq!(loaded.session.health().restarts, 0);
+}
+
+#[test]
 fn an_engine_that_keeps_an_input_keeps_its_memory_alone() {
     let _alone = alone();
     let loaded = load("model half_plus_two\nkeep inputs");

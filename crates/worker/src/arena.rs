@@ -7,6 +7,7 @@
 //! slots together stay within the limit.
 
 use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
 use vesta_ffi::SharedMemory;
 use vesta_model::{Memory, Status};
@@ -25,6 +26,8 @@ pub(crate) struct ArenaLimits {
     pub(crate) bytes_max: usize,
     /// Slots kept for the next run; further ones are given back to the system.
     pub(crate) idle_slots_max: usize,
+    /// Idle slots are given back when none was taken for so long.
+    pub(crate) idle_time: Duration,
     /// Whose arena it is, for errors: `model m version 1`.
     pub(crate) owner: String,
 }
@@ -59,6 +62,9 @@ struct State {
     retired: Vec<u64>,
     id_last: u64,
     closed: bool,
+    taken_last: Option<Instant>,
+    /// Whether the supervisor will call [`Arena::trim`] by itself.
+    trim_planned: bool,
 }
 
 /// Sole owner of a slot; gives it back when dropped.
@@ -87,6 +93,7 @@ impl Arena {
         let size = self.size_class(bytes)?;
         let id = {
             let mut state = lock(&self.state);
+            state.taken_last = Some(Instant::now());
             if let Some(slot) = state.take_idle(|len| len == size) {
                 return Ok(self.lease(slot));
             }
@@ -173,6 +180,24 @@ impl Arena {
         ))
     }
 
+    /// Gives idle slots back to the system when none was taken for a while; when to call again, if
+    /// there is a need.
+    pub(crate) fn trim(&self, now: Instant) -> Option<Instant> {
+        let mut state = lock(&self.state);
+        if !state.trim_planned {
+            return None;
+        }
+        let due = state.taken_last.and_then(|last| last.checked_add(self.limits.idle_time))?;
+        if now < due {
+            return Some(due);
+        }
+        state.trim_planned = false;
+        for slot in std::mem::take(&mut state.idle) {
+            state.retire(slot);
+        }
+        None
+    }
+
     /// Gives all idle slots back to the system, now and from now on.
     pub(crate) fn close(&self) {
         let mut state = lock(&self.state);
@@ -189,6 +214,11 @@ impl Arena {
             return self.wake.wake();
         }
         state.idle.push(slot);
+        if !state.trim_planned {
+            // Once per busy period, not once per run.
+            state.trim_planned = true;
+            self.wake.wake();
+        }
         // Outputs in own memory may have pushed the sum over the limit meanwhile.
         while state.idle.len() > self.limits.idle_slots_max
             || (state.bytes > self.limits.bytes_max && !state.idle.is_empty())
@@ -281,7 +311,12 @@ mod tests {
     use vesta_model::Code;
 
     fn arena(bytes_max: usize, idle_slots_max: usize) -> Arc<Arena> {
-        let limits = ArenaLimits { bytes_max, idle_slots_max, owner: "model m".to_owned() };
+        let limits = ArenaLimits {
+            bytes_max,
+            idle_slots_max,
+            idle_time: Duration::from_secs(30),
+            owner: "model m".to_owned(),
+        };
         Arena::new(limits, Arc::new(Wake::new().unwrap()))
     }
 
@@ -329,6 +364,22 @@ mod tests {
         assert_eq!(arena.take_retired(), [0u64; 0]);
         // Now a small run may use the large idle slot.
         assert_eq!(arena.take(1).unwrap().bytes().len(), 256 * 1024);
+    }
+
+    #[test]
+    fn idle_slots_go_after_a_quiet_time() {
+        let arena = arena(1 << 20, 4);
+        let now = Instant::now();
+        assert_eq!(arena.trim(now), None);
+        let held = arena.take(1).unwrap();
+        drop(arena.take(1).unwrap());
+        let due = arena.trim(now).unwrap();
+        assert!(due >= now + Duration::from_secs(30));
+        assert_eq!(arena.usage().0, 2 * SLOT_BYTES_MIN);
+        assert_eq!(arena.trim(due), None);
+        assert_eq!(arena.usage().0, SLOT_BYTES_MIN);
+        drop(held);
+        assert!(arena.trim(now).is_some());
     }
 
     #[test]

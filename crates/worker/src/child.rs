@@ -152,8 +152,8 @@ impl Child {
         }
         let mut done = lock(&self.done);
         let outcome = loop {
-            if let Some(outcome) = done.take() {
-                break outcome;
+            if let Some(outcome) = &*done {
+                break outcome.clone();
             }
             done = self.finished.wait(done).unwrap_or_else(|poisoned| poisoned.into_inner());
         };
@@ -165,16 +165,8 @@ impl Child {
     /// Gives runs under way a moment to end; their answers may still find a reader.
     fn drain(&self) {
         let until = Instant::now() + DRAIN_LIMIT;
-        let mut busy = lock(&self.busy);
-        while *busy > 0 {
-            let left = until.saturating_duration_since(Instant::now());
-            if left.is_zero() {
-                return;
-            }
-            busy = match self.finished.wait_timeout(busy, left.min(Duration::from_millis(20))) {
-                Ok((busy, _)) => busy,
-                Err(poisoned) => poisoned.into_inner().0,
-            };
+        while *lock(&self.busy) > 0 && Instant::now() < until {
+            std::thread::sleep(Duration::from_millis(5));
         }
     }
 
@@ -338,7 +330,7 @@ impl Child {
     }
 
     fn finish(&self, outcome: Result<(), Status>) {
-        // The first reason counts; `take` by `serve` may come before a second one, harmlessly.
+        // The first reason counts.
         lock(&self.done).get_or_insert(outcome);
         self.finished.notify_all();
     }

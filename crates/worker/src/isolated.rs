@@ -85,6 +85,7 @@ impl IsolatedEngine {
         let limits = ArenaLimits {
             bytes_max: self.options.arena_bytes_max,
             idle_slots_max: self.options.idle_slots_max,
+            idle_time: self.options.idle_time,
             owner: owner(request),
         };
         let arena = Arena::new(limits, Arc::clone(&wake));

@@ -18,7 +18,7 @@ use vesta_model::Status;
 
 use crate::arena::Lease;
 use crate::frame::{BODY_BYTES_MAX, Frame, FrameReader, FrameWriter, Received};
-use crate::wake::{Wake, lock, try_lock};
+use crate::wake::{Wake, after, lock, try_lock};
 use crate::wire::{Order, Report, WireRan, WireRun, broken, decode, encode};
 
 /// Why a child is ended after a panic.
@@ -167,7 +167,7 @@ impl Link {
     fn send(&self, body: &[u8], fd: Option<&OwnedFd>) {
         use std::os::fd::AsFd;
         let fd: Option<BorrowedFd<'_>> = fd.map(AsFd::as_fd);
-        let until = Instant::now() + SEND_LIMIT;
+        let until = after(SEND_LIMIT);
         let sent = lock(&self.writer).send(body, fd, Some(until));
         if let Err(error) = sent {
             self.break_off(Status::unavailable("it takes no orders").with_cause(error));
@@ -280,7 +280,7 @@ impl Link {
         {
             let mut runs = lock(&self.runs);
             if let Some(run) = runs.under_way.get_mut(&id) {
-                run.kill_at = Some(Instant::now() + grace);
+                run.kill_at = Some(after(grace));
             } else {
                 return ticket.take();
             }
@@ -323,7 +323,7 @@ impl Link {
     pub(crate) fn end(&self, status: &Status) {
         let left: Vec<UnderWay> = {
             let mut runs = lock(&self.runs);
-            runs.ended = Some(status.clone());
+            runs.ended.get_or_insert_with(|| status.clone());
             runs.under_way.drain().map(|(_, run)| run).collect()
         };
         for run in left {

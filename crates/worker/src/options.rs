@@ -29,6 +29,8 @@ pub struct WorkerOptions {
     pub arena_bytes_max: usize,
     /// Slots of shared memory kept ready between runs.
     pub idle_slots_max: usize,
+    /// Slots are given back to the system when no run has begun for so long.
+    pub idle_time: Duration,
     /// Runs that the child works on at the same time; at least 1.
     pub runs_max: usize,
     /// When a child that ended is replaced.
@@ -47,6 +49,7 @@ impl Default for WorkerOptions {
             retry_wait: Duration::from_secs(20),
             arena_bytes_max: 1 << 30,
             idle_slots_max: 8,
+            idle_time: Duration::from_secs(30),
             runs_max: 4,
             restart: RestartPolicy::default(),
         }

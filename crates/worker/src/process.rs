@@ -8,13 +8,14 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags};
 use rustix::process::{Pid, PidfdFlags, Signal};
 use vesta_model::Status;
 
 use crate::frame::{poll, socket_pair};
+use crate::wake::after;
 
 /// How a worker process is started. It finds its socket as standard input, and calls
 /// [`serve_child`](crate::serve_child).
@@ -104,7 +105,7 @@ impl Process {
     /// Waits for the process to end of its own accord.
     pub(crate) fn ends_within(&mut self, limit: Duration) -> bool {
         let mut fds = [PollFd::new(&self.pidfd, PollFlags::IN)];
-        let polled = poll(&mut fds, Some(Instant::now() + limit));
+        let polled = poll(&mut fds, Some(after(limit)));
         polled.is_ok() && !fds[0].revents().is_empty()
     }
 

@@ -31,7 +31,7 @@ impl Default for RestartPolicy {
             delay_first: Duration::from_millis(100),
             delay_max: Duration::from_secs(30),
             stable_after: Duration::from_secs(60),
-            ends_max: 10,
+            ends_max: 20,
             window: Duration::from_secs(600),
         }
     }

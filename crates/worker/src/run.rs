@@ -16,6 +16,7 @@ use vesta_model::{AlignedBytes, Memory, Run, RunRequest, Signature, Status, Tens
 use crate::arena::Lease;
 use crate::isolated::Keeper;
 use crate::link::{Ended, Link};
+use crate::wake::after;
 use crate::wire::{
     WireInput, WireOutput, WireOutputs, WireRan, WireRun, WireSlot, broken, dtype, length, shape,
     tensor_bytes, wire_shape,
@@ -83,7 +84,7 @@ impl IsolatedRun {
     fn run_to_end(&mut self, deadline: Option<Instant>) -> Result<Vec<Tensor>, Status> {
         let keeper = Arc::clone(&self.keeper);
         let shared = &keeper.shared;
-        let until = deadline.unwrap_or_else(|| Instant::now() + shared.options.run_limit);
+        let until = deadline.unwrap_or_else(|| after(shared.options.run_limit));
         let mut retries = usize::from(!self.stateful);
         let mut link = shared.link();
         loop {
@@ -102,7 +103,7 @@ impl IsolatedRun {
             }
             retries -= 1;
             debug!(model = %shared.request.model, "run waits for the next worker");
-            let patience = Instant::now() + shared.options.retry_wait;
+            let patience = after(shared.options.retry_wait);
             link = Ok(shared.link_before(until.min(patience)).map_err(|status| {
                 if Instant::now() >= until { self.late(deadline) } else { status }
             })?);

@@ -15,6 +15,7 @@ use crate::frame::{FrameReader, FrameWriter, Received, poll};
 use crate::link::Link;
 use crate::process::Process;
 use crate::supervisor::{Shared, Worker};
+use crate::wake::after;
 use crate::wire::{Hello, Order, Report, WireLoad, WireLoaded, broken, decode, encode};
 
 pub(crate) struct Startup<'a> {
@@ -103,7 +104,7 @@ impl<'a> Startup<'a> {
         limit: Duration,
         doing: &str,
     ) -> Result<Report, Status> {
-        let until = Instant::now() + limit;
+        let until = after(limit);
         // A child that is gone already is told by the wait, with the way it ended.
         let _ = child.writer.send(&encode(order)?, None, Some(until));
         loop {

@@ -23,7 +23,7 @@ use crate::process::{Process, WorkerCommand};
 use crate::restart::{Restarts, Verdict};
 use crate::sizes::OutputSizes;
 use crate::startup::{Started, Startup};
-use crate::wake::{Wake, lock};
+use crate::wake::{Wake, after, lock};
 use crate::wire::Order;
 
 /// What supervisor, session and runs share.
@@ -58,6 +58,14 @@ pub(crate) struct Worker {
     pub(crate) process: Process,
     pub(crate) socket: Arc<OwnedFd>,
     pub(crate) link: Arc<Link>,
+}
+
+impl Drop for Worker {
+    /// Nobody waits for a child whose supervisor is gone, not even after a panic.
+    fn drop(&mut self) {
+        self.process.reap();
+        self.link.end(&Status::unavailable("the worker process is not supervised any more"));
+    }
 }
 
 /// Why a child stopped serving.
@@ -198,9 +206,9 @@ fn end_text(shared: &Shared, worker: &mut Worker, stop: Stop) -> String {
     match stop {
         Stop::Broken(why) => {
             // A child that is just dying closes its socket first.
-            let ended = worker.process.ends_within(Duration::from_millis(100));
+            let ended = !is_panic(&why) && worker.process.ends_within(Duration::from_millis(100));
             let how = worker.process.reap();
-            if ended && !is_panic(&why) {
+            if ended {
                 format!("the worker process of {owner} ended ({how})")
             } else {
                 let cause = std::error::Error::source(&why)
@@ -285,7 +293,7 @@ fn give_up_text(shared: &Shared, why: &str, ends: usize) -> String {
 
 /// Waits; `false` when the session is dropped meanwhile.
 fn rest(shared: &Shared, delay: Duration) -> bool {
-    let until = Instant::now() + delay;
+    let until = after(delay);
     while !shared.is_closing() {
         if Instant::now() >= until {
             return true;
@@ -308,11 +316,13 @@ fn watch(shared: &Shared, worker: &Worker) -> Stop {
         if let Some(why) = worker.link.broken() {
             return Stop::Broken(why);
         }
+        let trim_at = shared.arena.trim(Instant::now());
         let retired = shared.arena.take_retired();
         if !retired.is_empty() {
             worker.link.tell(&Order::Retire(retired));
         }
         let kill_at = worker.link.kill_at();
+        let look_at = [kill_at, trim_at].into_iter().flatten().min();
         if is_past(kill_at) {
             worker.link.read_waiting();
             if is_past(worker.link.kill_at()) {
@@ -330,7 +340,7 @@ fn watch(shared: &Shared, worker: &Worker) -> Stop {
         // The socket belongs to those who wait for answers; only runs that nobody waits for any
         // more are looked after here.
         let watched = if kill_at.is_some() { 3 } else { 2 };
-        if let Err(error) = poll(&mut fds[..watched], kill_at) {
+        if let Err(error) = poll(&mut fds[..watched], look_at) {
             return Stop::Broken(
                 Status::internal("it cannot be watched any more").with_cause(error),
             );

@@ -389,16 +389,23 @@ fn leaves_nothing(
     leak: usize,
     mut round: impl FnMut() -> Result<(), String>,
 ) -> Result<(), String> {
+    const TRIES: usize = 4;
     for _ in 0..3 {
         round()?;
     }
-    let before = resident()?;
-    for _ in 0..rounds {
-        round()?;
+    let mut grown = 0;
+    for _ in 0..TRIES {
+        let before = resident()?;
+        for _ in 0..rounds {
+            round()?;
+        }
+        grown = resident()?.saturating_sub(before);
+        if grown < rounds * leak / 2 {
+            return Ok(());
+        }
+        // Other tests of the same process use memory too; what leaks does so each time.
     }
-    let grown = resident()?.saturating_sub(before);
-    // Other tests of the same process use memory too, so half of the leak is the mark.
-    ensure(grown < rounds * leak / 2, || format!("{rounds} rounds left {grown} bytes"))
+    Err(format!("{rounds} rounds left {grown} bytes, {TRIES} times in a row"))
 }
 
 fn memory_of_runs_returns(engine: &dyn Engine, model: &SuiteModel) -> Result<(), String> {
