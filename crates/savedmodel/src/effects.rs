@@ -7,7 +7,7 @@ use std::collections::{BTreeSet, HashSet};
 
 use vesta_protos::tensorflow::OpDef;
 
-use crate::flatten::Flat;
+use crate::flat::Flat;
 use crate::graph::{Program, functions_named};
 
 /// What an operator does besides computing its outputs.
@@ -42,96 +42,85 @@ pub(crate) struct Effects {
     pub(crate) writes_unknown: bool,
 }
 
+/// Operators by the beginnings of their names, those of whole names, and what they do. The first
+/// rule that fits counts.
+const RULES: &[(&[&str], &[&str], Option<Effect>)] = {
+    const WRITES: Option<Effect> = Some(Effect::Writes("writes a variable"));
+    const RANDOM: &str = "draws random numbers";
+    const FILES: Option<Effect> = Some(Effect::Other("reads or writes files"));
+    const QUEUE: Option<Effect> = Some(Effect::Other("keeps a queue"));
+    &[
+        (&["Stateless", "TensorScatter", "RandomDataset"], &["ScatterNd"], None),
+        (&["ScatterNdNonAliasingAdd"], &[], None),
+        (
+            &["Assign", "Scatter", "Apply", "SparseApply", "CountUpTo"],
+            &["StridedSliceAssign"],
+            WRITES,
+        ),
+        (
+            &["ResourceScatter", "ResourceApply", "ResourceSparseApply", "ResourceCountUpTo"],
+            &[],
+            WRITES,
+        ),
+        (&["ResourceAccumulator", "ResourceConditionalAccumulator"], &[], WRITES),
+        (
+            &["DestroyTemporaryVariable"],
+            &["ResourceStridedSliceAssign", "DestroyResourceOp"],
+            WRITES,
+        ),
+        (
+            &["InitializeTable", "LookupTableInsert", "LookupTableImport", "LookupTableRemove"],
+            &[],
+            Some(CHANGES_TABLE),
+        ),
+        // Those that take a generator change the variable that holds its state.
+        (
+            &["StatefulRandom", "StatefulUniform", "StatefulStandardNormal", "Rng"],
+            &["StatefulTruncatedNormal"],
+            Some(Effect::Writes(RANDOM)),
+        ),
+        (
+            &["Random", "ParameterizedTruncatedNormal", "TruncatedNormal", "SampleDistorted"],
+            &["Multinomial", "NonDeterministicInts"],
+            Some(Effect::Other(RANDOM)),
+        ),
+        (
+            &["Iterator", "OneShotIterator", "AnonymousIterator", "MakeIterator"],
+            &["DeleteIterator", "DeleteMultiDeviceIterator"],
+            Some(Effect::Other("uses an iterator")),
+        ),
+        (
+            &["MultiDeviceIterator", "AnonymousMultiDeviceIterator"],
+            &[],
+            Some(Effect::Other("uses an iterator")),
+        ),
+        (&["Save", "Restore", "MergeV2Checkpoints", "Reader", "TFRecordReader"], &[], FILES),
+        (&["TextLineReader", "WholeFileReader", "FixedLengthRecordReader"], &[], FILES),
+        (
+            &["IdentityReader", "LMDBReader"],
+            &["ReadFile", "WriteFile", "MatchingFiles", "ImmutableConst"],
+            FILES,
+        ),
+        (&[], &["PyFunc", "PyFuncStateless", "EagerPyFunc"], Some(Effect::Other("calls Python"))),
+        (&["Queue", "FIFOQueue", "PaddingFIFOQueue", "PriorityQueue", "Barrier"], &[], QUEUE),
+        (&["RandomShuffleQueue", "Stage", "Unstage", "MapStage", "MapUnstage"], &[], QUEUE),
+        (&["OrderedMap", "RecordInput", "Stack"], &[], QUEUE),
+        (&[], &["Timestamp"], Some(Effect::Other("reads the clock"))),
+    ]
+};
+
 /// The effect of operators that TensorFlow defines; `None` for harmless and unknown ones.
 pub(crate) fn known_effect(op: &str) -> Option<Effect> {
-    use Effect::{Other, Writes};
-    let starts = |prefixes: &[&str]| prefixes.iter().any(|prefix| op.starts_with(prefix));
-    let is = |names: &[&str]| names.contains(&op);
-    if starts(&["Stateless", "TensorScatter"]) {
-        return None;
+    if op.ends_with("CandidateSampler") {
+        return Some(Effect::Other("draws random numbers"));
     }
-    if starts(&["Assign", "ResourceScatter", "ResourceApply", "ResourceSparseApply", "SparseApply"])
-        || starts(&["Apply", "ResourceAccumulator", "ResourceConditionalAccumulator"])
-        || (op.starts_with("Scatter") && op != "ScatterNd" && op != "ScatterNdNonAliasingAdd")
-        || is(&[
-            "ResourceStridedSliceAssign",
-            "StridedSliceAssign",
-            "CountUpTo",
-            "ResourceCountUpTo",
-        ])
-        || is(&["DestroyResourceOp", "DestroyTemporaryVariable"])
-    {
-        return Some(Writes("writes a variable"));
+    if op.ends_with("SummaryWriter") || (op.starts_with("Write") && op.ends_with("Summary")) {
+        return Some(Effect::Other("reads or writes files"));
     }
-    if starts(&["InitializeTable", "LookupTableInsert", "LookupTableImport", "LookupTableRemove"]) {
-        return Some(CHANGES_TABLE);
-    }
-    if starts(&["Random", "ParameterizedTruncatedNormal", "StatefulRandom", "StatefulUniform"])
-        && !op.starts_with("RandomDataset")
-        || starts(&["StatefulStandardNormal", "StatefulTruncatedNormal", "TruncatedNormal"])
-        || is(&[
-            "Multinomial",
-            "NonDeterministicInts",
-            "RngSkip",
-            "RngReadAndSkip",
-            "SampleDistortedBoundingBox",
-        ])
-        || is(&["SampleDistortedBoundingBoxV2", "RandomCrop"])
-        || op.ends_with("CandidateSampler")
-    {
-        // Those that take a generator change the variable that holds its state.
-        return Some(if starts(&["Stateful", "Rng"]) {
-            Writes("draws random numbers")
-        } else {
-            Other("draws random numbers")
-        });
-    }
-    if starts(&[
-        "Iterator",
-        "OneShotIterator",
-        "AnonymousIterator",
-        "MakeIterator",
-        "MultiDeviceIterator",
-    ]) || starts(&[
-        "AnonymousMultiDeviceIterator",
-        "DeleteIterator",
-        "DeleteMultiDeviceIterator",
-    ]) {
-        return Some(Other("uses an iterator"));
-    }
-    if starts(&[
-        "Save",
-        "Restore",
-        "MergeV2Checkpoints",
-        "TFRecordReader",
-        "TextLineReader",
-        "WholeFileReader",
-    ]) || starts(&["FixedLengthRecordReader", "IdentityReader", "LMDBReader", "Reader"])
-        || is(&["ReadFile", "WriteFile", "MatchingFiles", "ImmutableConst", "ShardedFilespec"])
-        || op.ends_with("SummaryWriter")
-        || (op.starts_with("Write") && op.ends_with("Summary"))
-    {
-        return Some(Other("reads or writes files"));
-    }
-    if is(&["PyFunc", "PyFuncStateless", "EagerPyFunc"]) {
-        return Some(Other("calls Python"));
-    }
-    if starts(&[
-        "Queue",
-        "FIFOQueue",
-        "PaddingFIFOQueue",
-        "PriorityQueue",
-        "Barrier",
-        "Stage",
-        "Unstage",
-    ]) || starts(&["MapStage", "MapUnstage", "OrderedMap", "RecordInput", "Stack"])
-    {
-        return Some(Other("keeps a queue"));
-    }
-    if is(&["Timestamp"]) {
-        return Some(Other("reads the clock"));
-    }
-    None
+    let fits = |(prefixes, names, _): &&(&[&str], &[&str], Option<Effect>)| {
+        names.contains(&op) || prefixes.iter().any(|prefix| op.starts_with(prefix))
+    };
+    RULES.iter().find(fits).and_then(|&(_, _, effect)| effect)
 }
 
 /// Operators that are declared stateful but whose state cannot be told from outside.
@@ -277,14 +266,10 @@ mod tests {
         ] {
             assert!(matches!(known_effect(op), Some(Effect::Other(_))), "{op}");
         }
-        for op in [
-            "ScatterNd",
-            "TensorScatterUpdate",
-            "StatelessRandomUniformV2",
-            "LookupTableFindV2",
-            "Stack",
-        ] {
-            assert_eq!(known_effect(op).is_some(), op == "Stack", "{op}");
+        for op in
+            ["ScatterNd", "TensorScatterUpdate", "StatelessRandomUniformV2", "LookupTableFindV2"]
+        {
+            assert_eq!(known_effect(op), None, "{op}");
         }
     }
 }

@@ -10,7 +10,7 @@ use vesta_model::{DType, PartialShape, Status};
 use vesta_protos::tensorflow::attr_value::Value as Attr;
 use vesta_protos::tensorflow::{AttrValue, FunctionDef, NodeDef, TensorProto, TensorShapeProto};
 
-use crate::flatten::Flat;
+use crate::flat::Flat;
 use crate::graph::{Program, functions_named, split_tensor_name};
 use crate::plan::{Plan, Step, Value, reads_by_handle};
 use crate::tensor::{shape_from_proto, shape_to_proto};

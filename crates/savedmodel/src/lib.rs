@@ -10,6 +10,7 @@ mod branches;
 mod bundle;
 mod disk;
 mod effects;
+mod flat;
 mod flatten;
 mod freeze;
 mod graph;

@@ -9,7 +9,7 @@ use std::collections::HashMap;
 use vesta_model::Status;
 
 use crate::effects::is_variable;
-use crate::flatten::{Flat, Source};
+use crate::flat::{Flat, Source};
 
 /// Where a tensor of the frozen graph comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

@@ -14,7 +14,8 @@ use vesta_protos::tensorflow::{MetaGraphDef, TensorProto, collection_def::Kind, 
 
 use crate::bundle::Bundle;
 use crate::effects::{self, Effect, known_effect};
-use crate::flatten::{Flat, Request, Source, flatten};
+use crate::flat::{Flat, FlatNode, Source};
+use crate::flatten::{Request, flatten};
 use crate::graph::Program;
 use crate::object_graph;
 use crate::signature::{INIT_NAMES, partial_shape};
@@ -126,17 +127,23 @@ impl Origins {
                 continue;
             }
             let Some(name) = flat.state_behind(handle) else { continue };
-            let value = assigned(flat, node).and_then(|_| {
-                let source = flat.follow(*node.inputs.get(1)?, |op| op == "Identity")?;
-                given(flat, source, assets)
-            });
+            let source = assigned(flat, node)
+                .and_then(|_| flat.follow(*node.inputs.get(1)?, |op| op == "Identity"));
+            let value = source.and_then(|source| given(flat, source, assets));
             // Two assignments, whose order is not looked at, cancel each other out.
             let twice = matches!(self.by_name.get(name), Some(Origin::Given(_)));
             let origin = match value.filter(|_| !twice) {
                 Some(value) => Origin::Given(Box::new(value)),
-                None => Origin::Untold(format!(
-                    "the model's initialisation operator sets it by operator {op}"
-                )),
+                None => {
+                    let by = match source {
+                        Some(Source::Node { node, .. }) => &flat.nodes[node as usize].def.op,
+                        _ => op,
+                    };
+                    Origin::Untold(format!(
+                        "the model's initialisation sets it to what operator {by} gives, which is \
+                         not known before it runs"
+                    ))
+                }
             };
             self.by_name.insert(name.to_owned(), origin);
         }
@@ -227,7 +234,7 @@ pub(crate) fn declared<'f>(flat: &'f Flat<'_>, node: u32) -> Option<Declared<'f>
 }
 
 /// The variable that a plain assignment sets.
-fn assigned<'f>(flat: &'f Flat<'_>, node: &crate::flatten::FlatNode<'_>) -> Option<&'f str> {
+fn assigned<'f>(flat: &'f Flat<'_>, node: &FlatNode<'_>) -> Option<&'f str> {
     let is_assignment = matches!(node.def.op.as_str(), "Assign" | "AssignVariableOp");
     flat.state_behind(*node.inputs.first().filter(|_| is_assignment)?)
 }

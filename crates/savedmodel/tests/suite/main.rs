@@ -1,0 +1,7 @@
+//! What the crate does to whole models.
+
+#![expect(clippy::unwrap_used, clippy::print_stderr, reason = "a test")]
+
+mod graphs;
+mod recorded;
+mod support;
