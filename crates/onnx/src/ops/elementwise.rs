@@ -1,0 +1,181 @@
+//! Operators of one input that treat each element alone.
+
+use vesta_model::DType;
+
+use super::layout::combine;
+use super::{FLOATS, NUMBERS, SIGNED, expect_dtype};
+use crate::call::Call;
+use crate::constant::{Constant, onnx_number};
+use crate::graph::{Attr, Graph};
+use crate::refusal::{Reason, refuse};
+use crate::registry::{Family, Outcome};
+use crate::translate::alias;
+use crate::value::ValueId;
+
+pub(super) const FAMILY: Family = &[
+    ("Abs", |g, c| unary(g, c, "Abs", NUMBERS)),
+    ("Acos", |g, c| unary(g, c, "Acos", FLOATS)),
+    ("Asin", |g, c| unary(g, c, "Asin", FLOATS)),
+    ("Atan", |g, c| unary(g, c, "Atan", FLOATS)),
+    ("Cast", cast),
+    ("Ceil", |g, c| unary(g, c, "Ceil", FLOATS)),
+    ("Cos", |g, c| unary(g, c, "Cos", FLOATS)),
+    ("Cosh", |g, c| unary(g, c, "Cosh", FLOATS)),
+    ("Elu", |g, c| activation(g, c, "Elu", vec![("alpha", Attr::Float(1.0))])),
+    ("Erf", |g, c| unary(g, c, "Erf", FLOATS)),
+    ("Exp", |g, c| unary(g, c, "Exp", FLOATS)),
+    ("Floor", |g, c| unary(g, c, "Floor", FLOATS)),
+    ("IsFinite", is_finite),
+    ("IsInf", |g, c| predicate(g, c, "IsInf")),
+    ("IsNan", |g, c| predicate(g, c, "IsNaN")),
+    ("LeakyRelu", leaky_relu),
+    ("Log", |g, c| unary(g, c, "Log", FLOATS)),
+    ("LogicalNot", |g, c| unary(g, c, "Not", &[DType::Bool])),
+    ("Neg", |g, c| unary(g, c, "Neg", SIGNED)),
+    ("Reciprocal", |g, c| unary(g, c, "Reciprocal", FLOATS)),
+    ("Inv", |g, c| unary(g, c, "Reciprocal", FLOATS)),
+    ("Relu", |g, c| unary(g, c, "Relu", SIGNED)),
+    ("Relu6", relu6),
+    ("Rint", |g, c| unary(g, c, "Round", FLOATS)),
+    ("Round", |g, c| unary(g, c, "Round", FLOATS)),
+    ("Rsqrt", rsqrt),
+    ("Selu", selu),
+    ("Sigmoid", |g, c| unary(g, c, "Sigmoid", FLOATS)),
+    ("Sign", |g, c| unary(g, c, "Sign", SIGNED)),
+    ("Sin", |g, c| unary(g, c, "Sin", FLOATS)),
+    ("Sinh", |g, c| unary(g, c, "Sinh", FLOATS)),
+    ("Softplus", |g, c| unary(g, c, "Softplus", FLOATS)),
+    ("Softsign", |g, c| unary(g, c, "Softsign", FLOATS)),
+    ("Sqrt", |g, c| unary(g, c, "Sqrt", FLOATS)),
+    ("Square", square),
+    ("Tan", |g, c| unary(g, c, "Tan", FLOATS)),
+    ("Tanh", |g, c| unary(g, c, "Tanh", FLOATS)),
+];
+
+/// A node of one input whose result has the dtype and sizes of the input.
+fn same(
+    g: &mut Graph,
+    id: ValueId,
+    op: &'static str,
+    attributes: Vec<(&'static str, Attr)>,
+) -> Result<ValueId, Reason> {
+    let (dtype, dims) = (g.get(id).dtype, g.get(id).dims.clone());
+    combine(g, op, &[id], attributes, dtype, dims)
+}
+
+fn unary(g: &mut Graph, c: &Call<'_>, op: &'static str, dtypes: &[DType]) -> Outcome {
+    let id = c.input(0)?;
+    expect_dtype(g.get(id).dtype, dtypes)?;
+    Ok(vec![same(g, id, op, vec![])?])
+}
+
+fn activation(
+    g: &mut Graph,
+    c: &Call<'_>,
+    op: &'static str,
+    attributes: Vec<(&'static str, Attr)>,
+) -> Outcome {
+    let id = c.input(0)?;
+    expect_dtype(g.get(id).dtype, FLOATS)?;
+    Ok(vec![same(g, id, op, attributes)?])
+}
+
+fn leaky_relu(g: &mut Graph, c: &Call<'_>) -> Outcome {
+    let alpha = c.float("alpha", 0.2)?;
+    activation(g, c, "LeakyRelu", vec![("alpha", Attr::Float(alpha))])
+}
+
+/// TensorFlow's constants; ONNX states other digits as its defaults.
+fn selu(g: &mut Graph, c: &Call<'_>) -> Outcome {
+    let attributes = vec![("alpha", Attr::Float(1.673_263_2)), ("gamma", Attr::Float(1.050_701))];
+    activation(g, c, "Selu", attributes)
+}
+
+fn relu6(g: &mut Graph, c: &Call<'_>) -> Outcome {
+    let id = c.input(0)?;
+    let (dtype, dims) = (g.get(id).dtype, g.get(id).dims.clone());
+    expect_dtype(dtype, &[DType::F32, DType::F64, DType::I32, DType::I64])?;
+    let bounds: Option<Vec<Constant>> =
+        [0.0, 6.0].iter().map(|&bound| Constant::scalar(dtype, bound)).collect();
+    let Some(bounds) = bounds else { return refuse("its bounds have no constant") };
+    let mut ids = vec![id];
+    ids.extend(bounds.into_iter().map(|bound| g.constant(bound)));
+    Ok(vec![combine(g, "Clip", &ids, vec![], dtype, dims)?])
+}
+
+fn rsqrt(g: &mut Graph, c: &Call<'_>) -> Outcome {
+    let id = c.input(0)?;
+    expect_dtype(g.get(id).dtype, FLOATS)?;
+    let root = same(g, id, "Sqrt", vec![])?;
+    Ok(vec![same(g, root, "Reciprocal", vec![])?])
+}
+
+fn square(g: &mut Graph, c: &Call<'_>) -> Outcome {
+    let id = c.input(0)?;
+    let (dtype, dims) = (g.get(id).dtype, g.get(id).dims.clone());
+    expect_dtype(dtype, NUMBERS)?;
+    Ok(vec![combine(g, "Mul", &[id, id], vec![], dtype, dims)?])
+}
+
+fn predicate(g: &mut Graph, c: &Call<'_>, op: &'static str) -> Outcome {
+    let id = c.input(0)?;
+    Ok(vec![test(g, id, op)?])
+}
+
+fn test(g: &mut Graph, id: ValueId, op: &'static str) -> Result<ValueId, Reason> {
+    expect_dtype(g.get(id).dtype, &[DType::F32, DType::F64])?;
+    let attributes = if op == "IsInf" {
+        vec![("detect_negative", Attr::Int(1)), ("detect_positive", Attr::Int(1))]
+    } else {
+        vec![]
+    };
+    let dims = g.get(id).dims.clone();
+    combine(g, op, &[id], attributes, DType::Bool, dims)
+}
+
+fn is_finite(g: &mut Graph, c: &Call<'_>) -> Outcome {
+    let id = c.input(0)?;
+    let (nan, infinite) = (test(g, id, "IsNaN")?, test(g, id, "IsInf")?);
+    let dims = g.get(id).dims.clone();
+    let either = combine(g, "Or", &[nan, infinite], vec![], DType::Bool, dims)?;
+    Ok(vec![same(g, either, "Not", vec![])?])
+}
+
+/// Between dtypes whose conversion C++ defines, which is what TensorFlow and the engines do.
+fn cast(g: &mut Graph, c: &Call<'_>) -> Outcome {
+    let id = c.input(0)?;
+    let from = g.get(id).dtype;
+    let to = c.dtype("DstT", from)?;
+    if c.flag("Truncate", false)? {
+        return refuse("a cast that truncates");
+    }
+    if from == to {
+        return Ok(vec![alias(g, id)]);
+    }
+    let takes = |dtype| dtype == DType::Bool || NUMBERS.contains(&dtype);
+    let (true, true, Some(number)) = (takes(from), takes(to), onnx_number(to)) else {
+        return refuse(format!("there is no exact cast from {from} to {to}"));
+    };
+    if to == DType::Bool {
+        return Ok(vec![is_not_zero(g, id)?]);
+    }
+    let dims = g.get(id).dims.clone();
+    let attributes = vec![("to", Attr::Int(number.into()))];
+    let result = combine(g, "Cast", &[id], attributes, to, dims)?;
+    if from == DType::I32 && to == DType::I64 {
+        g.get_mut(result).wide = g.get(result).plain.clone();
+    }
+    Ok(vec![result])
+}
+
+/// What a number is as a truth. Stated as a comparison, since an engine that holds truths as
+/// numbers may take a cast for a change of name.
+fn is_not_zero(g: &mut Graph, id: ValueId) -> Result<ValueId, Reason> {
+    let Some(zero) = Constant::scalar(g.get(id).dtype, 0.0) else {
+        return refuse(format!("there is no exact cast from {} to bool", g.get(id).dtype));
+    };
+    let zero = g.constant(zero);
+    let dims = g.get(id).dims.clone();
+    let is_zero = combine(g, "Equal", &[id, zero], vec![], DType::Bool, dims)?;
+    same(g, is_zero, "Not", vec![])
+}

@@ -1,0 +1,148 @@
+//! Products of matrices, and the bias that follows them.
+
+use super::layout::{combine, is_channels_first};
+use super::{FLOATS, NUMBERS, WIDE_NUMBERS, expect_dtype, folding};
+use crate::call::Call;
+use crate::graph::{Attr, Graph};
+use crate::refusal::{Reason, refuse};
+use crate::registry::{Family, Outcome};
+use crate::value::{Dim, Dims, ValueId};
+
+pub(super) const FAMILY: Family = &[
+    ("BatchMatMul", |g, c| product(g, c, "adj_x", "adj_y")),
+    ("BatchMatMulV2", |g, c| product(g, c, "adj_x", "adj_y")),
+    ("BatchMatMulV3", |g, c| product(g, c, "adj_x", "adj_y")),
+    ("BiasAdd", bias_add),
+    ("BiasAddV1", bias_add),
+    ("Einsum", einsum),
+    ("MatMul", |g, c| product(g, c, "transpose_a", "transpose_b")),
+];
+
+fn product(g: &mut Graph, c: &Call<'_>, left: &str, right: &str) -> Outcome {
+    let (a, b) = (c.input(0)?, c.input(1)?);
+    let dtype = g.get(a).dtype;
+    expect_dtype(dtype, WIDE_NUMBERS)?;
+    if c.dtype("Tout", dtype)? != dtype || g.get(b).dtype != dtype {
+        return refuse("a product into another dtype");
+    }
+    let (a, a_dims) = side(g, a, c.flag(left, false)?)?;
+    let (b, b_dims) = side(g, b, c.flag(right, false)?)?;
+    let dims = product_dims(g, a_dims, b_dims);
+    let name = g.emit("MatMul", &[&a, &b], vec![], dtype, dims);
+    Ok(vec![g.result(name)])
+}
+
+/// One side, with its last two axes swapped when asked.
+fn side(g: &mut Graph, id: ValueId, is_transposed: bool) -> Result<(String, Dims), Reason> {
+    if !is_transposed {
+        return Ok((g.plain(id), g.get(id).dims.clone()));
+    }
+    let mut dims = g.dims(id)?;
+    let rank = dims.len();
+    if rank < 2 {
+        return refuse(format!("a matrix of rank {rank}"));
+    }
+    let mut order: Vec<usize> = (0..rank).collect();
+    order.swap(rank - 1, rank - 2);
+    dims.swap(rank - 1, rank - 2);
+    let turned = g.get(id).constant.as_ref().and_then(|constant| constant.permuted(&order));
+    let name = match turned {
+        Some(constant) => g.initializer(constant),
+        None => {
+            let (plain, dtype) = (g.plain(id), g.get(id).dtype);
+            g.transpose(&plain, &order, dtype, Some(dims.clone()))
+        }
+    };
+    Ok((name, Some(dims)))
+}
+
+fn product_dims(g: &mut Graph, a: Dims, b: Dims) -> Dims {
+    let (mut a, mut b) = (a?, b?);
+    let (columns, _) = (b.pop()?, b.pop()?);
+    let (_, rows) = (a.pop()?, a.pop()?);
+    let mut dims = g.broadcast(&Some(a), &Some(b))?;
+    dims.extend([rows, columns]);
+    Some(dims)
+}
+
+fn bias_add(g: &mut Graph, c: &Call<'_>) -> Outcome {
+    let (id, bias) = (c.input(0)?, c.input(1)?);
+    let dtype = g.get(id).dtype;
+    expect_dtype(dtype, NUMBERS)?;
+    let dims = g.get(id).dims.clone();
+    if c.text("data_format", "NHWC")? == "NHWC" {
+        if let Some(folded) = folding::add_bias(g, id, bias) {
+            return Ok(vec![folded]);
+        }
+        if is_channels_first(g, id) && g.get(bias).constant.is_none() {
+            let rank = g.rank(id)?;
+            let name = behind_batch(g, bias, rank)?;
+            let image = g.channels_first(id)?;
+            let fact = g.facts.get(&image).and_then(|fact| fact.1.clone());
+            let name = g.emit("Add", &[&image, &name], vec![], dtype, fact);
+            return Ok(vec![g.result_channels_first(name)]);
+        }
+        return Ok(vec![combine(g, "Add", &[id, bias], vec![], dtype, dims)?]);
+    }
+    let rank = g.rank(id)?;
+    let (image, bias) = (g.plain(id), behind_batch(g, bias, rank)?);
+    let name = g.emit("Add", &[&image, &bias], vec![], dtype, dims);
+    Ok(vec![g.result(name)])
+}
+
+/// A vector as it adds to the second axis of a tensor of `rank`.
+fn behind_batch(g: &mut Graph, bias: ValueId, rank: usize) -> Result<String, Reason> {
+    let [length] = g.dims(bias)?[..] else { return refuse("a bias that is no vector") };
+    let trailing = rank.saturating_sub(2);
+    if let (Dim::Known(n), Some(constant)) = (length, g.get(bias).constant.as_ref()) {
+        let mut dims = vec![n];
+        dims.resize(trailing + 1, 1);
+        if let Some(constant) = constant.reshaped(&dims) {
+            return Ok(g.initializer(constant));
+        }
+    }
+    let mut dims = vec![length];
+    dims.resize(trailing + 1, Dim::Known(1));
+    let mut sizes = vec![-1];
+    sizes.resize(trailing + 1, 1);
+    let name = g.plain(bias);
+    Ok(g.reshape(&name, &sizes, Some(dims)))
+}
+
+/// Equations of named axes alone; ONNX writes them as TensorFlow does.
+fn einsum(g: &mut Graph, c: &Call<'_>) -> Outcome {
+    let first = c.input(0)?;
+    let dtype = g.get(first).dtype;
+    expect_dtype(dtype, FLOATS)?;
+    let equation: String =
+        c.text("equation", "")?.chars().filter(|letter| !letter.is_whitespace()).collect();
+    let Some((inputs, output)) = equation.split_once("->") else {
+        return refuse("an equation without a result");
+    };
+    let named = |axes: &str| axes.chars().all(|axis| axis.is_ascii_alphabetic());
+    let terms: Vec<&str> = inputs.split(',').collect();
+    if !named(output) || !terms.iter().all(|axes| named(axes)) || terms.len() != c.inputs.len() {
+        return refuse(format!("the equation {equation}"));
+    }
+    let mut sizes: Vec<(char, Dim)> = Vec::new();
+    for (term, &id) in terms.iter().zip(&c.inputs) {
+        let dims = g.dims(id)?;
+        let repeats = term.chars().enumerate().any(|(i, a)| term[..i].contains(a));
+        if repeats || dims.len() != term.len() {
+            return refuse(format!("the equation {equation}"));
+        }
+        sizes.extend(term.chars().zip(dims));
+    }
+    let size = |axis: char| {
+        let all = || sizes.iter().filter(move |(name, _)| *name == axis).map(|(_, dim)| *dim);
+        all().find(|dim| dim.known().is_some()).or_else(|| all().next())
+    };
+    let Some(dims) = output.chars().map(size).collect::<Option<Vec<Dim>>>() else {
+        return refuse(format!("the equation {equation}"));
+    };
+    let names: Vec<String> = c.inputs.iter().map(|&id| g.plain(id)).collect();
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    let attributes = vec![("equation", Attr::Equation(equation))];
+    let name = g.emit("Einsum", &names, attributes, dtype, Some(dims));
+    Ok(vec![g.result(name)])
+}

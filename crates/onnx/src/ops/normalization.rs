@@ -1,0 +1,112 @@
+//! Normalisation by batch statistics, and softmax.
+
+use vesta_model::DType;
+
+use super::convolution::{Format, image_dims, in_order};
+use super::layout::{combine, is_channels_first};
+use super::{FLOATS, expect_dtype, folding};
+use crate::call::Call;
+use crate::constant::Constant;
+use crate::graph::{Attr, Graph};
+use crate::refusal::{Reason, refuse};
+use crate::registry::{Family, Outcome};
+use crate::value::ValueId;
+
+pub(super) const FAMILY: Family = &[
+    ("FusedBatchNorm", batch_norm),
+    ("FusedBatchNormV2", batch_norm),
+    ("FusedBatchNormV3", batch_norm),
+    ("LogSoftmax", |g, c| softmax(g, c, "LogSoftmax")),
+    ("Softmax", |g, c| softmax(g, c, "Softmax")),
+];
+
+/// With stored statistics, as in inference. Folded into a convolution before it; else ONNX's own
+/// where the image lies channels-first anyway; else a product and a sum.
+fn batch_norm(g: &mut Graph, c: &Call<'_>) -> Outcome {
+    if c.flag("is_training", true)? {
+        return refuse("it normalises by the statistics of the batch itself (is_training)");
+    }
+    let id = c.input(0)?;
+    expect_dtype(g.get(id).dtype, &[DType::F32])?;
+    let rank = if c.text("data_format", "NHWC")?.len() == 5 { 5 } else { 4 };
+    let format = Format::read(c, rank)?;
+    let image = image_dims(g, id, format, rank)?;
+    let epsilon = c.float("epsilon", 1e-4)?;
+    let factors = factors(g, c, epsilon);
+    let normalised = match &factors {
+        Some((scales, offsets)) => folding::rescale(g, id, scales, offsets),
+        None => None,
+    };
+    let y = match (normalised, factors) {
+        (Some(id), _) => id,
+        (None, Some((scales, offsets)))
+            if format == Format::ChannelsLast && !is_channels_first(g, id) =>
+        {
+            scale_and_shift(g, id, &scales, &offsets)?
+        }
+        _ => {
+            let mut names = vec![format.image(g, id)?];
+            for i in 1..5 {
+                let parameter = c.input(i)?;
+                names.push(g.plain(parameter));
+            }
+            let names: Vec<&str> = names.iter().map(String::as_str).collect();
+            let attributes = vec![
+                ("epsilon", Attr::Float(epsilon)),
+                ("momentum", Attr::Float(0.9)),
+                ("training_mode", Attr::Int(0)),
+            ];
+            g.get_mut(id).dims = Some(in_order(format, &image));
+            let name = g.emit("BatchNormalization", &names, attributes, DType::F32, Some(image));
+            format.result(g, name)
+        }
+    };
+    // The statistics are passed on; what follows them is for training.
+    Ok(vec![y, c.input(3)?, c.input(4)?])
+}
+
+/// What each channel is multiplied by, and what is added then.
+fn factors(g: &Graph, c: &Call<'_>, epsilon: f32) -> Option<(Vec<f32>, Vec<f32>)> {
+    let floats = |i: usize| g.get(c.input(i).ok()?).constant.as_ref()?.to_floats();
+    let (scale, offset, mean, variance) = (floats(1)?, floats(2)?, floats(3)?, floats(4)?);
+    let channels = scale.len();
+    if [&offset, &mean, &variance].iter().any(|all| all.len() != channels) {
+        return None;
+    }
+    let mut scales = Vec::with_capacity(channels);
+    let mut offsets = Vec::with_capacity(channels);
+    for i in 0..channels {
+        let factor = f64::from(scale[i]) / (f64::from(variance[i]) + f64::from(epsilon)).sqrt();
+        scales.push(factor as f32);
+        offsets.push((f64::from(offset[i]) - f64::from(mean[i]) * factor) as f32);
+    }
+    Some((scales, offsets))
+}
+
+fn scale_and_shift(
+    g: &mut Graph,
+    id: ValueId,
+    scales: &[f32],
+    offsets: &[f32],
+) -> Result<ValueId, Reason> {
+    let mut id = id;
+    for (op, numbers) in [("Mul", scales), ("Add", offsets)] {
+        let Some(constant) = Constant::floats(&[numbers.len()], numbers) else {
+            return refuse("its parameters have no constant");
+        };
+        let constant = g.constant(constant);
+        let dims = g.get(id).dims.clone();
+        id = combine(g, op, &[id, constant], vec![], DType::F32, dims)?;
+    }
+    Ok(id)
+}
+
+/// Over the last axis, which for a tensor that lies channels-first is the second.
+fn softmax(g: &mut Graph, c: &Call<'_>, op: &'static str) -> Outcome {
+    let id = c.input(0)?;
+    let dtype = g.get(id).dtype;
+    expect_dtype(dtype, FLOATS)?;
+    let axis = if is_channels_first(g, id) { 1 } else { -1 };
+    let dims = g.get(id).dims.clone();
+    Ok(vec![combine(g, op, &[id], vec![("axis", Attr::Int(axis))], dtype, dims)?])
+}

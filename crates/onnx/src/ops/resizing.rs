@@ -1,0 +1,112 @@
+//! Changing the size of images, and moving blocks of them to channels and back.
+
+use vesta_model::DType;
+
+use super::convolution::{Format, image_dims};
+use super::{FLOATS, NUMBERS, expect_dtype};
+use crate::call::Call;
+use crate::graph::{Attr, Graph};
+use crate::refusal::{Reason, refuse};
+use crate::registry::{Family, Outcome};
+use crate::value::{Dim, Element, ValueId};
+
+pub(super) const FAMILY: Family = &[
+    ("DepthToSpace", depth_to_space),
+    ("ResizeBilinear", |g, c| resize(g, c, "linear")),
+    ("ResizeNearestNeighbor", |g, c| resize(g, c, "nearest")),
+];
+
+/// How TensorFlow's flags name the cells that a result is computed from.
+fn coordinates(c: &Call<'_>, mode: &str) -> Result<(&'static str, &'static str), Reason> {
+    match (c.flag("align_corners", false)?, c.flag("half_pixel_centers", false)?) {
+        (true, true) => refuse("both align_corners and half_pixel_centers"),
+        (true, false) => Ok(("align_corners", "round_prefer_ceil")),
+        // A cell's centre rounded down is its corner rounded to the nearest.
+        (false, true) if mode == "nearest" => Ok(("half_pixel", "round_prefer_ceil")),
+        (false, true) => Ok(("half_pixel", "floor")),
+        (false, false) => Ok(("asymmetric", "floor")),
+    }
+}
+
+fn resize(g: &mut Graph, c: &Call<'_>, mode: &'static str) -> Outcome {
+    let (id, target) = (c.input(0)?, c.input(1)?);
+    let dtype = g.get(id).dtype;
+    expect_dtype(dtype, if mode == "linear" { &[DType::F32] } else { NUMBERS })?;
+    let (transformation, nearest) = coordinates(c, mode)?;
+    let image = image_dims(g, id, Format::ChannelsLast, 4)?;
+    let elements = g.get(target).elements.clone();
+    let elements = elements.unwrap_or_else(|| vec![Element::Unknown; 2]);
+    let sizes = super::shaping::target_dims(g, &elements)?;
+    if sizes.len() != 2 {
+        return refuse("its target is not two sizes");
+    }
+    let name = g.channels_first(id)?;
+    let shape = full_shape(g, &name, &image, target)?;
+    let attributes = vec![
+        ("antialias", Attr::Int(0)),
+        ("coordinate_transformation_mode", Attr::Text(transformation)),
+        ("cubic_coeff_a", Attr::Float(-0.75)),
+        ("exclude_outside", Attr::Int(0)),
+        ("extrapolation_value", Attr::Float(0.0)),
+        ("keep_aspect_ratio_policy", Attr::Text("stretch")),
+        ("mode", Attr::Text(mode)),
+        ("nearest_mode", Attr::Text(nearest)),
+    ];
+    let mut dims = image[..2].to_vec();
+    dims.extend(sizes);
+    let name = g.emit("Resize", &[&name, "", "", &shape], attributes, dtype, Some(dims));
+    Ok(vec![g.result_channels_first(name)])
+}
+
+/// Batch and channels of the image and the two target sizes, as one int64 value.
+fn full_shape(g: &mut Graph, image: &str, dims: &[Dim], target: ValueId) -> Result<String, Reason> {
+    let known = g.constant_ints(target, "target").ok();
+    if let (Some(batch), Some(channels), Some(sizes)) = (dims[0].known(), dims[1].known(), known) {
+        let mut all = vec![batch as i64, channels as i64];
+        all.extend(sizes);
+        return Ok(g.ints(&all));
+    }
+    let shape = g.emit(
+        "Shape",
+        &[image],
+        vec![("start", Attr::Int(0))],
+        DType::I64,
+        Some(vec![Dim::Known(4)]),
+    );
+    let (start, end) = (g.ints(&[0]), g.ints(&[2]));
+    let (axes, steps) = (g.ints(&[0]), g.ints(&[1]));
+    let two = Some(vec![Dim::Known(2)]);
+    let inputs = [&*shape, &start, &end, &axes, &steps];
+    let before = g.emit("Slice", &inputs, vec![], DType::I64, two);
+    let sizes = g.wide(target)?;
+    let attributes = vec![("axis", Attr::Int(0))];
+    let four = Some(vec![Dim::Known(4)]);
+    Ok(g.emit("Concat", &[&before, &sizes], attributes, DType::I64, four))
+}
+
+fn depth_to_space(g: &mut Graph, c: &Call<'_>) -> Outcome {
+    let id = c.input(0)?;
+    let dtype = g.get(id).dtype;
+    expect_dtype(dtype, FLOATS)?;
+    let format = Format::read(c, 4)?;
+    let block = c.int("block_size", 0)?;
+    let Some(size) = usize::try_from(block).ok().filter(|&n| n > 1) else {
+        return refuse(format!("a block of size {block}"));
+    };
+    let image = image_dims(g, id, format, 4)?;
+    let mut dims = vec![image[0]];
+    dims.push(match image[1] {
+        Dim::Known(n) => Dim::Known(n / size.saturating_mul(size)),
+        Dim::Symbol(_) => g.symbol(),
+    });
+    for dim in &image[2..] {
+        dims.push(match dim {
+            Dim::Known(n) => Dim::Known(n.saturating_mul(size)),
+            Dim::Symbol(_) => g.symbol(),
+        });
+    }
+    let name = format.image(g, id)?;
+    let attributes = vec![("blocksize", Attr::Int(block)), ("mode", Attr::Text("DCR"))];
+    let name = g.emit("DepthToSpace", &[&name], attributes, dtype, Some(dims));
+    Ok(vec![format.result(g, name)])
+}

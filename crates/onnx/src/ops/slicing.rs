@@ -1,0 +1,259 @@
+//! Cutting pieces out of tensors.
+
+use vesta_model::DType;
+
+use super::{NUMBERS, expect_dtype};
+use crate::call::Call;
+use crate::graph::{Graph, axis_of};
+use crate::refusal::{Reason, refuse};
+use crate::registry::{Family, Outcome};
+use crate::value::{Dim, ValueId};
+
+pub(super) const FAMILY: Family =
+    &[("ReverseV2", reverse), ("Slice", slice), ("StridedSlice", strided_slice)];
+
+/// ONNX's word for "to the end".
+const TO_END: i64 = i64::MAX;
+
+/// ONNX's word for "to before the start", for steps backwards.
+const TO_START: i64 = i64::MIN;
+
+fn expect_movable(dtype: DType) -> Result<(), Reason> {
+    if dtype == DType::Bool { Ok(()) } else { expect_dtype(dtype, NUMBERS) }
+}
+
+/// One axis of a cut.
+struct Cut {
+    axis: usize,
+    start: i64,
+    end: i64,
+    step: i64,
+}
+
+impl Cut {
+    /// How many are left of `size`.
+    fn left(&self, size: usize) -> usize {
+        let size = size as i64;
+        let from_start = |i: i64| if i < 0 { i.saturating_add(size) } else { i };
+        let (low, high) = if self.step > 0 { (0, size) } else { (-1, size - 1) };
+        let start = from_start(self.start).clamp(low, high);
+        let end = if self.end == TO_START { -1 } else { from_start(self.end).clamp(low, high) };
+        let span = if self.step > 0 { end - start } else { start - end };
+        usize::try_from(span).map_or(0, |n| n.div_ceil(self.step.unsigned_abs() as usize))
+    }
+}
+
+/// Writes a `Slice`; without cuts the value itself.
+fn cut(g: &mut Graph, id: ValueId, cuts: &[Cut]) -> Result<String, Reason> {
+    let name = g.plain(id);
+    if cuts.is_empty() {
+        return Ok(name);
+    }
+    let mut dims = g.dims(id)?;
+    for cut in cuts {
+        dims[cut.axis] = match dims[cut.axis] {
+            Dim::Known(n) => Dim::Known(cut.left(n)),
+            Dim::Symbol(_) => g.symbol(),
+        };
+    }
+    let column = |part: fn(&Cut) -> i64| cuts.iter().map(part).collect::<Vec<i64>>();
+    let starts = g.ints(&column(|cut| cut.start));
+    let ends = g.ints(&column(|cut| cut.end));
+    let axes = g.ints(&column(|cut| cut.axis as i64));
+    let steps = g.ints(&column(|cut| cut.step));
+    let dtype = g.get(id).dtype;
+    Ok(g.emit("Slice", &[&name, &starts, &ends, &axes, &steps], vec![], dtype, Some(dims)))
+}
+
+/// TensorFlow answers a cut past the end with an error, ONNX with less; so sizes that are not known
+/// are stated once more by a `Reshape`, which fails where TensorFlow does.
+fn slice(g: &mut Graph, c: &Call<'_>) -> Outcome {
+    let id = c.input(0)?;
+    expect_movable(g.get(id).dtype)?;
+    let dims = g.dims(id)?;
+    let begins = g.constant_ints(c.input(1)?, "beginnings")?;
+    let sizes = match g.constant_ints(c.input(2)?, "sizes") {
+        Ok(sizes) => sizes,
+        Err(_) => return slice_by_sizes(g, c, &begins),
+    };
+    if begins.len() != dims.len() || sizes.len() != dims.len() {
+        return refuse("its beginnings and sizes are for another rank");
+    }
+    let mut cuts = Vec::new();
+    let mut stated = Vec::new();
+    let mut is_sure = true;
+    for (axis, dim) in dims.iter().enumerate() {
+        let (start, size) = (begins[axis], sizes[axis]);
+        let end = if size == -1 { TO_END } else { start.saturating_add(size) };
+        let within = match dim.known() {
+            Some(n) => start >= 0 && start <= n as i64 && (end == TO_END || end <= n as i64),
+            None => start >= 0,
+        };
+        if !within || size < -1 {
+            return refuse(format!("it cuts {size} from {start} on of axis {axis}"));
+        }
+        is_sure &= dim.known().is_some() || size == -1;
+        stated.push(if size == -1 { dim.known().map_or(-1, |n| n as i64 - start) } else { size });
+        if start != 0 || size != -1 {
+            cuts.push(Cut { axis, start, end, step: 1 });
+        }
+    }
+    let name = cut(g, id, &cuts)?;
+    if is_sure {
+        return Ok(vec![g.result(name)]);
+    }
+    if stated.iter().filter(|&&size| size == -1).count() > 1 || stated.contains(&0) {
+        return refuse("it cuts axes whose sizes are known only when the model runs");
+    }
+    let known = stated
+        .iter()
+        .zip(&dims)
+        .map(|(&n, dim)| usize::try_from(n).map_or(*dim, Dim::Known))
+        .collect();
+    let name = g.reshape(&name, &stated, Some(known));
+    Ok(vec![g.result(name)])
+}
+
+/// Sizes that are known only in a run, from the beginning of each axis.
+fn slice_by_sizes(g: &mut Graph, c: &Call<'_>, begins: &[i64]) -> Outcome {
+    let (id, sizes) = (c.input(0)?, c.input(2)?);
+    let rank = g.rank(id)?;
+    let Some(elements) = g.get(sizes).elements.clone().filter(|all| all.len() == rank) else {
+        return refuse("its sizes are known only when the model runs");
+    };
+    let is_minus_one = |element: &crate::value::Element| matches!(element, crate::value::Element::Known(n) if *n < 0);
+    if begins.iter().any(|&begin| begin != 0) || elements.iter().any(is_minus_one) {
+        return refuse("its sizes are known only when the model runs");
+    }
+    let dims = super::shaping::target_dims(g, &elements)?;
+    let (name, ends) = (g.plain(id), g.wide(sizes)?);
+    let starts = g.ints(&vec![0; rank]);
+    let all: Vec<i64> = (0..rank as i64).collect();
+    let (axes, steps) = (g.ints(&all), g.ints(&vec![1; rank]));
+    let dtype = g.get(id).dtype;
+    let inputs = [&*name, &starts, &ends, &axes, &steps];
+    let name = g.emit("Slice", &inputs, vec![], dtype, Some(dims.clone()));
+    let attributes = vec![("allowzero", crate::graph::Attr::Int(1))];
+    let name = g.emit("Reshape", &[&name, &ends], attributes, dtype, Some(dims));
+    Ok(vec![g.result(name)])
+}
+
+fn reverse(g: &mut Graph, c: &Call<'_>) -> Outcome {
+    let id = c.input(0)?;
+    expect_movable(g.get(id).dtype)?;
+    let rank = g.rank(id)?;
+    let axes = g.constant_ints(c.input(1)?, "axes")?;
+    let mut cuts = Vec::new();
+    for axis in axes {
+        let axis = axis_of(axis, rank)?;
+        cuts.push(Cut { axis, start: -1, end: TO_START, step: -1 });
+    }
+    let dims = g.get(id).dims.clone();
+    let name = cut(g, id, &cuts)?;
+    let result = g.result(name);
+    g.get_mut(result).dims = dims;
+    Ok(vec![result])
+}
+
+/// What a strided slice does with one place of its specification.
+enum Place {
+    Cut(i64, i64, i64),
+    /// Takes one and drops the axis.
+    Take(i64),
+    NewAxis,
+    /// Leaves one axis as it is.
+    Keep,
+}
+
+fn strided_slice(g: &mut Graph, c: &Call<'_>) -> Outcome {
+    let id = c.input(0)?;
+    expect_movable(g.get(id).dtype)?;
+    let rank = g.rank(id)?;
+    let places = places(g, c, rank)?;
+    let (mut cuts, mut dropped, mut inserted) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut axis, mut at) = (0usize, 0i64);
+    for place in places {
+        match place {
+            Place::NewAxis => {
+                inserted.push(at);
+                at += 1;
+                continue;
+            }
+            Place::Keep => at += 1,
+            Place::Cut(start, end, step) => {
+                cuts.push(Cut { axis, start, end, step });
+                at += 1;
+            }
+            Place::Take(index) => {
+                let end = if index == -1 { TO_END } else { index.saturating_add(1) };
+                cuts.push(Cut { axis, start: index, end, step: 1 });
+                dropped.push(axis);
+            }
+        }
+        axis += 1;
+    }
+    cuts.retain(|cut| !(cut.start == 0 && cut.end == TO_END && cut.step == 1));
+    let mut name = cut(g, id, &cuts)?;
+    let dtype = g.get(id).dtype;
+    let mut dims = g.facts.get(&name).and_then(|fact| fact.1.clone()).unwrap_or_default();
+    if !dropped.is_empty() {
+        let axes = g.ints(&dropped.iter().map(|&axis| axis as i64).collect::<Vec<_>>());
+        let mut kept = dims.iter().enumerate().filter(|(i, _)| !dropped.contains(i));
+        let kept: Vec<Dim> = kept.by_ref().map(|(_, dim)| *dim).collect();
+        dims = kept;
+        name = g.emit("Squeeze", &[&name, &axes], vec![], dtype, Some(dims.clone()));
+    }
+    if !inserted.is_empty() {
+        for &at in &inserted {
+            dims.insert((at as usize).min(dims.len()), Dim::Known(1));
+        }
+        let axes = g.ints(&inserted);
+        name = g.emit("Unsqueeze", &[&name, &axes], vec![], dtype, Some(dims));
+    }
+    Ok(vec![g.result(name)])
+}
+
+/// The specification, with masks applied and the ellipsis written out.
+fn places(g: &Graph, c: &Call<'_>, rank: usize) -> Result<Vec<Place>, Reason> {
+    let begin = g.constant_ints(c.input(1)?, "beginnings")?;
+    let end = g.constant_ints(c.input(2)?, "ends")?;
+    let step = g.constant_ints(c.input(3)?, "steps")?;
+    let count = begin.len();
+    if end.len() != count || step.len() != count || count > 32 {
+        return refuse("its beginnings, ends and steps differ in number");
+    }
+    let mask = |name: &str| -> Result<Vec<bool>, Reason> {
+        let bits = c.int(name, 0)?;
+        Ok((0..count).map(|i| bits >> i & 1 == 1).collect())
+    };
+    let (no_begin, no_end) = (mask("begin_mask")?, mask("end_mask")?);
+    let (ellipsis, new_axis) = (mask("ellipsis_mask")?, mask("new_axis_mask")?);
+    let shrink = mask("shrink_axis_mask")?;
+    let named = (0..count).filter(|&i| !ellipsis[i] && !new_axis[i]).count();
+    let Some(open) = rank.checked_sub(named) else {
+        return refuse(format!("it cuts {named} axes of a tensor of rank {rank}"));
+    };
+    if ellipsis.iter().filter(|&&is| is).count() > 1 {
+        return refuse("it has two ellipses");
+    }
+    let mut places = Vec::new();
+    for i in 0..count {
+        if ellipsis[i] {
+            places.extend((0..open).map(|_| Place::Keep));
+        } else if new_axis[i] {
+            places.push(Place::NewAxis);
+        } else if shrink[i] {
+            places.push(Place::Take(begin[i]));
+        } else if step[i] == 0 {
+            return refuse("a step of 0");
+        } else {
+            let (first, last) = if step[i] > 0 { (0, TO_END) } else { (TO_END, TO_START) };
+            let start = if no_begin[i] { first } else { begin[i] };
+            places.push(Place::Cut(start, if no_end[i] { last } else { end[i] }, step[i]));
+        }
+    }
+    if !ellipsis.contains(&true) {
+        places.extend((0..open).map(|_| Place::Keep));
+    }
+    Ok(places)
+}

@@ -1,0 +1,200 @@
+//! Puts the ONNX model together: outputs under their names, what nobody reads left out.
+//!
+//! Invariant: the model has one output for each fetch, each given by a node of its own.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+
+use vesta_model::DType;
+use vesta_protos::onnx;
+use vesta_protos::onnx::attribute_proto::AttributeType;
+use vesta_protos::onnx::tensor_shape_proto::{Dimension, dimension};
+
+use crate::constant::onnx_number;
+use crate::graph::{Attr, Graph, Node};
+use crate::signature::{FrozenSignature, canonical};
+use crate::translate::{Translation, operator_uses, value_facts};
+use crate::value::{Dim, Dims, ValueId};
+
+/// The operator set of every model that is written. See docs/adr/0002-translation-to-onnx.md.
+pub const OPSET: i64 = 18;
+
+/// The file format version that this operator set came with.
+const IR_VERSION: i64 = 8;
+
+/// Finishes a graph whose fetches are `fetched`.
+pub(crate) fn assemble(
+    mut graph: Graph,
+    signature: &FrozenSignature<'_>,
+    fetched: &[ValueId],
+) -> Translation {
+    let inputs: Vec<String> = signature.feeds.iter().map(|f| canonical(&f.tensor)).collect();
+    let outputs = name_outputs(&mut graph, signature, fetched);
+    drop_unread(&mut graph, &outputs);
+    let declare = |names: &[String]| -> Vec<onnx::ValueInfoProto> {
+        names.iter().map(|name| value_info(&graph, name)).collect()
+    };
+    let proto = onnx::GraphProto {
+        name: "vesta".into(),
+        input: declare(&inputs),
+        output: declare(&outputs),
+        initializer: graph.initializers.iter().map(|(n, c)| c.to_onnx(n)).collect(),
+        node: graph.nodes.iter().map(node_proto).collect(),
+        ..Default::default()
+    };
+    let model = onnx::ModelProto {
+        ir_version: IR_VERSION,
+        producer_name: "vesta".into(),
+        opset_import: vec![onnx::OperatorSetIdProto { domain: String::new(), version: OPSET }],
+        graph: Some(proto),
+        ..Default::default()
+    };
+    let operators = operator_uses(&graph);
+    let mut values = value_facts(&graph);
+    for name in &inputs {
+        values.entry(name.clone()).or_insert_with(|| crate::translate::ValueFacts {
+            dtype: graph.facts.get(name).map_or(DType::Invalid, |fact| fact.0),
+            shape: crate::value::to_partial(&graph.facts.get(name).and_then(|f| f.1.clone())),
+            is_constant: false,
+        });
+    }
+    Translation { model, inputs, outputs, operators, values }
+}
+
+/// Gives each fetched value the name of its fetch; adds an `Identity` where the value cannot be
+/// renamed (it is fed, constant, or fetched twice).
+fn name_outputs(
+    graph: &mut Graph,
+    signature: &FrozenSignature<'_>,
+    fetched: &[ValueId],
+) -> Vec<String> {
+    let mut renamed: HashMap<String, String> = HashMap::new();
+    let mut taken: HashSet<String> =
+        signature.feeds.iter().map(|feed| canonical(&feed.tensor)).collect();
+    let mut outputs = Vec::new();
+    for (fetch, &id) in signature.fetches.iter().zip(fetched) {
+        let held = graph.plain(id);
+        let mut name = canonical(fetch);
+        let mut copies = 0;
+        while !taken.insert(name.clone()) {
+            copies += 1;
+            name = format!("{}/output_{copies}", canonical(fetch));
+        }
+        let given_by_node = graph.nodes.iter().any(|node| node.outputs.contains(&held));
+        if given_by_node && !renamed.contains_key(&held) {
+            renamed.insert(held, name.clone());
+        } else {
+            let (dtype, dims) = graph.facts.get(&held).cloned().unwrap_or((DType::Invalid, None));
+            let copy = graph.emit("Identity", &[&held], vec![], dtype, dims);
+            renamed.insert(copy, name.clone());
+        }
+        outputs.push(name);
+    }
+    for node in &mut graph.nodes {
+        for name in node.inputs.iter_mut().chain(&mut node.outputs) {
+            if let Some(new) = renamed.get(name) {
+                name.clone_from(new);
+            }
+        }
+    }
+    for (old, new) in renamed {
+        if let Some(fact) = graph.facts.remove(&old) {
+            graph.facts.insert(new, fact);
+        }
+    }
+    outputs
+}
+
+/// Leaves out nodes and initializers that no output depends on.
+fn drop_unread(graph: &mut Graph, outputs: &[String]) {
+    let mut read: HashSet<String> = outputs.iter().cloned().collect();
+    let mut kept: Vec<Node> = Vec::new();
+    for node in std::mem::take(&mut graph.nodes).into_iter().rev() {
+        if node.outputs.iter().any(|name| read.contains(name)) {
+            read.extend(node.inputs.iter().cloned());
+            kept.push(node);
+        }
+    }
+    kept.reverse();
+    graph.nodes = kept;
+    graph.initializers.retain(|name, _| read.contains(name));
+}
+
+fn value_info(graph: &Graph, name: &str) -> onnx::ValueInfoProto {
+    let (dtype, dims) = graph.facts.get(name).cloned().unwrap_or((DType::Invalid, None));
+    let tensor = onnx::type_proto::Tensor {
+        elem_type: onnx_number(dtype).unwrap_or(0),
+        shape: shape_proto(&dims),
+    };
+    onnx::ValueInfoProto {
+        name: name.to_owned(),
+        r#type: Some(onnx::TypeProto {
+            value: Some(onnx::type_proto::Value::TensorType(tensor)),
+            ..Default::default()
+        }),
+        ..Default::default()
+    }
+}
+
+fn shape_proto(dims: &Dims) -> Option<onnx::TensorShapeProto> {
+    let dim = dims
+        .as_ref()?
+        .iter()
+        .map(|dim| Dimension {
+            value: Some(match dim {
+                Dim::Known(n) => dimension::Value::DimValue(*n as i64),
+                Dim::Symbol(symbol) => dimension::Value::DimParam(format!("d{symbol}")),
+            }),
+            ..Default::default()
+        })
+        .collect();
+    Some(onnx::TensorShapeProto { dim })
+}
+
+fn node_proto(node: &Node) -> onnx::NodeProto {
+    onnx::NodeProto {
+        // The first result's name is unique, so it names the node too.
+        name: node.outputs.first().cloned().unwrap_or_default(),
+        op_type: node.op.to_owned(),
+        input: node.inputs.clone(),
+        output: node.outputs.clone(),
+        attribute: node.attributes.iter().map(|(name, value)| attribute(name, value)).collect(),
+        ..Default::default()
+    }
+}
+
+fn attribute(name: &str, value: &Attr) -> onnx::AttributeProto {
+    let mut proto = onnx::AttributeProto { name: name.to_owned(), ..Default::default() };
+    let kind = match value {
+        Attr::Int(value) => {
+            proto.i = Some(*value);
+            AttributeType::Int
+        }
+        Attr::Float(value) => {
+            proto.f = Some(*value);
+            AttributeType::Float
+        }
+        Attr::Text(value) => {
+            proto.s = Some(value.as_bytes().to_vec());
+            AttributeType::String
+        }
+        Attr::Equation(value) => {
+            proto.s = Some(value.clone().into_bytes());
+            AttributeType::String
+        }
+        Attr::Ints(values) => {
+            proto.ints.clone_from(values);
+            AttributeType::Ints
+        }
+    };
+    proto.r#type = kind as i32;
+    proto
+}
+
+/// How often each operator stands in a model; what a person wants to see of it.
+pub fn count_operators(model: &onnx::ModelProto) -> BTreeMap<&str, usize> {
+    let mut counts = BTreeMap::new();
+    for node in model.graph.iter().flat_map(|graph| &graph.node) {
+        *counts.entry(node.op_type.as_str()).or_default() += 1;
+    }
+    counts
+}
