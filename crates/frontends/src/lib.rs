@@ -1,18 +1,21 @@
 //! The wires that clients speak, to the vocabulary and back.
 //!
-//! Owns: TensorFlow Serving's REST interface ([`tfs`]), the HTTP/1 server under it ([`http`]), the
-//! tables from status to wire ([`status`]), the metrics page ([`metrics`]) and the bytes that
+//! Owns: TensorFlow Serving's REST and gRPC interfaces ([`tfs`]), the HTTP/1 server under the one
+//! ([`http`]) and the HTTP/2 server under the other ([`grpc`]), the tables from status to wire ([`status`]), the metrics page ([`metrics`]) and the bytes that
 //! requests may hold ([`budget`]).
 //! May not know: engines, model files, flags.
 //! Invariant: nothing here panics on input, and every buffer that input can grow has a limit.
 
 pub mod budget;
+pub mod grpc;
 pub mod http;
 pub mod metrics;
 pub mod status;
 pub mod tfs;
 
 pub use self::budget::Budget;
+pub use self::grpc::{AnswerCompression, GrpcOptions, serve_grpc};
 pub use self::http::serve_rest;
 pub use self::metrics::Metrics;
+pub use self::tfs::model_config::model_configs;
 pub use self::tfs::rest::{METRICS_PATH, RestOptions};

@@ -1,10 +1,14 @@
 //! TensorFlow Serving's interfaces: what its calls mean ([`predict`], [`classify`], [`regress`],
-//! [`metadata`]) and how REST says it ([`rest`]). The serving crate's door is all that is called.
+//! [`metadata`]) and how REST and gRPC say it ([`rest`], [`rpc`]). The serving crate's door is all that is called.
 
 pub(crate) mod classify;
 mod debug_text;
 pub(crate) mod json;
 pub(crate) mod metadata;
+pub mod model_config;
 pub(crate) mod predict;
 pub(crate) mod regress;
 pub mod rest;
+pub(crate) mod rpc;
+pub(crate) mod tensor_proto;
+mod texts;

@@ -49,6 +49,12 @@ pub mod onnx {
     include!(concat!(env!("OUT_DIR"), "/onnx.rs"));
 }
 
+/// Health checks of gRPC servers (package `grpc.health.v1`).
+#[expect(missing_docs, reason = "most fields say all with their name")]
+pub mod health {
+    include!(concat!(env!("OUT_DIR"), "/grpc.health.v1.rs"));
+}
+
 /// All compiled files and the well-known ones that they import, as an encoded
 /// `google.protobuf.FileDescriptorSet` in which every file comes after those that
 /// it imports.

@@ -1,0 +1,270 @@
+//! The list of models as the operator writes or sends it, to the vocabulary.
+//!
+//! Owns: which lists are legal, in the original's order and words. May not know: files, which
+//! models are served now.
+//! Invariant: a list is taken whole or not at all.
+
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+
+use vesta_model::{Label, ModelConfig, ModelName, Status, Version, VersionPolicy};
+use vesta_protos::tensorflow::serving as proto;
+use vesta_protos::tensorflow::serving::file_system_storage_path_source_config::ServableVersionPolicy;
+use vesta_protos::tensorflow::serving::file_system_storage_path_source_config::servable_version_policy::PolicyChoice;
+use vesta_protos::tensorflow::serving::model_server_config::Config;
+
+/// The one platform that there is; every format is served under its name.
+const PLATFORM: &str = "tensorflow";
+
+/// Converts a whole configuration. One that says nothing has no models.
+///
+/// # Errors
+/// Those of [`model_configs_of_list`]; `INVALID_ARGUMENT` for a custom configuration.
+pub fn model_configs(config: &proto::ModelServerConfig) -> Result<Vec<ModelConfig>, Status> {
+    match &config.config {
+        None => Ok(Vec::new()),
+        Some(Config::ModelConfigList(list)) => model_configs_of_list(list),
+        Some(Config::CustomModelConfig(_)) => {
+            Err(Status::invalid_argument("ModelServer does not yet support custom model config."))
+        }
+    }
+}
+
+/// Converts a list of models.
+///
+/// # Errors
+/// `INVALID_ARGUMENT` for a name listed twice or empty, a relative base path, a platform that is
+/// missing, given twice or unknown, a request log; `UNIMPLEMENTED` for a base path in a store that
+/// cannot be read.
+pub fn model_configs_of_list(list: &proto::ModelConfigList) -> Result<Vec<ModelConfig>, Status> {
+    let mut names = BTreeSet::new();
+    for config in &list.config {
+        if !names.insert(&config.name) {
+            return Err(Status::invalid_argument(format!(
+                "Illegal to list model {} multiple times in config list",
+                config.name
+            )));
+        }
+    }
+    let base_paths: Vec<PathBuf> = list.config.iter().map(base_path).collect::<Result<_, _>>()?;
+    for config in &list.config {
+        check_platform(config)?;
+        if config.name.is_empty() {
+            return Err(Status::invalid_argument(format!(
+                "the model at {} has no name; give it one, since requests ask for models by name",
+                config.base_path
+            )));
+        }
+        if config.logging_config.is_some() {
+            return Err(Status::invalid_argument("No request-logger-creator provided."));
+        }
+    }
+    Ok(list
+        .config
+        .iter()
+        .zip(base_paths)
+        .map(|(config, path)| model_config(config, path))
+        .collect())
+}
+
+fn model_config(config: &proto::ModelConfig, base_path: PathBuf) -> ModelConfig {
+    ModelConfig {
+        name: ModelName::from(config.name.as_str()),
+        base_path,
+        policy: version_policy(config.model_version_policy.as_ref()),
+        labels: config
+            .version_labels
+            .iter()
+            .map(|(label, &version)| (Label::from(label.as_str()), Version(version)))
+            .collect(),
+    }
+}
+
+fn base_path(config: &proto::ModelConfig) -> Result<PathBuf, Status> {
+    let proto::ModelConfig { name, base_path, .. } = config;
+    let path = match base_path.split_once("://") {
+        Some(("file", path)) => path,
+        Some((scheme, _)) if is_scheme(scheme) => {
+            return Err(Status::unimplemented(format!(
+                "model {name} has base_path {base_path}, but models are not read over \
+                 {scheme}:// yet; copy it to a local directory and give the path of that"
+            )));
+        }
+        _ => base_path,
+    };
+    if path.starts_with('/') {
+        Ok(PathBuf::from(path))
+    } else {
+        Err(Status::invalid_argument(format!(
+            "Expected model {name} to have an absolute path or URI; got base_path()={base_path}"
+        )))
+    }
+}
+
+/// Whether `text` can be what stands before the `://` of a URI.
+fn is_scheme(text: &str) -> bool {
+    text.starts_with(|first: char| first.is_ascii_alphabetic())
+        && text.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '+' | '-' | '.'))
+}
+
+fn check_platform(config: &proto::ModelConfig) -> Result<(), Status> {
+    let proto::ModelConfig { name, model_type, model_platform, .. } = config;
+    let refused = |text: String| Err(Status::invalid_argument(text));
+    match (*model_type, model_platform.as_str()) {
+        (0, "") => refused(format!(
+            "Illegal setting neither ModelServerConfig::model_type (deprecated) nor \
+             ModelServerConfig::model_platform, model name is {name}"
+        )),
+        (0, PLATFORM) => Ok(()),
+        (0, platform) => refused(format!("Model {name} requests unsupported platform {platform}")),
+        (number, "") if number == proto::ModelType::Tensorflow as i32 => Ok(()),
+        (number, "") => {
+            refused(format!("ModelServerConfig::model_type choice {number} not supported."))
+        }
+        _ => refused(format!(
+            "Illegal setting both ModelServerConfig::model_type (deprecated) and \
+             ModelServerConfig::model_platform, model name is {name}"
+        )),
+    }
+}
+
+fn version_policy(policy: Option<&ServableVersionPolicy>) -> VersionPolicy {
+    match policy.and_then(|policy| policy.policy_choice.as_ref()) {
+        None => VersionPolicy::default(),
+        // None said means one; more than can be counted means all that can be.
+        Some(PolicyChoice::Latest(latest)) => {
+            VersionPolicy::Latest(usize::try_from(latest.num_versions.max(1)).unwrap_or(usize::MAX))
+        }
+        Some(PolicyChoice::All(_)) => VersionPolicy::All,
+        Some(PolicyChoice::Specific(specific)) => {
+            VersionPolicy::Specific(specific.versions.iter().copied().map(Version).collect())
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use prost_reflect::DynamicMessage;
+    use vesta_protos::descriptor_pool;
+
+    fn parsed(text: &str) -> Result<Vec<ModelConfig>, Status> {
+        let message =
+            descriptor_pool().get_message_by_name("tensorflow.serving.ModelServerConfig").unwrap();
+        let message = DynamicMessage::parse_text_format(message, text).unwrap();
+        model_configs(&message.transcode_to().unwrap())
+    }
+
+    fn refusal(entry: &str) -> (&'static str, String) {
+        let status = parsed(&format!("model_config_list {{ {entry} }}")).unwrap_err();
+        (status.code().name(), status.message().to_owned())
+    }
+
+    fn invalid(text: &str) -> (&'static str, String) {
+        ("INVALID_ARGUMENT", text.to_owned())
+    }
+
+    #[test]
+    fn a_list_is_converted() {
+        let configs = parsed(
+            r#"model_config_list {
+                config { name: "a" base_path: "/m/a" model_platform: "tensorflow" }
+                config { name: "b" base_path: "file:///m/b" model_type: TENSORFLOW
+                    model_version_policy { specific { versions: 3 versions: 1 } }
+                    version_labels { key: "stable" value: 1 } }
+                config { name: "c" base_path: "/m/c" model_platform: "tensorflow"
+                    model_version_policy { latest { } } }
+                config { name: "d" base_path: "/m/d" model_platform: "tensorflow"
+                    model_version_policy { latest { num_versions: 7 } } }
+                config { name: "e" base_path: "/m/e" model_platform: "tensorflow"
+                    model_version_policy { all { } } }
+            }"#,
+        )
+        .unwrap();
+        let policies: Vec<VersionPolicy> =
+            configs.iter().map(|config| config.policy.clone()).collect();
+        assert_eq!(
+            policies,
+            [
+                VersionPolicy::Latest(1),
+                VersionPolicy::Specific(vec![Version(3), Version(1)]),
+                VersionPolicy::Latest(1),
+                VersionPolicy::Latest(7),
+                VersionPolicy::All,
+            ]
+        );
+        assert_eq!(configs[0].name.as_str(), "a");
+        assert_eq!(configs[1].base_path, PathBuf::from("/m/b"));
+        assert_eq!(configs[1].labels.get("stable"), Some(&Version(1)));
+        assert_eq!(parsed(""), Ok(Vec::new()));
+        assert_eq!(parsed("model_config_list { }"), Ok(Vec::new()));
+    }
+
+    #[test]
+    fn illegal_lists_are_refused() {
+        let custom = parsed("custom_model_config { }").unwrap_err();
+        assert_eq!(custom.message(), "ModelServer does not yet support custom model config.");
+        assert_eq!(
+            refusal(r#"config { name: "a" } config { name: "a" base_path: "x" }"#),
+            invalid("Illegal to list model a multiple times in config list")
+        );
+        for path in ["rel/path", "", "1://x", "://x", "file://rel"] {
+            assert_eq!(
+                refusal(&format!(r#"config {{ name: "rel" base_path: "{path}" }}"#)),
+                invalid(&format!(
+                    "Expected model rel to have an absolute path or URI; got base_path()={path}"
+                ))
+            );
+        }
+        assert_eq!(
+            refusal(r#"config { name: "a" base_path: "s3://bucket/a" }"#),
+            (
+                "UNIMPLEMENTED",
+                "model a has base_path s3://bucket/a, but models are not read over s3:// yet; \
+                 copy it to a local directory and give the path of that"
+                    .to_owned()
+            )
+        );
+        assert_eq!(
+            refusal(r#"config { base_path: "/a" model_platform: "tensorflow" }"#),
+            invalid(
+                "the model at /a has no name; give it one, since requests ask for models by name"
+            )
+        );
+        assert_eq!(
+            refusal(
+                r#"config { name: "a" base_path: "/a" model_platform: "tensorflow"
+                    logging_config { } }"#
+            ),
+            invalid("No request-logger-creator provided.")
+        );
+    }
+
+    #[test]
+    fn platforms_are_checked() {
+        let platform =
+            |rest: &str| refusal(&format!(r#"config {{ name: "a" base_path: "/a" {rest} }}"#));
+        assert_eq!(
+            platform(""),
+            invalid(
+                "Illegal setting neither ModelServerConfig::model_type (deprecated) nor \
+                 ModelServerConfig::model_platform, model name is a"
+            )
+        );
+        assert_eq!(
+            platform(r#"model_type: TENSORFLOW model_platform: "tensorflow""#),
+            invalid(
+                "Illegal setting both ModelServerConfig::model_type (deprecated) and \
+                 ModelServerConfig::model_platform, model name is a"
+            )
+        );
+        assert_eq!(
+            platform("model_type: OTHER"),
+            invalid("ModelServerConfig::model_type choice 2 not supported.")
+        );
+        assert_eq!(
+            platform(r#"model_platform: "caffe""#),
+            invalid("Model a requests unsupported platform caffe")
+        );
+    }
+}

@@ -1,0 +1,265 @@
+//! Classify, Regress and MultiInference over gRPC.
+//!
+//! Owns: the requests' and answers' messages and MultiInference's rules. May not know: what outputs
+//! must look like; that is the same for REST.
+
+use std::collections::BTreeSet;
+use std::time::Instant;
+
+use bytes::Bytes;
+use futures_util::future::try_join_all;
+use prost::Message;
+use vesta_model::{Encoding, Signature, Status, Tensor};
+use vesta_protos::tensorflow::serving as proto;
+use vesta_protos::tensorflow::serving::inference_result;
+use vesta_serving::{InferRequest, Lease};
+
+use super::examples::InputWire;
+use super::{Calls, answered_by, counted_name, required_spec, wanted};
+use crate::grpc::Reply;
+use crate::metrics::Api;
+use crate::tfs::classify::{self, Classes, ClassifyOutputs, classes_of, find_signature};
+use crate::tfs::predict::{run, signature_or_default};
+use crate::tfs::regress;
+
+const CLASSIFY: &str = "tensorflow/serving/classify";
+const REGRESS: &str = "tensorflow/serving/regress";
+
+/// A request of Classify or Regress.
+#[derive(Clone, Message)]
+struct ExamplesRequest {
+    #[prost(message, optional, tag = "1")]
+    model_spec: Option<proto::ModelSpec>,
+    #[prost(message, optional, tag = "2")]
+    input: Option<InputWire>,
+}
+
+/// A request of MultiInference.
+#[derive(Clone, Message)]
+struct TasksRequest {
+    #[prost(message, repeated, tag = "1")]
+    tasks: Vec<proto::InferenceTask>,
+    #[prost(message, optional, tag = "2")]
+    input: Option<InputWire>,
+}
+
+/// A task that passed its checks.
+enum Task<'l> {
+    Classify { name: &'l str, outputs: ClassifyOutputs },
+    Regress { name: &'l str, output: usize },
+}
+
+impl Calls {
+    pub(super) async fn classify(
+        &self,
+        message: Bytes,
+        deadline: Option<Instant>,
+    ) -> Result<Reply, Status> {
+        let start = Instant::now();
+        let request: ExamplesRequest = self.parse(message).await?;
+        let model = counted_name(request.model_spec.as_ref());
+        let outcome = self.classify_parsed(request, deadline).await;
+        self.count(&model, "Classify", start, &outcome);
+        outcome
+    }
+
+    async fn classify_parsed(
+        &self,
+        request: ExamplesRequest,
+        deadline: Option<Instant>,
+    ) -> Result<Reply, Status> {
+        let spec = required_spec(request.model_spec.as_ref())?;
+        let lease = self.serving.resolve(&wanted(spec))?;
+        let name = signature_or_default(&spec.signature_name);
+        let outputs = classify::check_signature(find_signature(&lease, name)?)?;
+        let input = request.input.unwrap_or_default();
+        let request = InferRequest {
+            signature: name.to_owned(),
+            inputs: vec![input.tensor(&self.budget)?],
+            outputs: outputs.positions(),
+            deadline,
+        };
+        let tensors = run(&lease, request, Api::Classify, &self.metrics).await?;
+        Ok(Reply::of(&proto::ClassificationResponse {
+            result: Some(classification(classes_of(&outputs, &tensors, input.len())?)),
+            model_spec: Some(answered_by(&lease, name)),
+        }))
+    }
+
+    pub(super) async fn regress(
+        &self,
+        message: Bytes,
+        deadline: Option<Instant>,
+    ) -> Result<Reply, Status> {
+        let start = Instant::now();
+        let request: ExamplesRequest = self.parse(message).await?;
+        let model = counted_name(request.model_spec.as_ref());
+        let outcome = self.regress_parsed(request, deadline).await;
+        self.count(&model, "Regress", start, &outcome);
+        outcome
+    }
+
+    async fn regress_parsed(
+        &self,
+        request: ExamplesRequest,
+        deadline: Option<Instant>,
+    ) -> Result<Reply, Status> {
+        let spec = required_spec(request.model_spec.as_ref())?;
+        let lease = self.serving.resolve(&wanted(spec))?;
+        let name = signature_or_default(&spec.signature_name);
+        let output = regress::check_signature(find_signature(&lease, name)?)?;
+        let input = request.input.unwrap_or_default();
+        let request = InferRequest {
+            signature: name.to_owned(),
+            inputs: vec![input.tensor(&self.budget)?],
+            outputs: vec![output],
+            deadline,
+        };
+        let tensors = run(&lease, request, Api::Regress, &self.metrics).await?;
+        Ok(Reply::of(&proto::RegressionResponse {
+            result: Some(regression(values_of(&tensors, input.len())?)),
+            model_spec: Some(answered_by(&lease, name)),
+        }))
+    }
+
+    pub(super) async fn multi_inference(
+        &self,
+        message: Bytes,
+        deadline: Option<Instant>,
+    ) -> Result<Reply, Status> {
+        let request: TasksRequest = self.parse(message).await?;
+        let none = proto::ModelSpec::default();
+        let first = request.tasks.first().and_then(|task| task.model_spec.as_ref());
+        let lease = self.serving.resolve(&wanted(first.unwrap_or(&none)))?;
+        let tasks = check_tasks(&lease, &request.tasks)?;
+        let input = request.input.unwrap_or_default();
+        let tensor = input.tensor(&self.budget)?;
+        // The original computes the outputs of all tasks in one run. Runs here are of one
+        // signature each, at the same time, on the same examples.
+        let runs = tasks.iter().map(|task| task.run(&lease, tensor.clone(), deadline));
+        let outputs = try_join_all(runs).await?;
+        let mut results = Vec::with_capacity(tasks.len());
+        for (task, tensors) in tasks.iter().zip(&outputs) {
+            results.push(proto::InferenceResult {
+                model_spec: Some(answered_by(&lease, task.name())),
+                result: Some(task.result(tensors, input.len())?),
+            });
+        }
+        Ok(Reply::of(&proto::MultiInferenceResponse { results }))
+    }
+}
+
+impl Task<'_> {
+    fn name(&self) -> &str {
+        match self {
+            Task::Classify { name, .. } | Task::Regress { name, .. } => name,
+        }
+    }
+
+    async fn run(
+        &self,
+        lease: &Lease,
+        input: Tensor,
+        deadline: Option<Instant>,
+    ) -> Result<Vec<Tensor>, Status> {
+        let outputs = match self {
+            Task::Classify { outputs, .. } => outputs.positions(),
+            Task::Regress { output, .. } => vec![*output],
+        };
+        let signature = self.name().to_owned();
+        lease.infer(InferRequest { signature, inputs: vec![input], outputs, deadline }).await
+    }
+
+    fn result(&self, tensors: &[Tensor], count: usize) -> Result<inference_result::Result, Status> {
+        Ok(match self {
+            Task::Classify { outputs, .. } => inference_result::Result::ClassificationResult(
+                classification(classes_of(outputs, tensors, count)?),
+            ),
+            Task::Regress { .. } => {
+                inference_result::Result::RegressionResult(regression(values_of(tensors, count)?))
+            }
+        })
+    }
+}
+
+/// Holds all tasks to the rules, in the original's order.
+fn check_tasks<'l>(
+    lease: &Lease,
+    tasks: &'l [proto::InferenceTask],
+) -> Result<Vec<Task<'l>>, Status> {
+    let mut model = "";
+    let mut names = BTreeSet::new();
+    let mut feed: Option<&str> = None;
+    let mut checked = Vec::with_capacity(tasks.len());
+    for task in tasks {
+        let (of, signature) =
+            task.model_spec.as_ref().map_or(("", ""), |spec| (&*spec.name, &*spec.signature_name));
+        if of.is_empty() {
+            return Err(Status::invalid_argument("Found ModelSpec with an empty model name."));
+        }
+        if model.is_empty() {
+            model = of;
+        } else if model != of {
+            return Err(Status::invalid_argument(
+                "All ModelSpecs in a MultiInferenceRequest must access the same model name.",
+            ));
+        }
+        let name = signature_or_default(signature);
+        if !names.insert(name) {
+            return Err(Status::invalid_argument(format!(
+                "Duplicate evaluation of signature: {name}"
+            )));
+        }
+        let signature = lease.signatures().get(name).ok_or_else(|| {
+            Status::invalid_argument(format!(
+                "Requested signature not found in model graph: {name}"
+            ))
+        })?;
+        checked.push(check_task(&task.method_name, name, signature)?);
+        let feeds = feed_name(signature);
+        if *feed.get_or_insert(feeds) != feeds {
+            return Err(Status::invalid_argument(
+                "Input tensor must be the same for all Signatures.",
+            ));
+        }
+    }
+    Ok(checked)
+}
+
+fn check_task<'l>(method: &str, name: &'l str, signature: &Signature) -> Result<Task<'l>, Status> {
+    match method {
+        CLASSIFY => Ok(Task::Classify { name, outputs: classify::check_signature(signature)? }),
+        REGRESS => Ok(Task::Regress { name, output: regress::check_signature(signature)? }),
+        _ => Err(Status::unimplemented(format!("Unsupported signature method_name: {method}"))),
+    }
+}
+
+/// The name that the graph has for a signature's one input.
+fn feed_name(signature: &Signature) -> &str {
+    match signature.inputs.first().map(|spec| &spec.encoding) {
+        Some(Encoding::Dense(name)) => name,
+        _ => "",
+    }
+}
+
+fn values_of(tensors: &[Tensor], count: usize) -> Result<Vec<f32>, Status> {
+    let tensor = tensors.first().ok_or_else(|| Status::internal("the run gave no output"))?;
+    regress::values_of(tensor, count)
+}
+
+fn classification(rows: Vec<Classes>) -> proto::ClassificationResult {
+    let class = |(label, score): (Vec<u8>, f32)| proto::Class {
+        label: String::from_utf8_lossy(&label).into_owned(),
+        score,
+    };
+    let row = |classes: Classes| proto::Classifications {
+        classes: classes.into_iter().map(class).collect(),
+    };
+    proto::ClassificationResult { classifications: rows.into_iter().map(row).collect() }
+}
+
+fn regression(values: Vec<f32>) -> proto::RegressionResult {
+    proto::RegressionResult {
+        regressions: values.into_iter().map(|value| proto::Regression { value }).collect(),
+    }
+}
