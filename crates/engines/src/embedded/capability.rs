@@ -11,6 +11,10 @@ use vesta_onnx::{Refusal, Translation};
 use vesta_protos::onnx::{ModelProto, NodeProto, TensorProto};
 use vesta_protos::tensorflow::NodeDef;
 
+/// ONNX's numbers of two dtypes.
+const FLOAT: i32 = 1;
+const INT64: i32 = 7;
+
 /// Which dtypes an operator may be used with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Dtypes {
@@ -75,26 +79,35 @@ const fn row_when(op: &'static str, dtypes: Dtypes, when: fn(&Use<'_>) -> bool) 
 
 static ROWS: &[Row] = &[
     row("Abs", Dtypes::Floats),
+    row("Acos", Dtypes::Floats),
     row("Add", Dtypes::FloatsAndSizes),
     row("And", Dtypes::Any),
+    row("Asin", Dtypes::Floats),
+    row("Atan", Dtypes::Floats),
     row_when("AveragePool", Dtypes::Floats, pools_planes),
+    row("BatchNormalization", Dtypes::Floats),
     row("Cast", Dtypes::Any),
     row("Ceil", Dtypes::Floats),
     row("Clip", Dtypes::Floats),
     row("Concat", Dtypes::Any),
     row_when("Conv", Dtypes::Floats, |it| it.rank(0).is_none_or(|rank| rank <= 4)),
     row("Cos", Dtypes::Floats),
+    row("Cosh", Dtypes::Floats),
+    row("CumSum", Dtypes::Floats),
+    row("DepthToSpace", Dtypes::Floats),
     row("Div", Dtypes::Floats),
+    row("Einsum", Dtypes::Floats),
     row("Elu", Dtypes::Floats),
     row("Equal", Dtypes::FloatsAndSizes),
     row("Erf", Dtypes::Floats),
     row("Exp", Dtypes::Floats),
-    row_when("Expand", Dtypes::Any, |it| it.is_constant(1)),
+    row("Expand", Dtypes::Any),
     row("Floor", Dtypes::Floats),
-    row("Gemm", Dtypes::Floats),
     row("Greater", Dtypes::FloatsAndSizes),
     row("GreaterOrEqual", Dtypes::FloatsAndSizes),
     row("Identity", Dtypes::Any),
+    row("IsInf", Dtypes::Floats),
+    row("IsNaN", Dtypes::Floats),
     row("LeakyRelu", Dtypes::Floats),
     row("Less", Dtypes::FloatsAndSizes),
     row("LessOrEqual", Dtypes::FloatsAndSizes),
@@ -112,7 +125,9 @@ static ROWS: &[Row] = &[
         it.is_constant(1) && it.text("mode").is_none_or(|mode| mode == b"constant")
     }),
     row("Pow", Dtypes::Floats),
+    row("Range", Dtypes::Any),
     row("Reciprocal", Dtypes::Floats),
+    row("ReduceL2", Dtypes::Floats),
     row("ReduceMax", Dtypes::Floats),
     row("ReduceMean", Dtypes::Floats),
     row("ReduceMin", Dtypes::Floats),
@@ -120,17 +135,22 @@ static ROWS: &[Row] = &[
     row("ReduceSum", Dtypes::Floats),
     row("Relu", Dtypes::Floats),
     row("Reshape", Dtypes::Any),
+    row_when("Resize", Dtypes::Floats, resizes_as_tensorflow),
+    row("Round", Dtypes::Floats),
     row("Shape", Dtypes::Any),
     row("Sigmoid", Dtypes::Floats),
     row("Sin", Dtypes::Floats),
+    row("Sinh", Dtypes::Floats),
     row("Slice", Dtypes::Any),
     row("Softmax", Dtypes::Floats),
-    row("Softplus", Dtypes::Floats),
+    row("Softsign", Dtypes::Floats),
     row("Split", Dtypes::Any),
     row("Sqrt", Dtypes::Floats),
     row("Squeeze", Dtypes::Any),
     row("Sub", Dtypes::FloatsAndSizes),
+    row("Tan", Dtypes::Floats),
     row("Tanh", Dtypes::Floats),
+    row("Tile", Dtypes::Any),
     row("Transpose", Dtypes::Any),
     row("Unsqueeze", Dtypes::Any),
     row("Where", Dtypes::Any),
@@ -141,6 +161,13 @@ fn pools_planes(it: &Use<'_>) -> bool {
     it.ints("kernel_shape").len() == 2
         && it.ints("dilations").iter().all(|&dilation| dilation == 1)
         && it.int("ceil_mode", 0) == 0
+}
+
+/// Resizing by nearest or linear; with corners aligned rten is wrong when it shrinks.
+fn resizes_as_tensorflow(it: &Use<'_>) -> bool {
+    it.text("mode").is_none_or(|mode| mode != b"cubic")
+        && it.text("coordinate_transformation_mode").is_some_and(|mode| mode != b"align_corners")
+        && it.int("antialias", 0) == 0
 }
 
 /// TensorFlow operators that stay off rten although they have a translation: it decides ties, signs
@@ -157,8 +184,6 @@ const HOST_ONLY: &[&str] = &[
     "NonMaxSuppressionV4",
     "NonMaxSuppressionV5",
     "CombinedNonMaxSuppression",
-    "Round",
-    "Rint",
     "FloorDiv",
     "FloorMod",
     "TruncateDiv",
@@ -170,13 +195,15 @@ const HOST_ONLY: &[&str] = &[
 /// are. What the translation makes of it is then held to the table by [`check`].
 pub(crate) fn is_candidate(node: &NodeDef, inputs: &[DType], outputs: &[DType]) -> bool {
     let held = |dtype: &DType| matches!(dtype, DType::F32 | DType::I32 | DType::Bool | DType::I64);
-    // 64 bits are held in 32: only what gives floats or tells of shapes can be trusted with them.
-    let wide = outputs.contains(&DType::I64);
-    let tells_shapes = matches!(node.op.as_str(), "Shape" | "Size");
     !HOST_ONLY.contains(&node.op.as_str())
         && inputs.iter().chain(outputs).all(held)
-        && (!wide || tells_shapes)
         && vesta_onnx::translated_operators().any(|op| op == node.op)
+}
+
+/// The operators of the table.
+#[cfg(test)]
+pub(crate) fn operators() -> impl Iterator<Item = &'static str> {
+    ROWS.iter().map(|row| row.op)
 }
 
 /// Holds a translation to the table.
@@ -246,7 +273,6 @@ fn listed(dtypes: &[DType]) -> String {
 /// int64 constants beyond 32 bits, which rten would saturate. The ends of a slice may lie anywhere
 /// beyond the tensor, so those stay right.
 fn large_constants(constants: &[TensorProto], nodes: &[NodeProto]) -> Vec<Refusal> {
-    const INT64: i32 = 7;
     let mut refused = Vec::new();
     for constant in constants.iter().filter(|constant| constant.data_type == INT64) {
         let (words, _) = constant.raw_data.as_chunks::<8>();
@@ -267,6 +293,57 @@ fn large_constants(constants: &[TensorProto], nodes: &[NodeProto]) -> Vec<Refusa
 }
 
 /// Rewrites operators that rten computes otherwise on NaN into ones that it computes alike.
+///
+/// Its `Relu` and `Clip` turn NaN into a bound; its `Max` and `Min` pass it on, as TensorFlow does.
 pub(crate) fn adapt(model: &mut ModelProto) {
-    let _ = model;
+    const ZERO: &str = "adapted~zero";
+    let Some(graph) = &mut model.graph else { return };
+    let mut nodes = Vec::with_capacity(graph.node.len());
+    let mut needs_zero = false;
+    for node in std::mem::take(&mut graph.node) {
+        match node.op_type.as_str() {
+            "Relu" => {
+                needs_zero = true;
+                let input = node.input.into_iter().chain([ZERO.to_owned()]).collect();
+                nodes.push(NodeProto { op_type: "Max".to_owned(), input, ..node });
+            }
+            "Clip" => nodes.extend(clipped(node)),
+            _ => nodes.push(node),
+        }
+    }
+    graph.node = nodes;
+    if needs_zero {
+        graph.initializer.push(TensorProto {
+            name: ZERO.to_owned(),
+            data_type: FLOAT,
+            raw_data: vec![0; 4].into(),
+            ..TensorProto::default()
+        });
+    }
+}
+
+/// `Clip` as `Max` and `Min`, as far as it has bounds.
+fn clipped(node: NodeProto) -> Vec<NodeProto> {
+    let bound = |at: usize| node.input.get(at).filter(|name| !name.is_empty()).cloned();
+    let (Some(input), Some(output)) = (node.input.first().cloned(), node.output.first().cloned())
+    else {
+        return vec![node];
+    };
+    let made = |op: &str, name: String, inputs: [String; 2], output: String| NodeProto {
+        name,
+        op_type: op.to_owned(),
+        input: inputs.to_vec(),
+        output: vec![output],
+        ..NodeProto::default()
+    };
+    match (bound(1), bound(2)) {
+        (Some(low), Some(high)) => {
+            let between = format!("{}~low", node.name);
+            let raised = made("Max", between.clone(), [input, low], between.clone());
+            vec![raised, made("Min", node.name, [between, high], output)]
+        }
+        (Some(low), None) => vec![made("Max", node.name, [input, low], output)],
+        (None, Some(high)) => vec![made("Min", node.name, [input, high], output)],
+        (None, None) => vec![node],
+    }
 }

@@ -15,7 +15,7 @@ use super::analysis::{Feed, SignatureGraph};
 use super::capability;
 use super::inline_safety;
 use super::numeric::{NumericModel, NumericObstacle};
-use super::plan::{Obstacle, Plan, plan};
+use super::plan::{LIGHT_NODES_MAX, Obstacle, Plan, plan};
 use super::session::{Callable, EmbeddedSession, Shared};
 
 /// Rounds of placing and translating. Each takes nodes off the numeric engine that turned out to
@@ -31,7 +31,7 @@ pub(crate) fn load(request: &LoadRequest) -> Result<EmbeddedSession, Status> {
     let model = SavedModel::open(&request.artifact, &request.tags)?;
     let graphs = frozen(&model, request)?;
     let description = model.description().clone();
-    let placed = Placed::new(&graphs, request)?;
+    let placed = Placed::new(&graphs, request, LIGHT_NODES_MAX)?;
     let inline = inline_safety::check(&placed.plan);
     // All that is needed was copied: the model's bytes go before the first request comes.
     let names: Vec<String> = graphs.into_iter().map(|graph| graph.name).collect();
@@ -53,7 +53,7 @@ pub(crate) fn inline_verdict(request: &LoadRequest) -> Result<(), String> {
     let load = || -> Result<Result<(), String>, Status> {
         let model = SavedModel::open(&request.artifact, &request.tags)?;
         let graphs = frozen(&model, request)?;
-        let plan = placed(&graphs, &BTreeMap::new(), request)?;
+        let plan = placed(&graphs, &BTreeMap::new(), LIGHT_NODES_MAX, request)?;
         Ok(inline_safety::check(&plan))
     };
     load().map_err(|status| status.message().to_owned())?
@@ -99,16 +99,24 @@ fn taken(name: &str, graph: FrozenGraph) -> Result<SignatureGraph, Status> {
 }
 
 /// A plan with its numeric part loaded.
-struct Placed {
-    plan: Plan,
-    model: Option<NumericModel>,
+pub(crate) struct Placed {
+    pub(crate) plan: Plan,
+    pub(crate) model: Option<NumericModel>,
 }
 
 impl Placed {
-    fn new(graphs: &[SignatureGraph], request: &LoadRequest) -> Result<Placed, Status> {
+    /// Places and loads; see [`plan()`] for `light_nodes_max`.
+    ///
+    /// # Errors
+    /// `UNIMPLEMENTED` with what is missing, `INVALID_ARGUMENT` for graphs that make no sense.
+    pub(crate) fn new(
+        graphs: &[SignatureGraph],
+        request: &LoadRequest,
+        light_nodes_max: usize,
+    ) -> Result<Placed, Status> {
         let mut kept: BTreeMap<String, String> = BTreeMap::new();
         for _ in 0..ROUNDS_MAX {
-            let plan = placed(graphs, &kept, request)?;
+            let plan = placed(graphs, &kept, light_nodes_max, request)?;
             if plan.numeric.nodes.is_empty() {
                 return Ok(Placed { plan, model: None });
             }
@@ -140,12 +148,13 @@ fn exclude(kept: &mut BTreeMap<String, String>, refusals: &[Refusal]) {
 fn placed(
     graphs: &[SignatureGraph],
     kept: &BTreeMap<String, String>,
+    light_nodes_max: usize,
     request: &LoadRequest,
 ) -> Result<Plan, Status> {
     let admits = |node: &NodeDef, inputs: &[DType], outputs: &[DType]| {
         !kept.contains_key(&node.name) && capability::is_candidate(node, inputs, outputs)
     };
-    plan(graphs, &admits).map_err(|obstacle| match obstacle {
+    plan(graphs, &admits, light_nodes_max).map_err(|obstacle| match obstacle {
         Obstacle::Broken { signature, status } => {
             status.prefixed(&format!("signature {signature} of {}: ", said(request)))
         }

@@ -9,6 +9,8 @@
 
 mod analysis;
 mod capability;
+#[cfg(test)]
+mod differential;
 mod example;
 mod graph;
 mod host;
@@ -16,6 +18,7 @@ mod inline_safety;
 mod loading;
 mod merge;
 mod numeric;
+mod onnx_wire;
 mod plan;
 mod session;
 mod sizes;

@@ -6,7 +6,6 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use prost::Message;
 use rten::{Model, ModelOptions, NodeId, RunOptions, Value, ValueOrView, ValueView};
 use rten_tensor::prelude::*;
 use vesta_model::{DType, Shape, Status, Tensor};
@@ -16,6 +15,7 @@ use vesta_protos::onnx::{ModelProto, StringStringEntryProto, tensor_proto::DataL
 use super::capability;
 use super::host;
 use super::merge::{Boundary, NumericGraph};
+use super::onnx_wire;
 use super::threads;
 
 /// Weights from this size lie in one block that rten reads in place.
@@ -39,9 +39,18 @@ pub(crate) struct NumericModel {
     model: Model,
     feeds: Vec<(NodeId, Boundary)>,
     fetches: Vec<(NodeId, DType)>,
+    /// ONNX operators in use.
+    #[cfg(test)]
+    operators: std::collections::BTreeSet<String>,
 }
 
 impl NumericModel {
+    /// ONNX operators in use.
+    #[cfg(test)]
+    pub(crate) fn operators(&self) -> &std::collections::BTreeSet<String> {
+        &self.operators
+    }
+
     /// Translates and loads a graph.
     ///
     /// # Errors
@@ -65,10 +74,12 @@ impl NumericModel {
             return Err(NumericObstacle::Nodes(refused));
         }
         let Translation { mut model, inputs, outputs, .. } = translation;
+        #[cfg(test)]
+        let operators = vesta_onnx::count_operators(&model).keys().map(|&op| op.into()).collect();
         drop(nodes);
         capability::adapt(&mut model);
         let weights = extract_weights(&mut model);
-        let bytes = model.encode_to_vec();
+        let bytes = onnx_wire::encode(&model);
         drop(model);
         let mut options = ModelOptions::with_all_ops();
         options.external_data(WEIGHTS, weights);
@@ -81,6 +92,8 @@ impl NumericModel {
             feeds: feed_ids.into_iter().zip(feeds).collect(),
             fetches: fetch_ids.into_iter().zip(fetches.iter().map(|f| f.dtype)).collect(),
             model,
+            #[cfg(test)]
+            operators,
         })
     }
 
@@ -97,10 +110,15 @@ impl NumericModel {
         for (at, tensor) in inputs {
             self.check(*at, tensor)?;
         }
-        if inputs.iter().any(|(_, tensor)| tensor.shape().elements() == 0) {
-            return self.run_empty(inputs, fetches, threads);
+        if inputs.iter().all(|(_, tensor)| tensor.shape().elements() != 0) {
+            return self.run_checked(inputs, fetches, threads);
         }
-        self.run_checked(inputs, fetches, threads)
+        // Most kernels know empty tensors; those that do not fail or panic.
+        let run = || self.run_checked(inputs, fetches, threads).ok();
+        match catch_unwind(AssertUnwindSafe(run)).ok().flatten() {
+            Some(outputs) => Ok(outputs),
+            None => self.run_empty(inputs, fetches, threads),
+        }
     }
 
     fn check(&self, at: usize, tensor: &Tensor) -> Result<(), Status> {
@@ -143,7 +161,7 @@ impl NumericModel {
 
     /// Runs for inputs of no elements, such as a batch of no rows.
     ///
-    /// Many kernels of rten know no empty tensors. What an axis of size zero makes of the outputs'
+    /// For models with a kernel of rten that knows no empty tensors. What an axis of size zero makes of the outputs'
     /// shapes is then found from runs with one and two rows of zeros: a size that grows with the
     /// rows is zero for none. Outputs that would have elements all the same are refused.
     fn run_empty(

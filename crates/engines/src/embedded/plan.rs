@@ -20,7 +20,7 @@ use super::sizes::sizes;
 
 /// Signatures of up to this many light nodes stay on the host as a whole: handing them over would
 /// cost more than they do.
-const LIGHT_NODES_MAX: usize = 64;
+pub(crate) const LIGHT_NODES_MAX: usize = 64;
 
 /// Position of a tensor during a run.
 pub(crate) type Slot = usize;
@@ -101,17 +101,22 @@ pub(crate) struct Missing {
 /// Says whether the numeric engine computes a node exactly, given dtypes of inputs and outputs.
 pub(crate) type Admits<'a> = &'a dyn Fn(&NodeDef, &[DType], &[DType]) -> bool;
 
-/// Places all nodes of all signatures.
+/// Places all nodes of all signatures. A signature of at most `light_nodes_max` nodes which the host
+/// can run as a whole stays there ([`LIGHT_NODES_MAX`]).
 ///
 /// # Errors
 /// The first signature that cannot be run, with every operator that is missing for it.
-pub(crate) fn plan(graphs: &[SignatureGraph], admits: Admits<'_>) -> Result<Plan, Obstacle> {
+pub(crate) fn plan(
+    graphs: &[SignatureGraph],
+    admits: Admits<'_>,
+    light_nodes_max: usize,
+) -> Result<Plan, Obstacle> {
     let mut merger = Merger::default();
     let mut programs = Vec::with_capacity(graphs.len());
     for graph in graphs {
         let broken = |status| Obstacle::Broken { signature: graph.name.clone(), status };
         let analysis = analyse(graph).map_err(broken)?;
-        let placed = place(&analysis, &graph.name, admits)?;
+        let placed = place(&analysis, &graph.name, admits, light_nodes_max)?;
         programs.push(placed.program(graph, &mut merger).map_err(broken)?);
     }
     Ok(Plan { programs, numeric: merger.finish() })
@@ -134,18 +139,20 @@ fn place<'p, 'a>(
     analysis: &'p Analysis<'a>,
     signature: &str,
     admits: Admits<'_>,
+    light_nodes_max: usize,
 ) -> Result<Placed<'p, 'a>, Obstacle> {
     let dtypes = |ids: &[ValueId]| -> Vec<DType> {
         ids.iter().map(|&id| analysis.values[id].dtype).collect()
     };
-    let light = analysis.operations.len() <= LIGHT_NODES_MAX
+    let light = analysis.operations.len() <= light_nodes_max
         && analysis.operations.iter().all(|operation| runs_on_host(analysis, operation));
+    let sizes = tells_sizes(analysis);
     let mut missing = Vec::new();
     let mut places: Vec<Place> = Vec::with_capacity(analysis.operations.len());
     for operation in &analysis.operations {
         let on_host = runs_on_host(analysis, operation);
-        let numeric =
-            admits(operation.node, &dtypes(&operation.inputs), &dtypes(&operation.outputs));
+        let numeric = exact_numbers(analysis, &sizes, operation)
+            && admits(operation.node, &dtypes(&operation.inputs), &dtypes(&operation.outputs));
         if !on_host && !numeric {
             missing.push(Missing {
                 node: operation.node.name.clone(),
@@ -162,6 +169,30 @@ fn place<'p, 'a>(
         return Err(Obstacle::Operators { signature: signature.to_owned(), missing });
     }
     Ok(Placed { analysis, places })
+}
+
+/// For each value whether it follows from shapes and constants alone.
+fn tells_sizes(analysis: &Analysis<'_>) -> Vec<bool> {
+    let mut tells: Vec<bool> = analysis
+        .values
+        .iter()
+        .map(|value| matches!(value.origin, Origin::Folded(_) | Origin::Weights(_)))
+        .collect();
+    for operation in &analysis.operations {
+        let shape = matches!(operation.node.op.as_str(), "Shape" | "Size" | "Rank");
+        let all = shape || operation.inputs.iter().all(|&id| tells[id]);
+        operation.outputs.iter().for_each(|&id| tells[id] = all);
+    }
+    tells
+}
+
+/// Whether the whole numbers that a node gives, and the wide ones that it takes, are sizes of
+/// tensors. The numeric engine holds all of them in 32 bits, so numbers out of a request stay on the
+/// host; int32 may be read there, for it fits.
+fn exact_numbers(analysis: &Analysis<'_>, sizes: &[bool], operation: &Operation<'_>) -> bool {
+    let dtype = |id: ValueId| analysis.values[id].dtype;
+    operation.outputs.iter().all(|&id| sizes[id] || !matches!(dtype(id), DType::I32 | DType::I64))
+        && operation.inputs.iter().all(|&id| sizes[id] || dtype(id) != DType::I64)
 }
 
 /// Whether the host computes every output of the node that is read.

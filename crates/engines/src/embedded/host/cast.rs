@@ -62,7 +62,7 @@ impl Value {
 
 fn truncated32(value: f64) -> i32 {
     let whole = value.trunc();
-    if whole >= -2_147_483_648.0 && whole <= 2_147_483_647.0 { whole as i32 } else { i32::MIN }
+    if (-2_147_483_648.0..=2_147_483_647.0).contains(&whole) { whole as i32 } else { i32::MIN }
 }
 
 fn truncated64(value: f64) -> i64 {

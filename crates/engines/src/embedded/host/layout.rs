@@ -100,7 +100,7 @@ pub(crate) fn reshape(input: &Tensor, shape: &Tensor) -> Result<Tensor, Status> 
                 ));
             }
             dims[index] = 0;
-        } else if have % known == 0 {
+        } else if have.is_multiple_of(known) {
             dims[index] = have / known;
         } else {
             return Err(Status::invalid_argument(format!(
@@ -512,7 +512,7 @@ pub(crate) fn split(input: &Tensor, axis: i64, sizes: &[usize]) -> Result<Vec<Te
 pub(crate) fn split_evenly(input: &Tensor, axis: i64, parts: usize) -> Result<Vec<Tensor>, Status> {
     let at = axis_of(axis, input.shape().rank());
     let size = at.map_or(0, |at| input.shape().dims()[at]);
-    if parts == 0 || size % parts != 0 {
+    if parts == 0 || !size.is_multiple_of(parts) {
         return Err(Status::invalid_argument(format!(
             "Number of ways to split should evenly divide the split dimension, but got split_dim \
              {axis} (size = {size}) and num_split {parts}"

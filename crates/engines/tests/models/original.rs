@@ -1,12 +1,9 @@
 //! The test models of TensorFlow Serving, and those that its recorded answers came from.
-#![expect(clippy::unwrap_used, reason = "a test")]
-
-mod shared_data;
 
 use std::path::{Path, PathBuf};
 
+use crate::shared_data::{call, floats, folder, load, output, strings};
 use prost::Message;
-use shared_data::{call, floats, folder, load, output, strings};
 use vesta_model::{Code, DType, Session, Shape, Status, Tensor};
 use vesta_protos::tensorflow::{
     BytesList, Example, Feature, Features, FloatList, Int64List, feature::Kind,

@@ -1,7 +1,4 @@
 //! Where the shared test data lies, and short ways to load and call its models.
-#![expect(unreachable_pub, reason = "each test program uses its own part")]
-#![expect(clippy::print_stderr, reason = "a skipped test says so")]
-#![expect(dead_code, reason = "each test program uses its own part")]
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -12,7 +9,7 @@ use vesta_model::{
 };
 
 /// The folder of shared test data, or `None` with a word about it on a person's machine.
-pub fn folder() -> Option<PathBuf> {
+pub(crate) fn folder() -> Option<PathBuf> {
     let folder = std::env::var_os("VESTA_SHARED").map_or_else(
         || Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared"),
         PathBuf::from,
@@ -26,7 +23,7 @@ pub fn folder() -> Option<PathBuf> {
 }
 
 /// Asks for the version in `artifact`.
-pub fn request(artifact: &Path) -> LoadRequest {
+pub(crate) fn request(artifact: &Path) -> LoadRequest {
     LoadRequest {
         model: "m".into(),
         version: Version(1),
@@ -37,12 +34,12 @@ pub fn request(artifact: &Path) -> LoadRequest {
 }
 
 /// Loads the version in `artifact`.
-pub fn load(artifact: &Path) -> Result<Arc<EmbeddedSession>, Status> {
+pub(crate) fn load(artifact: &Path) -> Result<Arc<EmbeddedSession>, Status> {
     EmbeddedEngine.load_session(&request(artifact)).map(Arc::new)
 }
 
 /// Calls a signature with its inputs in the order of their aliases; gives all its outputs.
-pub fn call(
+pub(crate) fn call(
     session: &dyn Session,
     signature: &str,
     inputs: &[Tensor],
@@ -71,7 +68,7 @@ pub fn call(
 }
 
 /// The output of this alias.
-pub fn output<'t>(
+pub(crate) fn output<'t>(
     session: &dyn Session,
     signature: &str,
     outputs: &'t [Tensor],
@@ -81,11 +78,11 @@ pub fn output<'t>(
     &outputs[at]
 }
 
-pub fn floats(dims: &[usize], values: &[f32]) -> Tensor {
+pub(crate) fn floats(dims: &[usize], values: &[f32]) -> Tensor {
     Tensor::of(Shape::new(dims.to_vec()).unwrap(), values).unwrap()
 }
 
-pub fn strings(texts: &[&[u8]]) -> Tensor {
+pub(crate) fn strings(texts: &[&[u8]]) -> Tensor {
     let mut builder = StringsBuilder::new();
     texts.iter().for_each(|text| builder.push(text));
     Tensor::of_strings(Shape::vector(texts.len()), &builder).unwrap()

@@ -1,0 +1,8 @@
+//! The embedded engine on whole models: those of the original, the demo, those of the common suite.
+#![expect(clippy::unwrap_used, clippy::print_stderr, reason = "a test")]
+
+mod demo;
+mod original;
+mod shared_data;
+mod suite;
+mod written;

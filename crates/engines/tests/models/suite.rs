@@ -1,0 +1,243 @@
+//! The suite that every engine passes, and models that only the embedded engine's seams concern.
+
+use vesta_engines::EmbeddedEngine;
+use vesta_model::{Code, DType, Session, Shape, Tensor};
+use vesta_protos::tensorflow::attr_value::Value;
+use vesta_testkit::{Given, SuiteModel, SuiteModels, engine_suite};
+
+use crate::shared_data::{call, floats, folder, load, output, request};
+use crate::written::{self, node, with, write};
+
+fn given(name: &str, row_shape: &[usize]) -> Given {
+    match folder() {
+        Some(shared) => {
+            let artifact = shared.join("golden/models").join(name);
+            Given::Model(SuiteModel::new(request(&artifact), row_shape))
+        }
+        None => Given::Missing("the shared models".to_owned()),
+    }
+}
+
+#[test]
+fn the_engine_conforms() {
+    let sums = tempfile::tempdir().unwrap();
+    let float = DType::F32;
+    write(
+        sums.path(),
+        vec![
+            node("Placeholder", "a", &[], float),
+            node("Placeholder", "b", &[], float),
+            node("Sub", "less", &["a", "b"], float),
+            node("AddV2", "more", &["a", "b"], float),
+        ],
+        &[(
+            "serving_default",
+            written::signature(
+                &[("a", "a:0", float, &[-1]), ("b", "b:0", float, &[-1])],
+                &[("difference", "less:0", float, &[-1]), ("sum", "more:0", float, &[-1])],
+            ),
+        )],
+    );
+    let damaged = tempfile::tempdir().unwrap();
+    std::fs::write(damaged.path().join("saved_model.pb"), b"\xff\xffnot a model").unwrap();
+    let unsupported = |why: &str| Given::Unsupported(why.to_owned());
+    let report = engine_suite(
+        &EmbeddedEngine,
+        &SuiteModels {
+            half_plus_two: given("half_plus_two/123", &[]),
+            slow_half_plus_two: unsupported("no operator of it waits"),
+            string_identity: given("id_string/1", &[]),
+            sum_and_difference: Given::Model(SuiteModel::new(request(sums.path()), &[])),
+            counter: unsupported("stateful models are refused"),
+            damaged: Given::Model(SuiteModel::new(request(damaged.path()), &[])),
+        },
+    );
+    eprintln!("{}", report.text());
+    report.verdict().unwrap();
+}
+
+/// Two layers, with what their names begin with.
+fn network(prefix: &str, input: &str, weights: &str) -> Vec<vesta_protos::tensorflow::NodeDef> {
+    let named = |name: &str| format!("{prefix}{name}");
+    vec![
+        node("MatMul", &named("product"), &[input, weights], DType::F32),
+        node("Relu", &named("hidden"), &[&named("product")], DType::F32),
+    ]
+}
+
+#[test]
+fn signatures_that_share_a_network_agree_and_may_feed_its_middle() {
+    let model = tempfile::tempdir().unwrap();
+    let float = DType::F32;
+    let mut nodes = vec![
+        node("Placeholder", "x", &[], float),
+        node("Placeholder", "other", &[], float),
+        written::floats("weights", &[2, 2], &[1.0, -1.0, 2.0, 0.5]),
+    ];
+    nodes.extend(network("first/", "x", "weights"));
+    nodes.extend(network("second/", "other", "weights"));
+    nodes.push(node("MatMul", "last", &["first/hidden", "weights"], float));
+    let rows: &[i64] = &[-1, 2];
+    write(
+        model.path(),
+        nodes,
+        &[
+            (
+                "whole",
+                written::signature(&[("x", "x:0", float, rows)], &[("y", "last:0", float, rows)]),
+            ),
+            (
+                "copy",
+                written::signature(
+                    &[("x", "other:0", float, rows)],
+                    &[("y", "second/hidden:0", float, rows)],
+                ),
+            ),
+            (
+                "tail",
+                written::signature(
+                    &[("h", "first/hidden:0", float, rows)],
+                    &[("y", "last:0", float, rows)],
+                ),
+            ),
+        ],
+    );
+    let session = load(model.path()).unwrap();
+    let x = floats(&[2, 2], &[1.0, 1.0, -1.0, 3.0]);
+    // x · weights = [3, -0.5], [5, 2.5]; the negative one is cut.
+    let hidden = floats(&[2, 2], &[3.0, 0.0, 5.0, 2.5]);
+    let copy = call(&*session, "copy", std::slice::from_ref(&x)).unwrap();
+    assert_eq!(copy[0], hidden);
+    let want = floats(&[2, 2], &[3.0, -3.0, 10.0, -3.75]);
+    assert_eq!(call(&*session, "whole", std::slice::from_ref(&x)).unwrap()[0], want);
+    assert_eq!(call(&*session, "tail", &[hidden]).unwrap()[0], want);
+    // In turn, so that a plan kept from one signature never serves another.
+    assert_eq!(call(&*session, "whole", std::slice::from_ref(&x)).unwrap()[0], want);
+    let error = call(&*session, "whole", &[floats(&[2, 3], &[0.0; 6])]).unwrap_err();
+    assert_eq!(error.code(), Code::InvalidArgument);
+}
+
+#[test]
+fn numeric_parts_and_host_parts_alternate() {
+    let model = tempfile::tempdir().unwrap();
+    let (float, wide) = (DType::F32, DType::I64);
+    let rows: &[i64] = &[-1, 2];
+    let gather = [("Tparams", float), ("Tindices", wide), ("Taxis", DType::I32)];
+    let gather = gather
+        .iter()
+        .fold(node("GatherV2", "row", &["table", "best", "zero"], float), |node, (name, dtype)| {
+            with(node, name, Value::Type(dtype.number()))
+        });
+    write(
+        model.path(),
+        vec![
+            node("Placeholder", "x", &[], float),
+            written::floats("weights", &[2, 2], &[1.0, -1.0, 2.0, 0.5]),
+            written::floats("table", &[2, 2], &[10.0, 20.0, 30.0, 40.0]),
+            written::integers("zero", &[], &[0]),
+            written::integers("one", &[], &[1]),
+            node("MatMul", "product", &["x", "weights"], float),
+            with(
+                node("ArgMax", "best", &["product", "one"], float),
+                "output_type",
+                Value::Type(wide.number()),
+            ),
+            gather,
+            node("MatMul", "again", &["row", "weights"], float),
+        ],
+        &[(
+            "serving_default",
+            written::signature(
+                &[("x", "x:0", float, rows)],
+                &[("best", "best:0", wide, &[-1]), ("y", "again:0", float, rows)],
+            ),
+        )],
+    );
+    let session = load(model.path()).unwrap();
+    // Products [3, -0.5] and [-4, 2]; a tie in the third row, which the first column wins.
+    let x = floats(&[3, 2], &[1.0, 1.0, -2.0, -1.0, 0.0, 0.0]);
+    let out = call(&*session, "serving_default", &[x]).unwrap();
+    let best = output(&*session, "serving_default", &out, "best");
+    assert_eq!(best.to_vec::<i64>().unwrap(), [0, 1, 0]);
+    let y = output(&*session, "serving_default", &out, "y");
+    // Rows of the table times the weights.
+    assert_eq!(*y, floats(&[3, 2], &[50.0, 0.0, 110.0, -10.0, 50.0, 0.0]));
+}
+
+#[test]
+fn a_double_network_is_refused_with_what_to_do() {
+    let model = tempfile::tempdir().unwrap();
+    let double = DType::F64;
+    write(
+        model.path(),
+        vec![node("Placeholder", "x", &[], double), node("MatMul", "square", &["x", "x"], double)],
+        &[(
+            "serving_default",
+            written::signature(
+                &[("x", "x:0", double, &[-1, 2])],
+                &[("y", "square:0", double, &[-1, 2])],
+            ),
+        )],
+    );
+    let error = load(model.path()).unwrap_err();
+    assert_eq!(error.code(), Code::Unimplemented);
+    assert_eq!(
+        error.message(),
+        "the embedded engine cannot run signature serving_default of model m version 1: it has no \
+         MatMul (double); install TensorFlow: vesta engine install tensorflow, then \
+         --engine=tensorflow"
+    );
+}
+
+#[test]
+fn a_size_out_of_a_request_keeps_a_model_out_of_the_servers_process() {
+    let model = tempfile::tempdir().unwrap();
+    write(
+        model.path(),
+        vec![
+            node("Placeholder", "x", &[], DType::F32),
+            node("Placeholder", "times", &[], DType::I32),
+            with(
+                node("Tile", "many", &["x", "times"], DType::F32),
+                "Tmultiples",
+                Value::Type(DType::I32.number()),
+            ),
+        ],
+        &[(
+            "serving_default",
+            written::signature(
+                &[("times", "times:0", DType::I32, &[1]), ("x", "x:0", DType::F32, &[-1])],
+                &[("y", "many:0", DType::F32, &[-1])],
+            ),
+        )],
+    );
+    let session = load(model.path()).unwrap();
+    let why = session.inline_verdict().unwrap_err();
+    assert!(why.contains("many (Tile)"), "{why}");
+    assert_eq!(EmbeddedEngine.inline_verdict(&request(model.path())), Err(why));
+    let times = |times: i32| Tensor::of(Shape::vector(1), &[times]).unwrap();
+    let x = floats(&[2], &[1.0, 2.0]);
+    let out = call(&*session, "serving_default", &[times(2), x.clone()]).unwrap();
+    assert_eq!(out[0], floats(&[4], &[1.0, 2.0, 1.0, 2.0]));
+    let error = call(&*session, "serving_default", &[times(i32::MAX), x]).unwrap_err();
+    assert_eq!(error.code(), Code::ResourceExhausted);
+}
+
+#[test]
+fn one_session_serves_many_threads() {
+    let Some(shared) = folder() else { return };
+    let session = load(&shared.join("golden/models/half_plus_two/123")).unwrap();
+    std::thread::scope(|scope| {
+        for thread in 0..4 {
+            let session = &session;
+            scope.spawn(move || {
+                for round in 0..50 {
+                    let x = (thread * 100 + round) as f32;
+                    let out = call(&**session, "serving_default", &[floats(&[1], &[x])]).unwrap();
+                    assert_eq!(out[0], floats(&[1], &[x / 2.0 + 2.0]));
+                }
+            });
+        }
+    });
+    assert!(session.description().signatures.contains_key("serving_default"));
+}
