@@ -14,6 +14,7 @@ Each case is a folder: `graph.pb` (a serialized GraphDef), `case.txt` and raw li
 """
 
 import os
+import shutil
 import sys
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -106,7 +107,9 @@ EDGES = np.array(
     np.float32,
 )
 SPECIAL = np.array([[NAN, INF, -INF, 0.0, -0.0, 1.0, -1.0, 100.0]], np.float32)
-WHOLE = np.array([[0, 1, -1, 7, -7, 100], [2**31 - 1, -(2**31), 12345, -12345, 2, 3]], np.int32)
+WHOLE = np.array([[0, 1, -1, 7, -7, 100], [30000, -30000, 12345, -12345, 2, 3]], np.int32)
+# What the largest numbers of 32 bits give is more than 32 bits hold.
+FULL = np.array([[2**31 - 1, -(2**31), 2**31 - 2, -(2**31) + 1]], np.int32)
 LARGE = np.array([[0, 1, -1, 2**31, 2**40, -(2**33)], [3 * 10**9, -3, 12345, 2**53 + 1, 2, 3]], np.int64)
 SMALL = np.array([[0, 1, -1, 7, -7, 100], [5, 4, 3, -9, 2, 3]], np.int64)
 
@@ -141,6 +144,7 @@ def unary_cases():
         case(op, "empty", one(op), [np.zeros((0, 3), np.float32)])
     for op in INT_UNARY:
         case(op, "plain", one(op), [WHOLE])
+        case(op, "overflow", one(op), [FULL])
         case(op, "small", one(op), [SMALL])
         case(op, "large", one(op), [LARGE])
     case("Round", "whole", one("Round"), [WHOLE], expect="refused")
@@ -181,6 +185,7 @@ def binary_cases():
         case(op, "special", lambda x, f=two(op): f(x, tf.constant([[1.0, 2.0, 0.0, 0.0, 0.0, NAN, INF, 3.0]])), [SPECIAL])
     for op in "AddV2 Sub Mul Maximum Minimum SquaredDifference".split():
         case(op, "plain", two(op), [WHOLE, WHOLE[::-1].copy()])
+        case(op, "overflow", two(op), [FULL, FULL[:, ::-1].copy()])
         case(op, "large", two(op), [LARGE, LARGE[::-1].copy()])
         case(op, "small", two(op), [SMALL, SMALL[::-1].copy()])
     for op in "Div FloorDiv FloorMod TruncateDiv".split():
@@ -456,7 +461,10 @@ def network_cases():
 
 def main():
     folder = sys.argv[1]
-    os.makedirs(folder, exist_ok=False)
+    os.makedirs(folder, exist_ok=True)
+    for old in os.listdir(folder):
+        if os.path.exists(os.path.join(folder, old, "case.txt")):
+            shutil.rmtree(os.path.join(folder, old))
     for group in (unary_cases, cast_cases, binary_cases, shape_cases, gather_cases, reduction_cases, matrix_cases, image_cases, network_cases):
         group()
     failed = 0

@@ -171,6 +171,13 @@ fn cast(g: &mut Graph, c: &Call<'_>) -> Outcome {
 /// What a number is as a truth. Stated as a comparison, since an engine that holds truths as
 /// numbers may take a cast for a change of name.
 fn is_not_zero(g: &mut Graph, id: ValueId) -> Result<ValueId, Reason> {
+    let mut id = id;
+    if matches!(g.get(id).dtype, DType::I8 | DType::U8 | DType::I16 | DType::U16) {
+        // Few engines compare numbers this small.
+        let (name, dims) = (g.plain(id), g.get(id).dims.clone());
+        let wider = g.cast(&name, DType::I32, dims);
+        id = g.result(wider);
+    }
     let Some(zero) = Constant::scalar(g.get(id).dtype, 0.0) else {
         return refuse(format!("there is no exact cast from {} to bool", g.get(id).dtype));
     };

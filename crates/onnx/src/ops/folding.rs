@@ -9,6 +9,8 @@ use crate::value::{ConvolutionOrigin, ValueId};
 /// Adds a constant of one number for each channel to the convolution that gives `id`. `None` when
 /// that cannot be; then nothing was changed.
 pub(super) fn add_bias(g: &mut Graph, id: ValueId, bias: ValueId) -> Option<ValueId> {
+    // With channels second, the constant would run along the rows instead.
+    g.get(id).channels_first.as_ref()?;
     let constant = g.get(bias).constant.clone()?;
     let (channels, others) = constant.dims.split_last()?;
     let kernel_dims = &g.get(id).convolution.as_ref()?.kernel.dims;

@@ -77,3 +77,6 @@ fn expect_dtype(dtype: DType, among: &[DType]) -> Result<(), Reason> {
         refuse(format!("there is no exact form of it for dtype {dtype}"))
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -33,9 +33,10 @@ fn batch_norm(g: &mut Graph, c: &Call<'_>) -> Outcome {
     let image = image_dims(g, id, format, rank)?;
     let epsilon = c.float("epsilon", 1e-4)?;
     let factors = factors(g, c, epsilon);
+    let same_axis = (format == Format::ChannelsLast) == g.get(id).channels_first.is_some();
     let normalised = match &factors {
-        Some((scales, offsets)) => folding::rescale(g, id, scales, offsets),
-        None => None,
+        Some((scales, offsets)) if same_axis => folding::rescale(g, id, scales, offsets),
+        _ => None,
     };
     let y = match (normalised, factors) {
         (Some(id), _) => id,

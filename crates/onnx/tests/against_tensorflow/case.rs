@@ -37,10 +37,11 @@ pub(crate) struct Case {
 }
 
 impl Case {
-    /// All cases of a folder, by name.
+    /// All cases of a folder, by name; what else is in it is not looked at.
     pub(crate) fn read_all(folder: &Path) -> Vec<Case> {
         let entries = std::fs::read_dir(folder).unwrap();
         let mut folders: Vec<_> = entries.map(|entry| entry.unwrap().path()).collect();
+        folders.retain(|path| path.join("case.txt").exists());
         folders.sort();
         folders.iter().map(|folder| Case::read(folder)).collect()
     }

@@ -1,0 +1,289 @@
+//! What the translators write, node by node, and what they refuse.
+
+use std::collections::BTreeMap;
+
+use vesta_model::{DType, PartialShape};
+use vesta_protos::onnx::{AttributeProto, ModelProto, NodeProto};
+use vesta_protos::tensorflow::attr_value::{ListValue, Value};
+use vesta_protos::tensorflow::tensor_shape_proto::Dim;
+use vesta_protos::tensorflow::{AttrValue, NodeDef, TensorProto, TensorShapeProto};
+
+use crate::{FeedSpec, FrozenSignature, Translation, Untranslatable, translate};
+
+fn node(name: &str, op: &str, inputs: &[&str], attributes: &[(&str, Value)]) -> NodeDef {
+    let attr = attributes
+        .iter()
+        .map(|(name, value)| ((*name).to_owned(), AttrValue { value: Some(value.clone()) }))
+        .collect::<BTreeMap<_, _>>();
+    NodeDef {
+        name: name.into(),
+        op: op.into(),
+        input: inputs.iter().map(|&input| input.to_owned()).collect(),
+        attr,
+        ..Default::default()
+    }
+}
+
+fn constant(name: &str, dims: &[i64], dtype: DType, bytes: Vec<u8>) -> NodeDef {
+    let dim = dims.iter().map(|&size| Dim { size, name: String::new() }).collect();
+    let tensor = TensorProto {
+        dtype: dtype.number(),
+        tensor_shape: Some(TensorShapeProto { dim, unknown_rank: false }),
+        tensor_content: bytes.into(),
+        ..Default::default()
+    };
+    node(name, "Const", &[], &[("value", Value::Tensor(Box::new(tensor)))])
+}
+
+fn floats(name: &str, dims: &[i64], values: &[f32]) -> NodeDef {
+    constant(name, dims, DType::F32, values.iter().flat_map(|v| v.to_le_bytes()).collect())
+}
+
+fn ints(name: &str, values: &[i32]) -> NodeDef {
+    let bytes = values.iter().flat_map(|v| v.to_le_bytes()).collect();
+    constant(name, &[values.len() as i64], DType::I32, bytes)
+}
+
+fn list(i: &[i64]) -> Value {
+    Value::List(Box::new(ListValue { i: i.to_vec(), ..Default::default() }))
+}
+
+fn text(text: &str) -> Value {
+    Value::S(text.as_bytes().to_vec())
+}
+
+fn run_fed(
+    nodes: &[NodeDef],
+    dtype: DType,
+    shape: PartialShape,
+    fetches: &[&str],
+) -> Result<Translation, Untranslatable> {
+    translate(&FrozenSignature {
+        nodes,
+        feeds: vec![FeedSpec { tensor: "x:0".into(), dtype, shape }],
+        fetches: fetches.iter().map(|&fetch| fetch.to_owned()).collect(),
+    })
+}
+
+fn run(nodes: &[NodeDef], shape: &[Option<usize>]) -> Result<Translation, Untranslatable> {
+    run_fed(nodes, DType::F32, PartialShape::Ranked(shape.to_vec()), &["y"])
+}
+
+fn operators(model: &ModelProto) -> Vec<&str> {
+    model.graph.as_ref().unwrap().node.iter().map(|node| node.op_type.as_str()).collect()
+}
+
+fn find<'a>(model: &'a ModelProto, op: &str) -> &'a NodeProto {
+    model.graph.as_ref().unwrap().node.iter().find(|node| node.op_type == op).unwrap()
+}
+
+fn attribute<'a>(node: &'a NodeProto, name: &str) -> &'a AttributeProto {
+    node.attribute.iter().find(|attribute| attribute.name == name).unwrap()
+}
+
+const IMAGE: &[Option<usize>] = &[None, Some(7), Some(8), Some(2)];
+
+fn convolution(padding: &str, stride: i64) -> Vec<NodeDef> {
+    let attributes = [
+        ("strides", list(&[1, stride, stride, 1])),
+        ("padding", text(padding)),
+        // Stale: it belongs to padding EXPLICIT and says nothing under another.
+        ("explicit_paddings", list(&[9, 9])),
+    ];
+    vec![floats("k", &[3, 3, 2, 2], &[1.0; 36]), node("c", "Conv2D", &["x", "k"], &attributes)]
+}
+
+#[test]
+fn a_convolution_states_every_attribute() {
+    let mut nodes = convolution("SAME", 2);
+    nodes.push(node("y", "Identity", &["c"], &[]));
+    let translation = run(&nodes, IMAGE).unwrap();
+    assert_eq!(operators(&translation.model), ["Transpose", "Conv", "Transpose"]);
+    let conv = find(&translation.model, "Conv");
+    assert_eq!(attribute(conv, "kernel_shape").ints, [3, 3]);
+    assert_eq!(attribute(conv, "strides").ints, [2, 2]);
+    assert_eq!(attribute(conv, "dilations").ints, [1, 1]);
+    // 7 rows at stride 2 want 2 more, 8 columns 1 more, which goes behind.
+    assert_eq!(attribute(conv, "pads").ints, [1, 0, 1, 1]);
+    assert_eq!(attribute(conv, "group").i, Some(1));
+}
+
+#[test]
+fn padding_is_left_to_the_engine_only_where_the_size_decides() {
+    let open = &[None, None, None, Some(2)];
+    for (stride, is_automatic) in [(1, false), (2, true)] {
+        let mut nodes = convolution("SAME", stride);
+        nodes.push(node("y", "Identity", &["c"], &[]));
+        let translation = run(&nodes, open).unwrap();
+        let conv = find(&translation.model, "Conv");
+        assert_eq!(conv.attribute.iter().any(|a| a.name == "auto_pad"), is_automatic);
+        assert_eq!(conv.attribute.iter().any(|a| a.name == "pads"), !is_automatic);
+    }
+}
+
+fn normalised(reader: &str) -> Vec<NodeDef> {
+    let mut nodes = convolution("VALID", 1);
+    for name in ["scale", "offset", "mean", "variance"] {
+        nodes.push(floats(name, &[2], &[1.0, 2.0]));
+    }
+    let inputs = ["c", "scale", "offset", "mean", "variance"];
+    let attributes = [("is_training", Value::B(false)), ("epsilon", Value::F(0.0))];
+    nodes.push(node("n", "FusedBatchNormV3", &inputs, &attributes));
+    nodes.push(node("r", "Relu", &["n"], &[]));
+    nodes.push(node("y", "AddV2", &["r", reader], &[]));
+    nodes
+}
+
+#[test]
+fn constants_behind_a_convolution_become_its_weights() {
+    let translation = run(&normalised("r"), IMAGE).unwrap();
+    assert_eq!(operators(&translation.model), ["Transpose", "Conv", "Relu", "Add", "Transpose"]);
+    let conv = find(&translation.model, "Conv");
+    let graph = translation.model.graph.as_ref().unwrap();
+    let bias = graph.initializer.iter().find(|tensor| tensor.name == conv.input[2]).unwrap();
+    let first = 1.0f32 - 1.0;
+    let second = (2.0f64 - 2.0 * (2.0 / 2.0f64.sqrt())) as f32;
+    assert_eq!(bias.raw_data, [first.to_le_bytes(), second.to_le_bytes()].concat());
+}
+
+#[test]
+fn a_convolution_that_others_read_keeps_its_weights() {
+    let translation = run(&normalised("c"), IMAGE).unwrap();
+    assert!(operators(&translation.model).contains(&"BatchNormalization"));
+    assert_eq!(find(&translation.model, "Conv").input.len(), 2);
+}
+
+#[test]
+fn a_row_added_to_channels_first_images_is_no_bias() {
+    let attributes = [
+        ("strides", list(&[1, 1, 1, 1])),
+        ("padding", text("VALID")),
+        ("data_format", text("NCHW")),
+    ];
+    let nodes = [
+        floats("k", &[1, 1, 2, 2], &[1.0; 4]),
+        node("c", "Conv2D", &["x", "k"], &attributes),
+        floats("row", &[2], &[1.0, 2.0]),
+        node("y", "AddV2", &["c", "row"], &[]),
+    ];
+    let translation = run(&nodes, &[None, Some(2), Some(5), Some(2)]).unwrap();
+    assert_eq!(operators(&translation.model), ["Conv", "Add"]);
+}
+
+#[test]
+fn statistics_of_the_batch_are_refused() {
+    let mut nodes = normalised("r");
+    nodes.iter_mut().for_each(|node| {
+        node.attr.remove("is_training");
+    });
+    let error = run(&nodes, IMAGE).unwrap_err();
+    assert_eq!(error.operators.len(), 1);
+    assert_eq!(error.operators[0].node, "n");
+    assert!(error.to_string().contains("is_training"), "{error}");
+}
+
+#[test]
+fn sizes_on_their_way_to_a_reshape_leave_no_nodes() {
+    let nodes = [
+        node("s", "Shape", &["x"], &[]),
+        ints("zero", &[0]),
+        ints("one", &[1]),
+        node(
+            "b",
+            "StridedSlice",
+            &["s", "zero", "one", "one"],
+            &[("shrink_axis_mask", Value::I(1))],
+        ),
+        constant("n", &[], DType::I32, 12i32.to_le_bytes().to_vec()),
+        node("t", "Pack", &["b", "n"], &[]),
+        node("y", "Reshape", &["x", "t"], &[]),
+    ];
+    let translation = run(&nodes, &[None, Some(3), Some(4)]).unwrap();
+    assert_eq!(operators(&translation.model), ["Reshape"]);
+    // With two open sizes it is not sure which is which, so the shape is computed in each run.
+    let translation = run(&nodes, &[None, None, Some(4)]).unwrap();
+    assert!(operators(&translation.model).contains(&"Shape"));
+}
+
+#[test]
+fn negative_indices_do_not_count_from_the_end() {
+    let nodes = [
+        floats("table", &[2, 1], &[1.0, 2.0]),
+        constant("axis", &[], DType::I32, vec![0; 4]),
+        node("y", "GatherV2", &["table", "x", "axis"], &[]),
+    ];
+    let shape = || PartialShape::Ranked(vec![None]);
+    let translation = run_fed(&nodes, DType::I64, shape(), &["y"]).unwrap();
+    assert_eq!(operators(&translation.model), ["Less", "Where", "Gather"]);
+    let float = run_fed(&nodes, DType::F32, shape(), &["y"]).unwrap_err();
+    assert!(float.to_string().contains("dtype float"), "{float}");
+}
+
+#[test]
+fn whole_numbers_divide_by_harmless_constants_only() {
+    for (divisor, is_translated) in [(3, true), (0, false), (-1, false)] {
+        let nodes = [ints("d", &[divisor]), node("y", "FloorDiv", &["x", "d"], &[])];
+        let shape = PartialShape::Ranked(vec![None]);
+        let translated = run_fed(&nodes, DType::I32, shape, &["y"]);
+        assert_eq!(translated.is_ok(), is_translated, "{divisor}");
+    }
+}
+
+#[test]
+fn every_unknown_operator_is_named_once() {
+    let nodes = [
+        node("a", "Bucketize", &["x"], &[]),
+        node("b", "Tanh", &["a"], &[]),
+        node("c", "Betainc", &["b"], &[]),
+        node("unread", "Unbatch", &["x"], &[]),
+        node("y", "Identity", &["c"], &[]),
+    ];
+    let error = run(&nodes, &[None]).unwrap_err();
+    let named: Vec<&str> = error.operators.iter().map(|refusal| refusal.op.as_str()).collect();
+    assert_eq!(named, ["Bucketize", "Betainc"]);
+    assert!(error.to_string().ends_with("--engine=tensorflow"), "{error}");
+}
+
+#[test]
+fn a_check_that_can_fail_is_part_of_the_graph() {
+    let nodes = [
+        node("ok", "IsFinite", &["x"], &[]),
+        node("check", "Assert", &["ok", "x"], &[]),
+        node("y", "Identity", &["x", "^check"], &[]),
+    ];
+    let error = run(&nodes, &[None]).unwrap_err();
+    assert_eq!(error.operators[0].op, "Assert");
+}
+
+#[test]
+fn interior_feeds_and_double_fetches_keep_their_names() {
+    let nodes = [node("x", "Tanh", &["before"], &[]), node("y", "Neg", &["x"], &[])];
+    let shape = PartialShape::Unknown;
+    let translation = run_fed(&nodes, DType::F64, shape, &["y", "y:0", "x"]).unwrap();
+    assert_eq!(translation.inputs, ["x:0"]);
+    assert_eq!(translation.outputs, ["y:0", "y:0/output_1", "x:0/output_1"]);
+    assert_eq!(operators(&translation.model), ["Neg", "Identity", "Identity"]);
+    assert_eq!(translation.values["y:0"].dtype, DType::F64);
+}
+
+#[test]
+fn damaged_graphs_are_refused_not_followed() {
+    let broken = [
+        vec![node("y", "Add", &["x"], &[])],
+        vec![node("y", "Add", &["x", "later"], &[]), floats("later", &[], &[1.0])],
+        vec![node("y", "Add", &["x", "y"], &[])],
+        vec![floats("k", &[2], &[1.0]), node("y", "Add", &["x", "k"], &[])],
+        vec![constant("k", &[i64::MAX, 4], DType::F32, vec![]), node("y", "Add", &["x", "k"], &[])],
+        vec![constant("k", &[-1], DType::F32, vec![]), node("y", "Add", &["x", "k"], &[])],
+        vec![constant("k", &[1], DType::String, vec![0]), node("y", "Identity", &["k"], &[])],
+        vec![ints("p", &[0, 0]), node("y", "Transpose", &["x", "p"], &[])],
+        vec![ints("p", &[7, 7]), node("y", "Transpose", &["x", "p"], &[])],
+        vec![ints("a", &[5]), node("y", "Mean", &["x", "a"], &[])],
+        vec![ints("p", &[-1, 0, 0, 0]), node("y", "Pad", &["x", "p"], &[])],
+        vec![node("y", "MaxPool", &["x"], &[("ksize", list(&[1, 0, 2, 1]))])],
+        vec![],
+    ];
+    for nodes in broken {
+        assert!(run(&nodes, &[None, Some(3)]).is_err(), "{nodes:?}");
+    }
+}
