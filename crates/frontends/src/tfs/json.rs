@@ -17,6 +17,8 @@ mod pretty;
 mod scan;
 mod tensor;
 mod text;
+#[cfg(test)]
+mod vectors;
 pub(crate) mod write;
 
 use vesta_model::{Code, Status};

@@ -28,7 +28,7 @@ use self::url::{Choice, Verb};
 use super::classify::classify;
 use super::json::Refusal;
 use super::json::example::ExamplesRequest;
-use super::json::predict::{Form, PredictInputs, PredictRequest};
+use super::json::predict::{Form, PredictInputs, PredictRequest, read_at_once};
 use super::json::write;
 use super::metadata::signature_def_map;
 use super::predict::{deadline_after, run};
@@ -117,7 +117,7 @@ struct Inner {
 
 /// The outcome of an API call: the JSON, or why there is none. `None` in the place of an error's
 /// text is an answer without a body.
-type Outcome = Result<Vec<u8>, (Code, Option<Vec<u8>>)>;
+type Outcome = Result<Bytes, (Code, Option<Vec<u8>>)>;
 
 impl From<Refusal> for (Code, Option<Vec<u8>>) {
     fn from(refusal: Refusal) -> Self {
@@ -198,7 +198,7 @@ impl Rest {
             Ok(body) => (StatusCode::OK, body),
             Err((code, message)) => {
                 let body = message.map(|message| error_json_of(&message));
-                (http_status(code), body.unwrap_or_default())
+                (http_status(code), body.unwrap_or_default().into())
             }
         };
         let mut headers = HeaderMap::with_capacity(4);
@@ -211,7 +211,7 @@ impl Rest {
             allow(ACCESS_CONTROL_ALLOW_METHODS, "POST, GET");
             allow(ACCESS_CONTROL_ALLOW_HEADERS, "Content-Type");
         }
-        Answer { status, headers, body: body.into() }
+        Answer { status, headers, body }
     }
 
     fn metrics_page(&self, method: &str, target: &str) -> Option<Answer> {
@@ -270,7 +270,7 @@ impl Rest {
         spec: ModelSpec,
         body: Bytes,
         mut permit: Permit,
-    ) -> Result<Vec<u8>, Refusal> {
+    ) -> Result<Bytes, Refusal> {
         let serving = self.inner.serving.clone();
         let bytes = body.len();
         let decode = move || {
@@ -291,8 +291,12 @@ impl Rest {
         let encode = move || {
             let outputs: Vec<_> = signature.outputs.iter().zip(&tensors).collect();
             let json = write::predictions(&outputs, form)?;
+            drop(outputs);
             permit.grow(json.len())?;
-            Ok::<_, Refusal>(json)
+            drop(tensors);
+            permit.shrink(permit.bytes() - json.len());
+            // The bytes are given back when the last of them is sent.
+            Ok::<_, Refusal>(Bytes::from_owner(Counted { bytes: json, _permit: permit }))
         };
         self.offload(bytes, encode).await?
     }
@@ -303,7 +307,7 @@ impl Rest {
         spec: ModelSpec,
         body: Bytes,
         mut permit: Permit,
-    ) -> Result<Vec<u8>, Refusal> {
+    ) -> Result<Bytes, Refusal> {
         let bytes = body.len();
         let decode = move || {
             let request = ExamplesRequest::parse(&body, &mut permit)?;
@@ -319,14 +323,14 @@ impl Rest {
         let examples = &request.examples;
         if verb == Verb::Classify {
             let results = classify(&lease, &signature, examples, deadline, metrics).await?;
-            write::classifications(&results)
+            Ok(write::classifications(&results)?.into())
         } else {
             let results = regress(&lease, &signature, examples, deadline, metrics).await?;
-            write::regressions(&results)
+            Ok(write::regressions(&results)?.into())
         }
     }
 
-    fn status(&self, spec: &ModelSpec) -> Result<Vec<u8>, Refusal> {
+    fn status(&self, spec: &ModelSpec) -> Result<Bytes, Refusal> {
         // The original lists all versions whatever the label.
         let version = match spec.choice {
             VersionChoice::Version(version) => Some(version),
@@ -339,10 +343,10 @@ impl Rest {
         let mut out = Vec::new();
         let name = "tensorflow.serving.GetModelStatusResponse";
         push_message(&mut out, &response, name, Names::Json)?;
-        Ok(out)
+        Ok(out.into())
     }
 
-    fn metadata(&self, spec: &ModelSpec) -> Result<Vec<u8>, Refusal> {
+    fn metadata(&self, spec: &ModelSpec) -> Result<Bytes, Refusal> {
         let lease = self.inner.serving.resolve(spec)?;
         let model_spec = messages::ModelSpec {
             name: lease.model().as_str().to_owned(),
@@ -357,7 +361,7 @@ impl Rest {
         let name = "tensorflow.serving.SignatureDefMap";
         push_message(&mut out, &signatures, name, Names::Proto)?;
         out.extend_from_slice(b"}\n}\n");
-        Ok(out)
+        Ok(out.into())
     }
 
     /// Runs `work` over `bytes` bytes: here when they are few, else on a thread that may block.
@@ -377,6 +381,18 @@ impl Rest {
     }
 }
 
+/// Bytes of an answer and the permit for them.
+struct Counted {
+    bytes: Vec<u8>,
+    _permit: Permit,
+}
+
+impl AsRef<[u8]> for Counted {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
 /// A predict request that is ready to run.
 struct PredictCall {
     lease: Lease,
@@ -391,8 +407,18 @@ fn decode_predict(
     body: &[u8],
     permit: &mut Permit,
 ) -> Result<PredictCall, Refusal> {
+    // Resolved first and looked at later, since a request that is no JSON is told so even if there
+    // is no such model.
+    let resolved = serving.resolve(spec);
+    if let Ok(lease) = &resolved
+        && let Some(signature) = lease.signatures().get(Signature::DEFAULT_NAME).map(Arc::clone)
+        && let Some(PredictInputs { form, tensors }) = read_at_once(body, &signature, permit)
+    {
+        let inputs = with_defaults(&signature, tensors)?;
+        return Ok(PredictCall { lease: lease.clone(), signature, inputs, form });
+    }
     let request = PredictRequest::parse(body)?;
-    let lease = serving.resolve(spec)?;
+    let lease = resolved?;
     let name = request.signature_name();
     let name: &[u8] = if name.is_empty() { Signature::DEFAULT_NAME.as_bytes() } else { name };
     let found = std::str::from_utf8(name).ok().and_then(|name| lease.signatures().get(name));
@@ -471,7 +497,7 @@ fn preflight(headers: &HeaderMap) -> Outcome {
     let origin = headers.get(ORIGIN).map(HeaderValue::as_bytes).unwrap_or_default();
     let contains = |scheme: &[u8]| memchr::memmem::find(origin, scheme).is_some();
     if contains(b"http://") || contains(b"https://") {
-        Ok(Vec::new())
+        Ok(Bytes::new())
     } else {
         Err((Code::FailedPrecondition, None))
     }

@@ -398,6 +398,15 @@ impl Server {
         self.runtime.as_ref().unwrap().block_on(self.task.take().unwrap()).unwrap()
     }
 
+    /// Whether all bytes are given back, which is when the last answer has left.
+    pub(crate) fn gives_all_back(&self) -> bool {
+        let until = Instant::now() + Duration::from_secs(5);
+        while self.budget.bytes_taken() > 0 && Instant::now() < until {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        self.budget.bytes_taken() == 0
+    }
+
     pub(crate) fn connect(&self) -> TcpStream {
         let stream = TcpStream::connect(self.address).unwrap();
         stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
@@ -433,7 +442,7 @@ pub(crate) fn usual_options() -> RestOptions {
     RestOptions { metrics_path: Some(METRICS_PATH.to_owned()), ..RestOptions::default() }
 }
 
-async fn serve_models() -> Serving {
+pub(crate) async fn serve_models() -> Serving {
     let options = ServingOptions {
         load_threads: 2,
         run_threads: 2,

@@ -6,8 +6,9 @@
 
 use vesta_model::{Signature, Tensor, TensorSpec};
 
+use super::cursor::Cursor;
 use super::examine::{Extent, check_rank, examine};
-use super::scan::{Document, Kind, Value};
+use super::scan::{Document, Kind, Value, skip_value};
 use super::tensor::{Builder, Halt};
 use super::{Refusal, open};
 use crate::budget::Permit;
@@ -89,6 +90,80 @@ impl<'a> PredictRequest<'a> {
                 tensors: columns(value, &signature.inputs, permit)?,
             }),
             (None, None) => Err(Refusal::invalid("Missing 'inputs' or 'instances' key")),
+        }
+    }
+}
+
+/// Reads a request in one pass, on the guess that it is right, means `signature` and holds plain
+/// values for its only input; most large requests are so. `None` when the guess fails, whatever the
+/// reason: then [`PredictRequest`] finds out.
+pub(crate) fn read_at_once(
+    json: &[u8],
+    signature: &Signature,
+    permit: &mut Permit,
+) -> Option<PredictInputs> {
+    let [spec] = &signature.inputs[..] else { return None };
+    let held = permit.bytes();
+    let read = read_members(json, &signature.name, spec, permit);
+    if read.is_none() {
+        permit.shrink(permit.bytes() - held);
+    }
+    let (form, tensor) = read?;
+    Some(PredictInputs { form, tensors: vec![Some(tensor)] })
+}
+
+fn read_members(
+    json: &[u8],
+    signature: &str,
+    spec: &TensorSpec,
+    permit: &mut Permit,
+) -> Option<(Form, Tensor)> {
+    let mut cursor = Cursor::new(json);
+    let mut found = None;
+    cursor.skip_space();
+    if !cursor.eat(b'{') {
+        return None;
+    }
+    loop {
+        cursor.skip_space();
+        let name = if cursor.peek() == b'"' { cursor.string().ok()? } else { return None };
+        cursor.skip_space();
+        if !cursor.eat(b':') {
+            return None;
+        }
+        cursor.skip_space();
+        let form = match name.raw {
+            b"instances" => Some(Form::Row),
+            b"inputs" => Some(Form::Columnar),
+            _ => None,
+        };
+        if let Some(form) = form {
+            // An empty list of rows is a fault, and objects have rules of their own.
+            if found.is_some() || cursor.peek() != b'[' {
+                return None;
+            }
+            let mut builder = Builder::new(spec.dtype, permit);
+            let sizes = builder.push_next(&mut cursor).ok()?;
+            if form == Form::Row && sizes.first() == Some(&0) {
+                return None;
+            }
+            found = Some((form, builder.finish(sizes).ok()?));
+        } else if name.raw == b"signature_name" {
+            let text = if cursor.peek() == b'"' { cursor.string().ok()? } else { return None };
+            if text.raw != signature.as_bytes() {
+                return None;
+            }
+        } else if name.escaped {
+            return None;
+        } else {
+            skip_value(&mut cursor).ok()?;
+        }
+        cursor.skip_space();
+        if cursor.eat(b'}') {
+            return found;
+        }
+        if !cursor.eat(b',') {
+            return None;
         }
     }
 }

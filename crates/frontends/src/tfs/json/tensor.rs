@@ -187,53 +187,55 @@ impl<'p> Builder<'p> {
     /// Reads `value`, appends its elements, and gives its sizes.
     pub(super) fn push(&mut self, value: Value<'_>) -> Result<Vec<usize>, Halt> {
         let mut cursor = Cursor::new(value.text);
+        let sizes = self.push_next(&mut cursor)?;
+        if cursor.at() == value.text.len() { Ok(sizes) } else { Err(Halt::Wrong) }
+    }
+
+    /// Reads the value at the cursor, which need not be well-formed, appends its elements, and gives
+    /// its sizes.
+    pub(super) fn push_next(&mut self, cursor: &mut Cursor<'_>) -> Result<Vec<usize>, Halt> {
         let Builder { dims, bytes, tally, .. } = self;
         match self.dtype {
-            DType::String => {
-                read(&mut cursor, dims, &mut Strings { strings: &mut self.strings, tally })
-            }
-            DType::F32 => read(&mut cursor, dims, &mut Floats { bytes, tally }),
+            DType::String => read(cursor, dims, &mut Strings { strings: &mut self.strings, tally }),
+            DType::F32 => read(cursor, dims, &mut Floats { bytes, tally }),
             DType::F64 => {
                 let encode = |cursor: &mut Cursor<'_>| Ok(cursor.number()?.to_f64().to_le_bytes());
-                read(&mut cursor, dims, &mut Fixed { bytes, tally, encode })
+                read(cursor, dims, &mut Fixed { bytes, tally, encode })
             }
             DType::F16 => {
                 let encode = |cursor: &mut Cursor<'_>| {
                     Ok(f16::from_f64(cursor.number()?.to_f64()).to_le_bytes())
                 };
-                read(&mut cursor, dims, &mut Fixed { bytes, tally, encode })
+                read(cursor, dims, &mut Fixed { bytes, tally, encode })
             }
             DType::BF16 => {
                 let encode = |cursor: &mut Cursor<'_>| {
                     Ok(bf16::from_f64(cursor.number()?.to_f64()).to_le_bytes())
                 };
-                read(&mut cursor, dims, &mut Fixed { bytes, tally, encode })
+                read(cursor, dims, &mut Fixed { bytes, tally, encode })
             }
             // The original checks these against the range of 32 bits only, and wraps.
-            DType::I32 => integers::<i32, 4>(&mut cursor, dims, bytes, tally, |v| v.to_le_bytes()),
+            DType::I32 => integers::<i32, 4>(cursor, dims, bytes, tally, |v| v.to_le_bytes()),
             DType::I16 => {
-                integers::<i32, 2>(&mut cursor, dims, bytes, tally, |v| (v as i16).to_le_bytes())
+                integers::<i32, 2>(cursor, dims, bytes, tally, |v| (v as i16).to_le_bytes())
             }
             DType::I8 | DType::U8 => {
-                integers::<i32, 1>(&mut cursor, dims, bytes, tally, |v| (v as i8).to_le_bytes())
+                integers::<i32, 1>(cursor, dims, bytes, tally, |v| (v as i8).to_le_bytes())
             }
-            DType::I64 => integers::<i64, 8>(&mut cursor, dims, bytes, tally, |v| v.to_le_bytes()),
-            DType::U16 => integers::<u16, 2>(&mut cursor, dims, bytes, tally, |v| v.to_le_bytes()),
-            DType::U32 => integers::<u32, 4>(&mut cursor, dims, bytes, tally, |v| v.to_le_bytes()),
-            DType::U64 => integers::<u64, 8>(&mut cursor, dims, bytes, tally, |v| v.to_le_bytes()),
+            DType::I64 => integers::<i64, 8>(cursor, dims, bytes, tally, |v| v.to_le_bytes()),
+            DType::U16 => integers::<u16, 2>(cursor, dims, bytes, tally, |v| v.to_le_bytes()),
+            DType::U32 => integers::<u32, 4>(cursor, dims, bytes, tally, |v| v.to_le_bytes()),
+            DType::U64 => integers::<u64, 8>(cursor, dims, bytes, tally, |v| v.to_le_bytes()),
             DType::Bool => {
                 let encode = |cursor: &mut Cursor<'_>| {
                     let yes = cursor.peek() == b't';
                     cursor.literal(if yes { b"true" } else { b"false" })?;
                     Ok([u8::from(yes)])
                 };
-                read(&mut cursor, dims, &mut Fixed { bytes, tally, encode })
+                read(cursor, dims, &mut Fixed { bytes, tally, encode })
             }
-            _ => read(&mut cursor, dims, &mut Nothing),
+            _ => read(cursor, dims, &mut Nothing),
         }?;
-        if cursor.at() != value.text.len() {
-            return Err(Halt::Wrong);
-        }
         Ok(self.dims.take())
     }
 
