@@ -58,6 +58,7 @@ pub(crate) struct Script {
 pub(crate) struct FakeEngine {
     scripts: Arc<Mutex<HashMap<String, Script>>>,
     log: Arc<Mutex<Vec<String>>>,
+    unload_threads: Arc<Mutex<Vec<String>>>,
 }
 
 impl FakeEngine {
@@ -75,6 +76,11 @@ impl FakeEngine {
     /// How often this was written down.
     pub(crate) fn count(&self, line: &str) -> usize {
         self.log().iter().filter(|logged| logged.starts_with(line)).count()
+    }
+
+    /// The names of the threads that unloaded.
+    pub(crate) fn unload_threads(&self) -> Vec<String> {
+        self.unload_threads.lock().unwrap().clone()
     }
 
     fn note(&self, line: String) {
@@ -175,6 +181,8 @@ impl Session for FakeSession {
 
 impl Drop for FakeSession {
     fn drop(&mut self) {
+        let thread = std::thread::current().name().unwrap_or_default().to_owned();
+        self.engine.unload_threads.lock().unwrap().push(thread);
         self.engine.note(format!("unload {}", self.id));
         self.script.unload.pass();
         self.engine.note(format!("unloaded {}", self.id));

@@ -91,6 +91,23 @@ async fn a_running_request_keeps_its_version_though_its_caller_went_away() {
     world.await_phase("m", 1, Phase::End);
 }
 
+/// Requests must not pay for unloading, even the one whose lease is the last.
+#[test]
+fn unloading_is_left_to_unloaders() {
+    let world = World::new();
+    for version in 1..200 {
+        world.serve("m", &[version]);
+        let lease = world.lease("m").unwrap();
+        world.want("m", &[]);
+        world.await_phase("m", version, Phase::Unloading);
+        drop(lease);
+        world.await_phase("m", version, Phase::End);
+    }
+    let threads = world.engine.unload_threads();
+    assert_eq!(threads.len(), 199);
+    assert!(threads.iter().all(|name| name.starts_with("vesta-unload-")), "{threads:?}");
+}
+
 #[test]
 fn lookup_does_not_wait_for_loads_and_unloads_that_hang() {
     let world = World::new();

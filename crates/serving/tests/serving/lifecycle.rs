@@ -191,6 +191,49 @@ async fn a_version_wanted_again_while_leases_remain_is_flipped_back() {
 }
 
 #[test]
+fn a_version_flipped_back_and_retired_again_waits_for_old_and_new_leases() {
+    let world = World::new();
+    world.serve("m", &[1]);
+    let old = world.lease("m").unwrap();
+    world.want("m", &[]);
+    world.await_phase("m", 1, Phase::Unloading);
+    world.serve("m", &[1]);
+    let new = world.lease("m").unwrap();
+    world.want("m", &[]);
+    world.await_phase("m", 1, Phase::Unloading);
+    drop(old);
+    std::thread::sleep(Duration::from_millis(50));
+    assert_eq!(world.phase("m", 1), Some(Phase::Unloading));
+    assert_eq!(world.engine.count("unload m:1"), 0);
+    drop(new);
+    world.await_phase("m", 1, Phase::End);
+    assert_eq!(world.engine.count("unloaded m:1"), 1);
+}
+
+#[test]
+fn a_version_queued_twice_is_not_tried_again_before_its_time() {
+    let world = World::with(ServingOptions {
+        load_threads: 1,
+        load_retries_max: 5,
+        load_retry_interval: Duration::from_secs(3600),
+        ..options()
+    });
+    let first = world.engine.script("first:1");
+    first.load.shut();
+    world.want("first", &[1]);
+    eventually(|| first.load.waiting() == 1);
+    fail(&world, "m:1", 1);
+    world.want("m", &[1]);
+    world.want("m", &[]);
+    world.want("m", &[1]);
+    first.load.open();
+    eventually(|| world.engine.count("load m:1") == 1);
+    world.serve("last", &[1]);
+    assert_eq!(world.engine.count("load m:1"), 1);
+    assert_eq!(world.phase("m", 1), Some(Phase::Loading));
+}
+
+#[test]
 fn a_version_wanted_again_while_it_unloads_is_loaded_anew() {
     let world = World::new();
     world.serve("m", &[1]);
@@ -298,6 +341,15 @@ async fn settled_looks_at_the_newest_first_and_not_at_the_past() {
     let failures = world.serving.settled(&["m".into()]).await;
     assert_eq!(failures.len(), 1);
     world.engine.script("m:1").load.open();
+
+    // Once all have come to an end, the newest decides as well.
+    fail(&world, "old:1", 1);
+    world.want("old", &[1, 2]);
+    world.await_phase("old", 1, Phase::End);
+    assert_eq!(world.serving.settled(&["old".into()]).await, [], "2 serves, whatever became of 1");
+    world.await_phase("m", 1, Phase::Available);
+    let failures = world.serving.settled(&["m".into()]).await;
+    assert_eq!(failures.len(), 1, "2 failed, whatever became of 1");
 
     // A model that ended and is wanted again is waited for anew.
     world.serve("n", &[1]);

@@ -4,5 +4,6 @@
 mod fake;
 mod leases;
 mod lifecycle;
+mod logs;
 mod runs;
 mod world;
