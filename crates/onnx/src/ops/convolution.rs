@@ -122,7 +122,7 @@ impl Window {
 
     /// Cells from the first to the last that a window touches.
     fn span(&self, axis: usize) -> usize {
-        (self.kernel[axis].saturating_sub(1)).saturating_mul(self.dilations[axis]) + 1
+        (self.kernel[axis].saturating_sub(1)).saturating_mul(self.dilations[axis]).saturating_add(1)
     }
 
     /// Padding as TensorFlow computes it for an image of these sizes.
@@ -300,11 +300,11 @@ fn convolve_by_channel(g: &mut Graph, c: &Call<'_>) -> Outcome {
     let image = image_dims(g, id, format, 4)?;
     let window = Window::read(c, format, sizes[..2].to_vec())?;
     let padding = window.padding(c, format, &image)?;
-    let mut dims = vec![image[0], Dim::Known(channels * each)];
+    let mut dims = vec![image[0], Dim::Known(channels.saturating_mul(each))];
     dims.extend(window.output(g, &image, &padding));
     let mut attributes = window.attributes(&padding);
     attributes.push(("group", Attr::Int(channels as i64)));
-    let arranged = [channels * each, 1, sizes[0], sizes[1]];
+    let arranged = [channels.saturating_mul(each), 1, sizes[0], sizes[1]];
     let kernel = arrange_kernel(g, filter, &[2, 3, 0, 1], &arranged);
     let name = format.image(g, id)?;
     Ok(vec![finish(g, format, (name, attributes, g.get(id).dtype, dims), kernel)])
@@ -348,8 +348,14 @@ fn convolve_transposed(g: &mut Graph, c: &Call<'_>) -> Outcome {
         let (Some(small), Some(large)) = (image[axis + 2].known(), wanted[axis + 2].known()) else {
             return refuse("the size of its input is known only when the model runs");
         };
-        let covered = small.saturating_sub(1) * window.strides[axis] + window.span(axis);
-        extra.push((large + pads[axis].0 + pads[axis].1).saturating_sub(covered) as i64);
+        let covered = small
+            .saturating_sub(1)
+            .saturating_mul(window.strides[axis])
+            .saturating_add(window.span(axis));
+        extra.push(
+            large.saturating_add(pads[axis].0).saturating_add(pads[axis].1).saturating_sub(covered)
+                as i64,
+        );
     }
     let mut attributes = window.attributes(&Padding::Fixed(pads));
     attributes.push(("group", Attr::Int(1)));
