@@ -1,8 +1,8 @@
 //! The wires that clients speak, to the vocabulary and back.
 //!
 //! Owns: TensorFlow Serving's REST and gRPC interfaces ([`tfs`]), the HTTP/1 server under the one
-//! ([`http`]) and the HTTP/2 server under the other ([`grpc`]), the tables from status to wire ([`status`]), the metrics page ([`metrics`]) and the bytes that
-//! requests may hold ([`budget`]).
+//! ([`http`]) and the HTTP/2 server under the other ([`grpc`]), the tables from status to wire
+//! ([`status`]), the metrics page ([`metrics`]) and the bytes that requests may hold ([`budget`]).
 //! May not know: engines, model files, flags.
 //! Invariant: nothing here panics on input, and every buffer that input can grow has a limit.
 

@@ -1,5 +1,6 @@
 //! TensorFlow Serving's interfaces: what its calls mean ([`predict`], [`classify`], [`regress`],
-//! [`metadata`]) and how REST and gRPC say it ([`rest`], [`rpc`]). The serving crate's door is all that is called.
+//! [`metadata`]) and how REST and gRPC say it ([`rest`], [`rpc`]). The serving crate's door is all
+//! that is called.
 
 pub(crate) mod classify;
 mod debug_text;

@@ -156,12 +156,18 @@ pub(super) fn success(reply: Reply, encoding: Encoding) -> Response<TonicBody> {
 /// The answer to a call that failed.
 pub(super) fn failure(status: &Status) -> Response<TonicBody> {
     let mut response = respond(TonicBody::empty());
-    let headers = response.headers_mut();
-    headers.insert(GRPC_STATUS, HeaderValue::from(status.code().number()));
-    if let Some(message) = message_header(status.message()) {
-        headers.insert(GRPC_MESSAGE, message);
-    }
+    response.headers_mut().extend(trailers(status));
     response
+}
+
+/// The end of a call that failed.
+pub(super) fn trailers(status: &Status) -> HeaderMap {
+    let mut trailers = HeaderMap::with_capacity(2);
+    trailers.insert(GRPC_STATUS, HeaderValue::from(status.code().number()));
+    if let Some(message) = message_header(status.message()) {
+        trailers.insert(GRPC_MESSAGE, message);
+    }
+    trailers
 }
 
 /// The answer to something that is no gRPC call at all.

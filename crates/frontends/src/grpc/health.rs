@@ -8,7 +8,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
-use http::Response;
+use http::{HeaderMap, Response};
 use http_body::{Body, Frame};
 use prost::Message as _;
 use tonic::body::Body as TonicBody;
@@ -17,7 +17,7 @@ use vesta_protos::health::health_check_response::ServingStatus;
 use vesta_protos::health::{HealthCheckRequest, HealthCheckResponse};
 
 use super::Ending;
-use super::answer::{Reply, respond};
+use super::answer::{Reply, respond, trailers};
 
 /// The server as a whole, its services by the names that the original has, and by their full names.
 const NAMES: [&str; 5] = [
@@ -76,15 +76,16 @@ pub(super) fn watch(message: Bytes, ending: Ending) -> Result<Response<TonicBody
     let known = is_known(message)?;
     let first = if known { ServingStatus::Serving } else { ServingStatus::ServiceUnknown };
     let last = known.then(|| reply(ServingStatus::NotServing).framed().0);
-    let watched = Watched { first: Some(reply(first).framed().0), last, ending };
+    let trailers = Some(trailers(&Status::unavailable("the server is shutting down")));
+    let watched = Watched { first: Some(reply(first).framed().0), last, trailers, ending };
     Ok(respond(TonicBody::new(watched)))
 }
 
-/// An answer that stays open until the server ends. What it says then lets the client look for
-/// another server; that the stream ends without a status says the same.
+/// An answer that stays open until the server ends, which it then says.
 struct Watched {
     first: Option<Bytes>,
     last: Option<Bytes>,
+    trailers: Option<HeaderMap>,
     ending: Ending,
 }
 
@@ -103,7 +104,15 @@ impl Body for Watched {
         if this.ending.peek().is_none() {
             ready!(Pin::new(&mut this.ending).poll(cx));
         }
-        Poll::Ready(this.last.take().map(|last| Ok(Frame::data(last))))
+        let frame = match this.last.take() {
+            Some(last) => Some(Frame::data(last)),
+            None => this.trailers.take().map(Frame::trailers),
+        };
+        Poll::Ready(frame.map(Ok))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.first.is_none() && self.last.is_none() && self.trailers.is_none()
     }
 }
 
