@@ -236,7 +236,7 @@ fn rows(
     specs: &[TensorSpec],
     permit: &mut Permit,
 ) -> Result<Vec<Option<Tensor>>, Refusal> {
-    let Some(first) = list.elements().next() else { return Err(unreadable()) };
+    let Some(first) = list.first_open() else { return Err(unreadable()) };
     let read = if names_inputs(&first) {
         named_rows(list, specs, permit)
     } else if first.kind() == Kind::Object || specs.len() == 1 {

@@ -92,6 +92,14 @@ impl<'a> Value<'a> {
         }
     }
 
+    /// The first element of an array, with whatever follows it: enough to tell what it is without
+    /// walking through it.
+    pub(crate) fn first_open(&self) -> Option<Value<'a>> {
+        let mut elements = self.elements();
+        elements.advance()?;
+        Some(Value { text: &self.text[elements.cursor.at()..] })
+    }
+
     /// The elements of an array; none for other kinds.
     pub(crate) fn elements(&self) -> Elements<'a> {
         Elements { cursor: Cursor::new(self.text), open: b'[' }
