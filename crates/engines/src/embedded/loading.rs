@@ -32,7 +32,7 @@ pub(crate) fn load(request: &LoadRequest) -> Result<EmbeddedSession, Status> {
     let graphs = frozen(&model, request)?;
     let description = model.description().clone();
     let placed = Placed::new(&graphs, request, LIGHT_NODES_MAX)?;
-    let inline = inline_safety::check(&placed.plan);
+    let inline = placed.inline_verdict();
     // All that is needed was copied: the model's bytes go before the first request comes.
     let names: Vec<String> = graphs.into_iter().map(|graph| graph.name).collect();
     drop(model);
@@ -50,13 +50,12 @@ pub(crate) fn load(request: &LoadRequest) -> Result<EmbeddedSession, Status> {
 
 /// Whether the version may run inline.
 pub(crate) fn inline_verdict(request: &LoadRequest) -> Result<(), String> {
-    let load = || -> Result<Result<(), String>, Status> {
+    let verdict = || -> Result<Result<(), String>, Status> {
         let model = SavedModel::open(&request.artifact, &request.tags)?;
         let graphs = frozen(&model, request)?;
-        let plan = placed(&graphs, &BTreeMap::new(), LIGHT_NODES_MAX, request)?;
-        Ok(inline_safety::check(&plan))
+        Ok(Placed::new(&graphs, request, LIGHT_NODES_MAX)?.inline_verdict())
     };
-    load().map_err(|status| status.message().to_owned())?
+    verdict().map_err(|status| status.message().to_owned())?
 }
 
 /// Every signature that clients can call, frozen.
@@ -129,6 +128,13 @@ impl Placed {
             }
         }
         Err(refused(request, "", "no division of its graph was found"))
+    }
+}
+
+impl Placed {
+    fn inline_verdict(&self) -> Result<(), String> {
+        inline_safety::check(&self.plan)?;
+        self.model.as_ref().map_or(Ok(()), NumericModel::is_bounded)
     }
 }
 

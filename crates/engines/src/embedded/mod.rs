@@ -12,6 +12,7 @@ mod capability;
 #[cfg(test)]
 mod differential;
 mod example;
+mod footprint;
 mod graph;
 mod host;
 mod inline_safety;
@@ -48,8 +49,8 @@ impl EmbeddedEngine {
         loading::load(request)
     }
 
-    /// Whether the version may run inside the server's process. Nothing is loaded into rten for
-    /// this; the graph alone is read and placed.
+    /// Whether the version may run inside the server's process. Loads it and lets it go again, so
+    /// it is to be asked where a load may fail: in a throw-away worker, or after one.
     ///
     /// # Errors
     /// Why not, in words for the server's operator.

@@ -13,6 +13,7 @@ use vesta_onnx::{FeedSpec, FrozenSignature, Refusal, Translation, translate};
 use vesta_protos::onnx::{ModelProto, StringStringEntryProto, tensor_proto::DataLocation};
 
 use super::capability;
+use super::footprint::Footprint;
 use super::host;
 use super::merge::{Boundary, NumericGraph};
 use super::onnx_wire;
@@ -39,6 +40,7 @@ pub(crate) struct NumericModel {
     model: Model,
     feeds: Vec<(NodeId, Boundary)>,
     fetches: Vec<(NodeId, DType)>,
+    footprint: Footprint,
     /// ONNX operators in use.
     #[cfg(test)]
     operators: std::collections::BTreeSet<String>,
@@ -73,6 +75,7 @@ impl NumericModel {
         if !refused.is_empty() {
             return Err(NumericObstacle::Nodes(refused));
         }
+        let footprint = Footprint::new(&translation, &feeds);
         let Translation { mut model, inputs, outputs, .. } = translation;
         #[cfg(test)]
         let operators = vesta_onnx::count_operators(&model).keys().map(|&op| op.into()).collect();
@@ -92,6 +95,7 @@ impl NumericModel {
             feeds: feed_ids.into_iter().zip(feeds).collect(),
             fetches: fetch_ids.into_iter().zip(fetches.iter().map(|f| f.dtype)).collect(),
             model,
+            footprint,
             #[cfg(test)]
             operators,
         })
@@ -110,6 +114,8 @@ impl NumericModel {
         for (at, tensor) in inputs {
             self.check(*at, tensor)?;
         }
+        let shapes = inputs.iter().map(|(at, tensor)| (&self.feeds[*at].1, tensor.shape()));
+        self.footprint.check(shapes)?;
         if inputs.iter().all(|(_, tensor)| tensor.shape().elements() != 0) {
             return self.run_checked(inputs, fetches, threads);
         }
@@ -119,6 +125,14 @@ impl NumericModel {
             Some(outputs) => Ok(outputs),
             None => self.run_empty(inputs, fetches, threads),
         }
+    }
+
+    /// Whether what a run takes can be told before it.
+    ///
+    /// # Errors
+    /// What of it cannot.
+    pub(crate) fn is_bounded(&self) -> Result<(), String> {
+        self.footprint.is_known()
     }
 
     fn check(&self, at: usize, tensor: &Tensor) -> Result<(), Status> {

@@ -312,3 +312,128 @@ impl Placed<'_, '_> {
             })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::embedded::analysis::Feed;
+    use std::collections::BTreeMap;
+    use vesta_model::PartialShape;
+    use vesta_protos::tensorflow::{AttrValue, attr_value::Value};
+
+    fn node(op: &str, name: &str, inputs: &[&str], dtype: DType) -> NodeDef {
+        let value = Some(Value::Type(dtype.number()));
+        NodeDef {
+            name: name.to_owned(),
+            op: op.to_owned(),
+            input: inputs.iter().map(|&input| input.to_owned()).collect(),
+            attr: BTreeMap::from([("T".to_owned(), AttrValue { value })]),
+            ..NodeDef::default()
+        }
+    }
+
+    fn graph(name: &str, feed: &str, fetch: &str, nodes: Vec<NodeDef>) -> SignatureGraph {
+        let feed = Feed {
+            tensor: feed.to_owned(),
+            dtype: DType::F32,
+            shape: PartialShape::Ranked(vec![None, Some(2)]),
+        };
+        SignatureGraph {
+            name: name.to_owned(),
+            nodes,
+            feeds: vec![feed],
+            fetches: vec![fetch.to_owned()],
+        }
+    }
+
+    /// Numeric takes products; the host takes `Neg`.
+    fn admits(node: &NodeDef, _: &[DType], _: &[DType]) -> bool {
+        node.op == "MatMul"
+    }
+
+    fn kinds(program: &Program) -> Vec<&str> {
+        program
+            .steps
+            .iter()
+            .map(|step| match step {
+                Step::Host { node, .. } => node.as_str(),
+                Step::Numeric(_) => "numeric",
+            })
+            .collect()
+    }
+
+    #[test]
+    fn parts_alternate_in_the_order_of_what_they_read() {
+        let f = DType::F32;
+        let nodes = vec![
+            node("MatMul", "a", &["x:0", "x:0"], f),
+            node("Neg", "b", &["a:0"], f),
+            node("MatMul", "c", &["b:0", "a:0"], f),
+            node("Neg", "unread", &["a:0"], f),
+        ];
+        let plan = plan(&[graph("s", "x:0", "c:0", nodes)], &admits, 0).unwrap();
+        assert_eq!(kinds(&plan.programs[0]), ["numeric", "b", "numeric"]);
+        // The product `a` leaves the first part and comes into the second as an input.
+        assert_eq!(plan.numeric.feeds.len(), 3);
+        assert_eq!(plan.numeric.fetches.len(), 2);
+    }
+
+    #[test]
+    fn equal_networks_of_two_signatures_are_one() {
+        let f = DType::F32;
+        let first = graph("a", "x:0", "p/m:0", vec![node("MatMul", "p/m", &["x:0", "x:0"], f)]);
+        let second = graph("b", "y:0", "q/m:0", vec![node("MatMul", "q/m", &["y:0", "y:0"], f)]);
+        let plan = plan(&[first, second], &admits, 0).unwrap();
+        assert_eq!(plan.numeric.nodes.len(), 1);
+        assert_eq!(plan.numeric.feeds.len(), 1);
+    }
+
+    #[test]
+    fn nodes_of_one_name_and_two_meanings_stay_two() {
+        let f = DType::F32;
+        let first = graph("a", "x:0", "m:0", vec![node("MatMul", "m", &["x:0", "x:0"], f)]);
+        let other =
+            vec![node("MatMul", "n", &["x:0", "x:0"], f), node("MatMul", "m", &["n:0", "x:0"], f)];
+        let plan = plan(&[first, graph("b", "x:0", "m:0", other)], &admits, 0).unwrap();
+        assert_eq!(plan.numeric.nodes.len(), 2);
+        let names: BTreeSet<&str> =
+            plan.numeric.nodes.iter().map(|node| node.name.as_str()).collect();
+        assert_eq!(names.len(), 2);
+    }
+
+    #[test]
+    fn every_missing_operator_is_named() {
+        let nodes = vec![
+            node("MatrixInverse", "a", &["x:0"], DType::F32),
+            node("Cholesky", "b", &["a:0"], DType::F32),
+        ];
+        let Err(Obstacle::Operators { signature, missing }) =
+            plan(&[graph("s", "x:0", "b:0", nodes)], &admits, 0)
+        else {
+            panic!("it was placed")
+        };
+        let missing: Vec<&str> = missing.iter().map(|missing| missing.operator.as_str()).collect();
+        assert_eq!((signature.as_str(), missing), ("s", vec!["MatrixInverse (float)", "Cholesky"]));
+    }
+
+    #[test]
+    fn light_signatures_stay_on_the_host() {
+        let both = |node: &NodeDef, _: &[DType], _: &[DType]| node.op == "Neg";
+        let graphs = [graph("s", "x:0", "n:0", vec![node("Neg", "n", &["x:0"], DType::F32)])];
+        assert_eq!(kinds(&plan(&graphs, &both, 1).unwrap().programs[0]), ["n"]);
+        assert_eq!(kinds(&plan(&graphs, &both, 0).unwrap().programs[0]), ["numeric"]);
+    }
+
+    #[test]
+    fn a_fetch_that_is_fed_takes_no_step() {
+        let plan = plan(&[graph("s", "x:0", "x:0", vec![])], &admits, 0).unwrap();
+        assert!(plan.programs[0].steps.is_empty());
+        assert_eq!(plan.programs[0].feeds, plan.programs[0].fetches);
+    }
+
+    #[test]
+    fn a_graph_that_reads_what_nothing_gives_is_broken() {
+        let graphs = [graph("s", "x:0", "n:0", vec![node("Neg", "n", &["gone:0"], DType::F32)])];
+        assert!(matches!(plan(&graphs, &admits, 0), Err(Obstacle::Broken { .. })));
+    }
+}

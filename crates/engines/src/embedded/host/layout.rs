@@ -552,3 +552,118 @@ pub(crate) fn zeros_like(input: &Tensor) -> Result<Tensor, Status> {
     }
     Tensor::copied(input.dtype(), input.shape().clone(), &vec![0; input.bytes().len()])
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use vesta_model::StringsBuilder;
+
+    fn grid(rows: usize, columns: usize) -> Tensor {
+        let values: Vec<i16> = (0..(rows * columns) as i16).collect();
+        Tensor::of(Shape::new(vec![rows, columns]).unwrap(), &values).unwrap()
+    }
+
+    fn ints(values: &[i32]) -> Tensor {
+        Tensor::of(Shape::vector(values.len()), values).unwrap()
+    }
+
+    fn values(tensor: &Tensor) -> Vec<i16> {
+        tensor.to_vec().unwrap()
+    }
+
+    const PLAIN: SliceMasks =
+        SliceMasks { begin: 0, end: 0, ellipsis: 0, new_axis: 0, shrink_axis: 0 };
+
+    fn sliced(begin: &[i32], end: &[i32], step: &[i32], masks: SliceMasks) -> Tensor {
+        strided_slice(&grid(3, 4), [&ints(begin), &ints(end), &ints(step)], masks).unwrap()
+    }
+
+    #[test]
+    fn strided_slices_step_both_ways_and_obey_masks() {
+        assert_eq!(values(&sliced(&[0, 1], &[3, 4], &[2, 2], PLAIN)), [1, 3, 9, 11]);
+        assert_eq!(values(&sliced(&[-1, -1], &[-9, -9], &[-1, -2], PLAIN))[..3], [11, 9, 7]);
+        let row = sliced(&[1], &[2], &[1], SliceMasks { shrink_axis: 1, ..PLAIN });
+        assert_eq!((row.shape().dims(), values(&row)), (&[4][..], vec![4, 5, 6, 7]));
+        let column = SliceMasks { ellipsis: 1, shrink_axis: 2, ..PLAIN };
+        assert_eq!(values(&sliced(&[0, -1], &[0, 0], &[1, 1], column)), [3, 7, 11]);
+        let wide = sliced(&[0, 0], &[0, 0], &[1, 1], SliceMasks { new_axis: 1, end: 2, ..PLAIN });
+        assert_eq!(wide.shape().dims(), [1, 3, 4]);
+        assert_eq!(sliced(&[2], &[1], &[1], PLAIN).shape().dims(), [0, 4]);
+    }
+
+    #[test]
+    fn slices_with_absurd_numbers_are_errors_or_empty() {
+        let far = [i32::MAX, i32::MIN];
+        for begin in far {
+            for end in far {
+                for step in far {
+                    let spec = [&ints(&[begin]), &ints(&[end]), &ints(&[step])];
+                    drop(strided_slice(&grid(3, 4), spec, PLAIN));
+                }
+            }
+            assert!(slice(&grid(3, 4), &ints(&[begin, 0]), &ints(&[1, 1])).is_err());
+        }
+        assert!(
+            strided_slice(&grid(3, 4), [&ints(&[0]), &ints(&[1]), &ints(&[0])], PLAIN).is_err()
+        );
+    }
+
+    #[test]
+    fn gathering_refuses_what_lies_outside() {
+        let table = grid(3, 2);
+        let out = gather(&table, &ints(&[2, 0]), 0).unwrap();
+        assert_eq!(values(&out), [4, 5, 0, 1]);
+        assert_eq!(values(&gather(&table, &ints(&[1]), -1).unwrap()), [1, 3, 5]);
+        let error = gather(&table, &ints(&[0, -1]), 0).unwrap_err();
+        assert_eq!(error.message(), "indices[1] = -1 is not in [0, 3)");
+        let error = gather(&table, &ints(&[5]), 0).unwrap_err();
+        assert_eq!(error.message(), "indices[0] = 5 is not in [0, 3)");
+    }
+
+    #[test]
+    fn strings_are_tiled_joined_and_split() {
+        let mut words = StringsBuilder::new();
+        words.push(b"neg");
+        words.push(b"pos");
+        let words = Tensor::of_strings(Shape::new(vec![1, 2]).unwrap(), &words).unwrap();
+        let tiled = tile(&words, &ints(&[2, 1])).unwrap();
+        let texts = tiled.strings().unwrap();
+        assert!(texts.iter().eq([&b"neg"[..], b"pos", b"neg", b"pos"]));
+        assert_eq!(concat(&[&words, &words], 0).unwrap(), tiled);
+        assert_eq!(split(&tiled, 0, &[1, 1]).unwrap()[1], words);
+    }
+
+    #[test]
+    fn sizes_are_limited_before_memory_is_taken() {
+        let error = tile(&grid(2, 2), &ints(&[i32::MAX, i32::MAX])).unwrap_err();
+        assert!(error.message().contains("too many") || error.message().contains("more than"));
+        assert!(
+            fill(&ints(&[i32::MAX, 4]), &Tensor::of(Shape::scalar(), &[0i64]).unwrap()).is_err()
+        );
+    }
+
+    #[test]
+    fn reshaping_tells_what_does_not_fit() {
+        let input = grid(1, 3);
+        let error = reshape(&input, &ints(&[2, -1])).unwrap_err();
+        assert_eq!(
+            error.message(),
+            "Input to reshape is a tensor with 3 values, but the requested shape requires a \
+             multiple of 2"
+        );
+        assert!(reshape(&input, &ints(&[-1, -1])).is_err());
+        assert!(reshape(&input, &ints(&[-3])).is_err());
+        assert_eq!(reshape(&input, &ints(&[-1])).unwrap().shape().dims(), [3]);
+    }
+
+    #[test]
+    fn transposing_and_packing_keep_every_element() {
+        let turned = transpose(&grid(2, 3), &ints(&[1, 0])).unwrap();
+        assert_eq!(values(&turned), [0, 3, 1, 4, 2, 5]);
+        assert!(transpose(&grid(2, 3), &ints(&[0, 0])).is_err());
+        let rows = unpack(&grid(2, 3), 0, 2).unwrap();
+        assert_eq!(pack(&rows.iter().collect::<Vec<_>>(), 0).unwrap(), grid(2, 3));
+        assert!(unpack(&grid(2, 3), 0, 3).is_err());
+        assert!(split_evenly(&grid(2, 3), 1, 2).is_err());
+    }
+}
