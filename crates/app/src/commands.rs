@@ -1,0 +1,113 @@
+//! What each name and subcommand does, and the exit codes.
+
+use std::io::Write as _;
+use std::process::ExitCode;
+
+use vesta_model::Status;
+
+use crate::flags::{self, Parsed};
+use crate::logs::{self, LogFormat};
+use crate::{compose, config, demo, worker};
+
+/// The version of Vesta.
+const VERSION: &str = env!("CARGO_PKG_VERSION");
+
+/// What the original ends with when it cannot start.
+const FAILED: u8 = 255;
+
+const USAGE: &str = "\
+usage: vesta COMMAND
+
+commands:
+  serve    serve models; takes the flags of tensorflow_model_server (vesta serve --help)
+  demo     serve the image classifier of this repository and print a request to try
+  version  print the version
+";
+
+/// The program `vesta`; `arguments` leave its name out.
+pub fn vesta(arguments: Vec<String>) -> ExitCode {
+    let (command, rest) = match arguments.split_first() {
+        Some((command, rest)) => (command.as_str(), rest.to_vec()),
+        None => ("--help", Vec::new()),
+    };
+    match command {
+        "serve" => model_server("vesta serve", rest),
+        "demo" => demo::run(rest),
+        // Started by the server itself, with a socket as standard input.
+        worker::COMMAND => worker::run(&rest),
+        "version" | "--version" => {
+            print(&format!("vesta {VERSION}\n"));
+            ExitCode::SUCCESS
+        }
+        "help" | "--help" | "-h" => {
+            print(USAGE);
+            ExitCode::SUCCESS
+        }
+        _ => {
+            complain(&format!("vesta: no command is called {command}\n\n{USAGE}"));
+            ExitCode::from(2)
+        }
+    }
+}
+
+/// The program `tensorflow_model_server`; `arguments` leave its name out.
+pub fn model_server(program: &str, arguments: Vec<String>) -> ExitCode {
+    // The server starts its workers by its own path, whatever its name.
+    if arguments.first().is_some_and(|first| first == worker::COMMAND) {
+        return worker::run(&arguments[1..]);
+    }
+    let usage = || flags::usage(program);
+    match flags::parse(arguments) {
+        Ok(Parsed::Serve { flags, unknown }) => {
+            if !unknown.is_empty() {
+                let lines: String =
+                    unknown.iter().map(|word| format!("unknown argument: {word}\n")).collect();
+                print(&format!("{lines}{}", usage()));
+            }
+            serve(&flags, |_| {})
+        }
+        Ok(Parsed::Help) => {
+            print(&usage());
+            ExitCode::from(FAILED)
+        }
+        Ok(Parsed::Version) => {
+            print(&format!(
+                "TensorFlow ModelServer: {VERSION}-vesta\nTensorFlow Library: none (embedded engine)\n"
+            ));
+            ExitCode::SUCCESS
+        }
+        Err(problem) => {
+            complain(&format!("{problem}\n"));
+            print(&usage());
+            ExitCode::from(FAILED)
+        }
+    }
+}
+
+/// Serves until a signal; `ready` is told once the ports are open.
+pub(crate) fn serve(flags: &flags::Flags, ready: impl FnOnce(&config::Resolved)) -> ExitCode {
+    let outcome = LogFormat::parse(&flags.log_format).and_then(|format| {
+        logs::start(format);
+        compose::serve(&config::resolve(flags)?, format, ready)
+    });
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(status) => failed_to_start(&status),
+    }
+}
+
+fn failed_to_start(status: &Status) -> ExitCode {
+    print(&format!("Failed to start server. Error: {status}\n"));
+    ExitCode::from(FAILED)
+}
+
+/// Writes to standard output; a closed pipe is no reason to fail.
+pub(crate) fn print(text: &str) {
+    let mut out = std::io::stdout().lock();
+    let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
+}
+
+/// Writes to standard error; a closed pipe is no reason to fail.
+pub(crate) fn complain(text: &str) {
+    let _ = std::io::stderr().lock().write_all(text.as_bytes());
+}

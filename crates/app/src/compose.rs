@@ -1,0 +1,202 @@
+//! The wiring: who gets whom, in which order things start and stop.
+//!
+//! Invariant: ports open only after every configured model has an available version (or the start
+//! has failed), gRPC before REST, as in the original; they close before the models go.
+
+use std::future::Future;
+use std::io::Write as _;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::runtime::Runtime;
+use tokio::sync::watch;
+use tracing::{error, info, warn};
+use vesta_frontends::{Budget, GrpcOptions, Metrics, RestOptions, serve_grpc, serve_rest};
+use vesta_model::Status;
+use vesta_serving::{Serving, ServingOptions};
+
+use crate::config::Resolved;
+use crate::isolation;
+use crate::listen::{self, Sharing};
+use crate::logs::LogFormat;
+use crate::models::Models;
+use crate::signals::Signals;
+
+/// Runs of one version that may wait; more are refused at once.
+const QUEUE_RUNS_MAX: usize = 1024;
+
+/// Serves until SIGTERM or SIGINT; `ready` is told once the ports are open.
+///
+/// # Errors
+/// What keeps the server from starting.
+pub(crate) fn serve(
+    resolved: &Resolved,
+    format: LogFormat,
+    ready: impl FnOnce(&Resolved),
+) -> Result<(), Status> {
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let runtime = runtime(cores)?;
+    let engine = isolation::engine(&resolved.engine, resolved.isolation)?;
+    let serving = Serving::start(
+        engine,
+        ServingOptions {
+            load_threads: resolved.load_threads,
+            run_threads: cores,
+            queue_runs_max: QUEUE_RUNS_MAX,
+            load_retries_max: resolved.load_retries_max,
+            load_retry_interval: resolved.load_retry_interval,
+            // Run threads times engine threads is the number of cores.
+            engine_threads: 1,
+        },
+    )?;
+    let models = Models::start(
+        serving.clone(),
+        resolved.poll,
+        resolved.tags.clone(),
+        resolved.labels_for_unavailable,
+    )?;
+    runtime.block_on(run(resolved, format, serving, Arc::new(models), ready))
+}
+
+fn runtime(cores: usize) -> Result<Runtime, Status> {
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(cores)
+        .thread_name("vesta-wire")
+        .enable_all()
+        .build()
+        .map_err(|e| Status::internal("the threads of the wire cannot be started").with_cause(e))
+}
+
+async fn run(
+    resolved: &Resolved,
+    format: LogFormat,
+    serving: Serving,
+    models: Arc<Models>,
+    ready: impl FnOnce(&Resolved),
+) -> Result<(), Status> {
+    let mut signals = Signals::take()?;
+    let new = models.apply(resolved.models.clone())?;
+    tokio::select! {
+        settled = models.settled(&new, "servable(s)") => settled?,
+        signal = signals.recv() => {
+            info!("{signal} before the models were ready");
+            return Ok(());
+        }
+    }
+
+    let (stop, stopped) = watch::channel(false);
+    let metrics = Metrics::new()?;
+    let budget = Budget::new(resolved.request_bytes_max);
+    let grpc = grpc(resolved, &serving, &models, &metrics, &budget, until(stopped.clone()))?;
+    let grpc = tokio::spawn(grpc);
+    let rest = rest(resolved, format, &serving, metrics, budget, until(stopped)).map(tokio::spawn);
+    ready(resolved);
+
+    let signal = signals.recv().await;
+    info!("{signal}: finishing the calls in flight");
+    let _ = stop.send(true);
+    let drain = async {
+        // A task that panicked has said so; there is nothing left to drain in it.
+        let _ = grpc.await;
+        if let Some(rest) = rest {
+            let _ = rest.await;
+        }
+    };
+    if tokio::time::timeout(resolved.drain_timeout, drain).await.is_err() {
+        warn!("calls were still in flight after {:?}; they are cut off", resolved.drain_timeout);
+    }
+    // The unloaders may block, and the wire's threads have nothing else to do any more.
+    tokio::task::block_in_place(|| serving.shutdown(Duration::ZERO));
+    info!("stopped");
+    Ok(())
+}
+
+/// Resolves once `true` is sent.
+async fn until(mut stopped: watch::Receiver<bool>) {
+    // An error means that the sender is gone, which is a stop, too.
+    let _ = stopped.wait_for(|&stop| stop).await;
+}
+
+fn grpc(
+    resolved: &Resolved,
+    serving: &Serving,
+    models: &Arc<Models>,
+    metrics: &Metrics,
+    budget: &Budget,
+    stopped: impl Future<Output = ()> + Send + 'static,
+) -> Result<impl Future<Output = ()> + Send + 'static, Status> {
+    let refused = |place: String, problem: std::io::Error| {
+        error!("gRPC cannot listen on {place}: {problem}");
+        Status::invalid_argument("Failed to BuildAndStart gRPC server").with_cause(problem)
+    };
+    let mut tcp = Vec::new();
+    if let Some(address) = resolved.grpc_address {
+        tcp.push(
+            listen::tcp(address, Sharing::Shared)
+                .map_err(|problem| refused(format!("port {}", address.port()), problem))?,
+        );
+        info!("Running gRPC ModelServer at 0.0.0.0:{} ...", address.port());
+    }
+    let unix = match &resolved.grpc_socket {
+        Some(path) => {
+            let listener = listen::unix(path)
+                .map_err(|problem| refused(path.display().to_string(), problem))?;
+            info!("Running gRPC ModelServer at UNIX socket {} ...", path.display());
+            Some(listener)
+        }
+        None => None,
+    };
+    let options = GrpcOptions {
+        health: resolved.grpc_health,
+        drain: resolved.drain_timeout,
+        ..GrpcOptions::default()
+    };
+    let (serving, models) = (serving.clone(), Arc::clone(models));
+    let (metrics, budget) = (metrics.clone(), budget.clone());
+    Ok(async move {
+        let served =
+            serve_grpc(tcp, unix, serving, models, options, metrics, budget, stopped).await;
+        if let Err(problem) = served {
+            error!("the gRPC server ended: {problem}");
+        }
+    })
+}
+
+/// `None` when REST is off or cannot listen; as in the original, gRPC goes on without it.
+fn rest(
+    resolved: &Resolved,
+    format: LogFormat,
+    serving: &Serving,
+    metrics: Metrics,
+    budget: Budget,
+    stopped: impl Future<Output = ()> + Send + 'static,
+) -> Option<impl Future<Output = ()> + Send + 'static> {
+    let address = resolved.rest_address?;
+    let listener = match listen::tcp(address, Sharing::Exclusive) {
+        Ok(listener) => listener,
+        Err(problem) => {
+            error!("Failed to start HTTP Server at localhost:{}: {problem}", address.port());
+            return None;
+        }
+    };
+    if format == LogFormat::Text {
+        // The original writes this line past its log levels, and start scripts wait for it.
+        let _ = std::io::stderr()
+            .write_all(b"[evhttp_server.cc : 261] NET_LOG: Entering the event loop ...\n");
+    }
+    info!("Exporting HTTP/REST API at:localhost:{} ...", address.port());
+    let options = RestOptions {
+        timeout: resolved.rest_timeout,
+        cors: resolved.rest_cors,
+        metrics_path: resolved.metrics_path.clone(),
+        drain: resolved.drain_timeout,
+        ..RestOptions::default()
+    };
+    let serving = serving.clone();
+    Some(async move {
+        if let Err(problem) = serve_rest(listener, serving, options, metrics, budget, stopped).await
+        {
+            error!("the REST server ended: {problem}");
+        }
+    })
+}

@@ -1,0 +1,228 @@
+//! What the server is asked to do, resolved before any port opens.
+//!
+//! Owns: the step from raw [`Flags`] and files to one [`Resolved`] value, and every check that
+//! stops a start. May not know: how any of it is carried out.
+
+mod text;
+
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use vesta_engines::EngineChoice;
+use vesta_frontends::{METRICS_PATH, model_configs};
+use vesta_model::{ModelConfig, Status};
+use vesta_protos::tensorflow::serving as proto;
+use vesta_repository::Poll;
+
+use crate::flags::Flags;
+use crate::isolation::Isolation;
+
+/// Everything that a start needs, checked.
+#[derive(Clone, Debug)]
+pub(crate) struct Resolved {
+    /// Where gRPC listens; `None` when its port is 0.
+    pub(crate) grpc_address: Option<SocketAddr>,
+    /// The Unix socket for gRPC.
+    pub(crate) grpc_socket: Option<PathBuf>,
+    /// Where REST listens; `None` when its port is 0.
+    pub(crate) rest_address: Option<SocketAddr>,
+    /// Time limit of an inference call over REST.
+    pub(crate) rest_timeout: Option<Duration>,
+    /// Whether REST answers carry CORS headers.
+    pub(crate) rest_cors: bool,
+    /// Path of the Prometheus page; `None` when it is off.
+    pub(crate) metrics_path: Option<String>,
+    /// Models to serve from the start.
+    pub(crate) models: Vec<ModelConfig>,
+    /// Whether labels may name versions that are not yet available.
+    pub(crate) labels_for_unavailable: bool,
+    /// How often base paths are looked at.
+    pub(crate) poll: Poll,
+    /// Tags that select a graph of a SavedModel.
+    pub(crate) tags: Vec<String>,
+    /// Threads that load versions.
+    pub(crate) load_threads: usize,
+    /// How often a failed load is tried again.
+    pub(crate) load_retries_max: u32,
+    /// Time between two tries.
+    pub(crate) load_retry_interval: Duration,
+    /// Which engine runs the models.
+    pub(crate) engine: EngineChoice,
+    /// Where it runs them.
+    pub(crate) isolation: Isolation,
+    /// Whether the gRPC health service answers.
+    pub(crate) grpc_health: bool,
+    /// Bytes that all requests and answers in flight may take together.
+    pub(crate) request_bytes_max: usize,
+    /// Time that calls in flight get to finish at the end.
+    pub(crate) drain_timeout: Duration,
+}
+
+/// Checks the flags and reads the files that they name.
+///
+/// # Errors
+/// What the original prints after `Failed to start server. Error: `; more for what it overlooks.
+pub(crate) fn resolve(flags: &Flags) -> Result<Resolved, Status> {
+    let grpc_address = address("port", flags.port)?;
+    let rest_address = address("rest_api_port", flags.rest_api_port)?;
+    if grpc_address.is_none() && flags.grpc_socket_path.is_empty() {
+        return Err(Status::invalid_argument(
+            "At least one of server_options.grpc_port or server_options.grpc_socket_path must be set.",
+        ));
+    }
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    Ok(Resolved {
+        grpc_address,
+        grpc_socket: (!flags.grpc_socket_path.is_empty())
+            .then(|| flags.grpc_socket_path.clone().into()),
+        rest_address: rest_address.filter(|rest| Some(rest.port()) != flags_port(flags)),
+        rest_timeout: positive_millis(flags.rest_api_timeout_in_ms),
+        rest_cors: flags.rest_api_enable_cors_support,
+        metrics_path: metrics_path(&flags.monitoring_config_file)?,
+        models: models(flags)?,
+        labels_for_unavailable: flags.allow_version_labels_for_unavailable_models,
+        poll: Poll::from_seconds(flags.file_system_poll_wait_seconds),
+        tags: flags.saved_model_tags.split(',').map(|tag| tag.trim().to_owned()).collect(),
+        load_threads: usize::try_from(flags.num_load_threads)
+            .ok()
+            .filter(|&n| n > 0)
+            .unwrap_or(cores),
+        load_retries_max: u32::try_from(flags.max_num_load_retries).unwrap_or(0),
+        load_retry_interval: Duration::from_micros(
+            u64::try_from(flags.load_retry_interval_micros).unwrap_or(0),
+        ),
+        engine: flags.engine.parse()?,
+        isolation: Isolation::parse(&flags.isolation)?,
+        grpc_health: flags.enable_grpc_healthcheck_service,
+        request_bytes_max: megabytes(
+            "max_memory_for_requests_mb",
+            flags.max_memory_for_requests_mb,
+        )?,
+        drain_timeout: Duration::from_secs(u64::try_from(flags.drain_timeout_seconds).unwrap_or(0)),
+    })
+}
+
+fn flags_port(flags: &Flags) -> Option<u16> {
+    u16::try_from(flags.port).ok()
+}
+
+/// The address of a port on every interface, IPv4 and IPv6; `None` when the port is 0.
+fn address(flag: &str, port: i32) -> Result<Option<SocketAddr>, Status> {
+    let port = u16::try_from(port).map_err(|_| {
+        Status::invalid_argument(format!(
+            "--{flag}={port} is no TCP port; choose one from 0 to 65535"
+        ))
+    })?;
+    Ok((port != 0).then(|| SocketAddr::new(IpAddr::V6(Ipv6Addr::UNSPECIFIED), port)))
+}
+
+fn positive_millis(millis: i32) -> Option<Duration> {
+    u64::try_from(millis).ok().filter(|&ms| ms > 0).map(Duration::from_millis)
+}
+
+fn megabytes(flag: &str, count: i64) -> Result<usize, Status> {
+    usize::try_from(count).ok().filter(|&n| n > 0).and_then(|n| n.checked_mul(1 << 20)).ok_or_else(
+        || {
+            Status::invalid_argument(format!(
+                "--{flag}={count} must be a positive number of megabytes"
+            ))
+        },
+    )
+}
+
+fn metrics_path(file: &str) -> Result<Option<String>, Status> {
+    if file.is_empty() {
+        return Ok(None);
+    }
+    let config: proto::MonitoringConfig =
+        text::read(Path::new(file), "tensorflow.serving.MonitoringConfig")?;
+    Ok(config.prometheus_config.filter(|prometheus| prometheus.enable).map(|prometheus| {
+        if prometheus.path.is_empty() { METRICS_PATH.to_owned() } else { prometheus.path }
+    }))
+}
+
+fn models(flags: &Flags) -> Result<Vec<ModelConfig>, Status> {
+    if !flags.model_config_file.is_empty() {
+        let config: proto::ModelServerConfig = text::read(
+            Path::new(&flags.model_config_file),
+            "tensorflow.serving.ModelServerConfig",
+        )?;
+        return model_configs(&config);
+    }
+    if flags.model_base_path.is_empty() {
+        return Err(Status::invalid_argument(
+            "Both server_options.model_base_path and server_options.model_config_file are empty!",
+        ));
+    }
+    // One model is a list of one: the same checks, the same texts.
+    let single = proto::ModelConfig {
+        name: flags.model_name.clone(),
+        base_path: flags.model_base_path.clone(),
+        model_platform: "tensorflow".to_owned(),
+        ..proto::ModelConfig::default()
+    };
+    model_configs(&proto::ModelServerConfig {
+        config: Some(proto::model_server_config::Config::ModelConfigList(proto::ModelConfigList {
+            config: vec![single],
+        })),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn base() -> Flags {
+        Flags { model_base_path: "/models/m".to_owned(), ..Flags::default() }
+    }
+
+    fn error_of(flags: &Flags) -> String {
+        resolve(flags).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn a_start_without_anything_to_serve_has_the_originals_texts() {
+        assert_eq!(
+            error_of(&Flags::default()),
+            "INVALID_ARGUMENT: Both server_options.model_base_path and \
+             server_options.model_config_file are empty!"
+        );
+        assert_eq!(
+            error_of(&Flags { port: 0, ..base() }),
+            "INVALID_ARGUMENT: At least one of server_options.grpc_port or \
+             server_options.grpc_socket_path must be set."
+        );
+        assert_eq!(
+            error_of(&Flags { model_base_path: "models/m".to_owned(), ..base() }),
+            "INVALID_ARGUMENT: Expected model default to have an absolute path or URI; got \
+             base_path()=models/m"
+        );
+    }
+
+    #[test]
+    fn what_the_original_overlooks_is_refused_before_a_port_opens() {
+        assert!(error_of(&Flags { port: 70000, ..base() }).contains("--port=70000"));
+        let missing = Flags { monitoring_config_file: "/nonexistent".to_owned(), ..base() };
+        assert_eq!(error_of(&missing), "NOT_FOUND: /nonexistent; No such file or directory");
+        assert!(error_of(&Flags { isolation: "maybe".to_owned(), ..base() }).contains("maybe"));
+        assert!(error_of(&Flags { engine: "warp".to_owned(), ..base() }).contains("warp"));
+    }
+
+    #[test]
+    fn the_metrics_page_has_the_originals_default_path() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("monitoring.config");
+        std::fs::write(&file, "prometheus_config { enable: true }").unwrap();
+        let flags = Flags { monitoring_config_file: file.display().to_string(), ..base() };
+        assert_eq!(resolve(&flags).unwrap().metrics_path.as_deref(), Some(METRICS_PATH));
+        std::fs::write(&file, "prometheus_config: { path: '/m' }").unwrap();
+        assert_eq!(resolve(&flags).unwrap().metrics_path, None);
+    }
+
+    #[test]
+    fn one_port_for_both_leaves_rest_closed() {
+        let flags = Flags { port: 8500, rest_api_port: 8500, ..base() };
+        assert_eq!(resolve(&flags).unwrap().rest_address, None);
+    }
+}

@@ -1,0 +1,112 @@
+//! The table of flags: name, type, default, meaning. Parsing, help and documentation read it.
+
+use std::str::FromStr;
+
+/// One flag.
+pub(super) struct Flag {
+    /// Its name without dashes.
+    pub(super) name: &'static str,
+    /// Its type as the usage text names it.
+    pub(super) kind: &'static str,
+    /// What it does, one sentence.
+    pub(super) help: &'static str,
+    /// Reads a value.
+    pub(super) set: fn(&mut Flags, &str) -> Result<(), ()>,
+    /// Prints the value.
+    pub(super) show: fn(&Flags) -> String,
+}
+
+/// A value that a flag can have.
+trait Value: Sized {
+    const KIND: &'static str;
+    fn read(text: &str) -> Result<Self, ()>;
+    fn print(&self) -> String;
+}
+
+macro_rules! integers {
+    ($($rust:ty => $kind:literal),*) => {
+        $(impl Value for $rust {
+            const KIND: &'static str = $kind;
+            fn read(text: &str) -> Result<Self, ()> {
+                // The original scans like C: leading white space is taken, trailing is not.
+                <$rust>::from_str(text.trim_ascii_start()).map_err(|_| ())
+            }
+            fn print(&self) -> String {
+                self.to_string()
+            }
+        })*
+    };
+}
+
+integers!(i32 => "int32", i64 => "int64");
+
+impl Value for bool {
+    const KIND: &'static str = "bool";
+    fn read(text: &str) -> Result<Self, ()> {
+        match text.to_ascii_lowercase().as_str() {
+            "true" | "1" => Ok(true),
+            "false" | "0" => Ok(false),
+            _ => Err(()),
+        }
+    }
+    fn print(&self) -> String {
+        self.to_string()
+    }
+}
+
+impl Value for String {
+    const KIND: &'static str = "string";
+    fn read(text: &str) -> Result<Self, ()> {
+        Ok(text.to_owned())
+    }
+    fn print(&self) -> String {
+        self.clone()
+    }
+}
+
+macro_rules! flags {
+    ($($name:ident: $rust:ty = $default:expr, $help:literal;)*) => {
+        /// The value of every flag.
+        #[derive(Clone, Debug, PartialEq)]
+        pub(crate) struct Flags { $(#[doc = $help] pub(crate) $name: $rust,)* }
+
+        impl Default for Flags {
+            fn default() -> Flags {
+                Flags { $($name: $default,)* }
+            }
+        }
+
+        /// Every flag, in the order of the usage text.
+        pub(super) const FLAGS: &[Flag] = &[$(Flag {
+            name: stringify!($name),
+            kind: <$rust as Value>::KIND,
+            help: $help,
+            set: |flags, text| { flags.$name = <$rust as Value>::read(text)?; Ok(()) },
+            show: |flags| flags.$name.print(),
+        },)*];
+    };
+}
+
+flags! {
+    port: i32 = 8500, "TCP port for gRPC; 0 turns it off.";
+    grpc_socket_path: String = String::new(), "Unix socket for gRPC besides or instead of the port.";
+    rest_api_port: i32 = 0, "TCP port for HTTP/REST; 0 turns it off.";
+    rest_api_timeout_in_ms: i32 = 30000, "Time limit of an inference call over REST; 0 or less means none.";
+    rest_api_enable_cors_support: bool = false, "Whether REST answers carry CORS headers.";
+    model_config_file: String = String::new(), "Text ModelServerConfig that lists the models; wins over model_name and model_base_path.";
+    model_name: String = "default".to_owned(), "Name of the single model.";
+    model_base_path: String = String::new(), "Directory of the single model, whose numbered children are its versions; an absolute path.";
+    saved_model_tags: String = "serve".to_owned(), "Comma-separated tags that select a graph of a SavedModel.";
+    num_load_threads: i32 = 0, "Threads that load versions; 0 lets the server choose.";
+    max_num_load_retries: i32 = 5, "How often a failed load is tried again.";
+    load_retry_interval_micros: i64 = 60_000_000, "Microseconds between two tries of a load; negative means none.";
+    file_system_poll_wait_seconds: i64 = 1, "Seconds between looks for new versions; 0 looks once, negative never.";
+    allow_version_labels_for_unavailable_models: bool = false, "Whether a new label may name a version that is not yet available.";
+    monitoring_config_file: String = String::new(), "Text MonitoringConfig that turns on the Prometheus page.";
+    enable_grpc_healthcheck_service: bool = false, "Whether the gRPC health service answers.";
+    engine: String = "auto".to_owned(), "Vesta: engine that runs the models (auto, embedded).";
+    isolation: String = "auto".to_owned(), "Vesta: where the embedded engine runs: auto (inline when the graph is proven harmless), inline, worker (a process per version).";
+    log_format: String = "text".to_owned(), "Vesta: form of the log on standard error (text, json).";
+    max_memory_for_requests_mb: i64 = 2048, "Vesta: megabytes that all requests and answers in flight may take together.";
+    drain_timeout_seconds: i64 = 20, "Vesta: seconds that calls in flight get to finish after SIGTERM or SIGINT.";
+}

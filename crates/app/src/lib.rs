@@ -1,0 +1,19 @@
+//! The program: flags, configuration, composition, logs, signals, subcommands.
+//!
+//! Owns the wiring of all crates, by values, in `compose.rs`. May not know: how any crate does its
+//! work.
+//! Invariant: everything that can be wrong with flags and files is found before a port opens.
+
+mod commands;
+mod compose;
+mod config;
+mod demo;
+mod flags;
+mod isolation;
+mod listen;
+mod logs;
+mod models;
+mod signals;
+mod worker;
+
+pub use commands::{model_server, vesta};

@@ -1,0 +1,104 @@
+//! Which models are served: from configuration to aspired versions.
+//!
+//! Owns the set of configured models and the reload of it. One lock orders what the watcher
+//! announces and what a reload removes, so a poll that was under way cannot bring a removed model
+//! back.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tracing::info;
+use vesta_model::{Label, ModelConfig, ModelName, Status, Version};
+use vesta_repository::{Found, Poll, Watcher};
+use vesta_serving::{Aspired, Reconfigure, Serving};
+
+/// The operator's door: what is configured, and how to change it.
+pub(crate) struct Models {
+    serving: Serving,
+    watcher: Watcher,
+    configured: Arc<Mutex<BTreeMap<ModelName, ModelConfig>>>,
+    labels_for_unavailable: bool,
+}
+
+impl Models {
+    /// Starts watching; nothing is configured yet.
+    pub(crate) fn start(
+        serving: Serving,
+        poll: Poll,
+        tags: Vec<String>,
+        labels_for_unavailable: bool,
+    ) -> Result<Models, Status> {
+        let configured: Arc<Mutex<BTreeMap<ModelName, ModelConfig>>> = Arc::default();
+        let (current, target) = (Arc::clone(&configured), serving.clone());
+        let watcher = Watcher::start(poll, move |model, found| {
+            let current = lock(&current);
+            if current.contains_key(model) {
+                target.aspire(model, found.into_iter().map(|f| aspired(f, &tags)).collect());
+            }
+        })?;
+        Ok(Models { serving, watcher, configured, labels_for_unavailable })
+    }
+
+    /// Makes `models` the whole configuration; gives the names that are new.
+    pub(crate) fn apply(&self, models: Vec<ModelConfig>) -> Result<Vec<ModelName>, Status> {
+        let mut configured = lock(&self.configured);
+        let labels: BTreeMap<ModelName, BTreeMap<Label, Version>> =
+            models.iter().map(|model| (model.name.clone(), model.labels.clone())).collect();
+        // First, because it checks: a refused label leaves everything as it was.
+        self.serving.set_labels(labels, self.labels_for_unavailable)?;
+        info!("Adding/updating models.");
+        let next: BTreeMap<ModelName, ModelConfig> =
+            models.iter().map(|model| (model.name.clone(), model.clone())).collect();
+        for removed in configured.keys().filter(|name| !next.contains_key(*name)) {
+            self.serving.aspire(removed, Vec::new());
+        }
+        let new = next.keys().filter(|name| !configured.contains_key(*name)).cloned().collect();
+        *configured = next;
+        drop(configured);
+        self.watcher.watch(models);
+        Ok(new)
+    }
+
+    /// Waits until each of `models` has an available version or one that failed for good.
+    ///
+    /// # Errors
+    /// `UNKNOWN` with the original's list of failures; `noun` is what it calls them there.
+    pub(crate) async fn settled(&self, models: &[ModelName], noun: &str) -> Result<(), Status> {
+        let failures = self.serving.settled(models).await;
+        if failures.is_empty() {
+            return Ok(());
+        }
+        let mut text = format!("{} {noun} did not become available: {{", failures.len());
+        for (name, version, status) in &failures {
+            // Writing to a String cannot fail.
+            let _ =
+                write!(text, "{{{{name: {name} version: {version}}} due to error: {status}}}, ");
+        }
+        text.push('}');
+        Err(Status::unknown(text))
+    }
+}
+
+impl Reconfigure for Models {
+    fn reconfigure(
+        &self,
+        models: Vec<ModelConfig>,
+    ) -> Pin<Box<dyn Future<Output = Result<(), Status>> + Send + '_>> {
+        Box::pin(async move {
+            let new = self.apply(models)?;
+            self.settled(&new, "model(s)").await
+        })
+    }
+}
+
+fn aspired(found: Found, tags: &[String]) -> Aspired {
+    Aspired { version: found.version, artifact: found.artifact, tags: tags.to_vec() }
+}
+
+/// The map is replaced whole, so a panic elsewhere cannot leave it half-changed.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
