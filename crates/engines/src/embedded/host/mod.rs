@@ -11,15 +11,18 @@ mod elements;
 mod layout;
 mod parse_example;
 mod reduce;
+mod slicing;
 mod text;
+mod walk;
 
 use vesta_model::{DType, Shape, Status, Tensor};
 use vesta_protos::tensorflow::NodeDef;
 
 use self::arithmetic::{Binary, Comparison, Unary, is_number};
-use self::layout::SliceMasks;
+
 use self::parse_example::ParseExample;
 use self::reduce::Reduction;
+use self::slicing::SliceMasks;
 use super::graph::Attributes;
 
 pub(crate) use self::elements::{bounded_shape, integers, tensor};
@@ -121,7 +124,7 @@ fn moving(node: &NodeDef) -> Option<Kernel> {
         "BroadcastTo" => Kernel::of(2, true, |x| one(layout::broadcast_to(x[0], x[1]))),
         "Fill" => Kernel::of(2, true, |x| one(layout::fill(x[0], x[1]))),
         "Transpose" => Kernel::of(2, true, |x| one(layout::transpose(x[0], x[1]))),
-        "Slice" => Kernel::of(3, true, |x| one(layout::slice(x[0], x[1], x[2]))),
+        "Slice" => Kernel::of(3, true, |x| one(slicing::slice(x[0], x[1], x[2]))),
         "StridedSlice" => {
             let masks = SliceMasks {
                 begin: attributes.int("begin_mask", 0),
@@ -131,7 +134,7 @@ fn moving(node: &NodeDef) -> Option<Kernel> {
                 shrink_axis: attributes.int("shrink_axis_mask", 0),
             };
             Kernel::of(4, true, move |x| {
-                one(layout::strided_slice(x[0], [x[1], x[2], x[3]], masks))
+                one(slicing::strided_slice(x[0], [x[1], x[2], x[3]], masks))
             })
         }
         "Gather" => Kernel::of(2, true, |x| one(layout::gather(x[0], x[1], 0))),
@@ -152,12 +155,12 @@ fn moving(node: &NodeDef) -> Option<Kernel> {
         "Unpack" => {
             let (axis, count) = (attributes.int("axis", 0), attributes.int("num", 0));
             let count = usize::try_from(count).ok()?;
-            Kernel::of(1, true, move |x| layout::unpack(x[0], axis, count))
+            Kernel::of(1, true, move |x| slicing::unpack(x[0], axis, count))
         }
         "Split" => {
             let parts = usize::try_from(attributes.int("num_split", 1)).ok()?;
             Kernel::of(2, true, move |x| {
-                layout::split_evenly(x[1], elements::integer(x[0], "split_dim")?, parts)
+                slicing::split_evenly(x[1], elements::integer(x[0], "split_dim")?, parts)
             })
         }
         "ZerosLike" => Kernel::of(1, true, |x| one(layout::zeros_like(x[0]))),
