@@ -10,7 +10,7 @@ use vesta_model::{DType, PartialShape, Status, Tensor};
 use vesta_protos::tensorflow::{NodeDef, TensorProto};
 use vesta_savedmodel::tensor_from_proto;
 
-use super::graph::{Attributes, canonical, output_dtypes, tensor_name};
+use super::graph::{Attributes, canonical, output_dtypes, split_tensor, tensor_name};
 use super::host::{self, Kernel};
 
 /// Constants up to this size are kept as tensors too, so that the host can compute with them.
@@ -77,7 +77,9 @@ pub(crate) struct Operation<'a> {
 impl Operation<'_> {
     /// The operator and the dtypes it is used with, for refusals: `MatMul (double)`.
     pub(crate) fn described(&self, values: &[Value<'_>]) -> String {
-        let dtype = self.inputs.first().or(self.outputs.first()).map(|&id| values[id].dtype);
+        let of = |ids: &[ValueId]| ids.first().map(|&id| values[id].dtype);
+        let stated = Attributes(self.node).dtype("T");
+        let dtype = stated.or_else(|| of(&self.outputs)).or_else(|| of(&self.inputs));
         match (dtype, &self.obstacle) {
             (_, Some(obstacle)) => format!("{} ({obstacle})", self.node.op),
             (Some(dtype), None) if dtype != DType::Invalid => {
@@ -118,13 +120,28 @@ impl<'a> Builder<'a> {
         id
     }
 
-    fn find(&self, name: &str, reader: &str) -> Result<ValueId, Status> {
+    fn find(&mut self, name: &str, reader: &str) -> Result<ValueId, Status> {
         let name = canonical(name).unwrap_or_default();
-        self.names.get(&name).copied().ok_or_else(|| {
+        let known = self.names.get(&name).copied();
+        known.or_else(|| self.further_output(&name)).ok_or_else(|| {
             Status::invalid_argument(format!(
                 "{reader} reads tensor {name}, which nothing computes"
             ))
         })
+    }
+
+    /// An output beyond the first of an operator that is not known here, whose number of outputs
+    /// nobody can say; the operator is refused later, by name.
+    fn further_output(&mut self, name: &str) -> Option<ValueId> {
+        let (node, _) = split_tensor(name)?;
+        let first = *self.names.get(&tensor_name(node, 0))?;
+        let Origin::Operation(at) = self.values[first].origin else { return None };
+        if self.values[first].dtype != DType::Invalid || self.operations[at].node.name != node {
+            return None;
+        }
+        let id = self.add(name.to_owned(), DType::Invalid, Origin::Operation(at));
+        self.operations[at].outputs.push(id);
+        Some(id)
     }
 
     fn node(&mut self, node: &'a NodeDef) -> Result<(), Status> {

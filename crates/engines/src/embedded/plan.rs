@@ -405,7 +405,7 @@ mod tests {
     fn every_missing_operator_is_named() {
         let nodes = vec![
             node("MatrixInverse", "a", &["x:0"], DType::F32),
-            node("Cholesky", "b", &["a:0"], DType::F32),
+            node("Cholesky", "b", &["a:2"], DType::F32),
         ];
         let Err(Obstacle::Operators { signature, missing }) =
             plan(&[graph("s", "x:0", "b:0", nodes)], &admits, 0)
@@ -413,7 +413,10 @@ mod tests {
             panic!("it was placed")
         };
         let missing: Vec<&str> = missing.iter().map(|missing| missing.operator.as_str()).collect();
-        assert_eq!((signature.as_str(), missing), ("s", vec!["MatrixInverse (float)", "Cholesky"]));
+        assert_eq!(
+            (signature.as_str(), missing),
+            ("s", vec!["MatrixInverse (float)", "Cholesky (float)"])
+        );
     }
 
     #[test]
