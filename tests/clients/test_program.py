@@ -13,14 +13,15 @@ import tempfile
 import time
 import unittest
 
-from server import BIN, ROOT, SHARED, STRICT, Server, free_port
+from server import BIN, ROOT, SHARED, STRICT, Server, free_port, quiet_free
 
 MODEL = SHARED / "tfs-testdata" / "saved_model_half_plus_two_cpu"
 TF2 = SHARED / "tfs-testdata" / "saved_model_half_plus_two_tf2_cpu"
 
 
 def run(*words, program="tensorflow_model_server", seconds=20):
-    return subprocess.run([str(BIN / program), *words], capture_output=True, text=True, timeout=seconds)
+    return subprocess.run([str(BIN / program), *words], capture_output=True, text=True,
+                          timeout=seconds, env=quiet_free())
 
 
 def ask(server, method, path, body=None):
@@ -238,10 +239,22 @@ class DamagedModelTest(WithModels):
         self.assertRegex(self.failed_start(), r"^DATA_LOSS: ")
 
     def test_an_untranslatable_graph_names_its_operators(self):
-        shutil.copytree(SHARED / "golden" / "models" / "strs" / "1", self.base / "1")
+        import tensorflow as tf
+        module = tf.Module()
+        module.serve = tf.function(
+            lambda x: {"y": tf.linalg.det(tf.reshape(x, [-1, 2, 2]))},
+            input_signature=[tf.TensorSpec([None, 4], tf.float32, name="x")])
+        tf.saved_model.save(module, str(self.base / "1"), signatures=module.serve)
         text = self.failed_start()
         self.assertTrue(text.startswith("UNIMPLEMENTED: "), text)
-        for word in ("StringUpper", "StringLength", "TensorFlow"):
+        for word in ("serving_default", "MatrixDeterminant", "TensorFlow"):
+            self.assertIn(word, text)
+
+    def test_a_stateful_model_is_refused(self):
+        shutil.copytree(SHARED / "tfs-testdata" / "saved_model_counter" / "00000123", self.base / "1")
+        text = self.failed_start()
+        self.assertTrue(text.startswith("UNIMPLEMENTED: "), text)
+        for word in ("get_counter", "it keeps state", "TensorFlow"):
             self.assertIn(word, text)
 
 

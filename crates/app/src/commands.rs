@@ -24,8 +24,18 @@ commands:
   version  print the version
 ";
 
+/// What must happen before the first thread starts.
+fn begin() {
+    // The embedded engine's global pool is used while a model loads; the threads that run models
+    // are budgeted elsewhere. An operator's own setting stays.
+    if std::env::var_os("RTEN_NUM_THREADS").is_none() {
+        vesta_ffi::set_before_threads("RTEN_NUM_THREADS", "1");
+    }
+}
+
 /// The program `vesta`; `arguments` leave its name out.
 pub fn vesta(arguments: Vec<String>) -> ExitCode {
+    begin();
     let (command, rest) = match arguments.split_first() {
         Some((command, rest)) => (command.as_str(), rest.to_vec()),
         None => ("--help", Vec::new()),
@@ -52,6 +62,7 @@ pub fn vesta(arguments: Vec<String>) -> ExitCode {
 
 /// The program `tensorflow_model_server`; `arguments` leave its name out.
 pub fn model_server(program: &str, arguments: Vec<String>) -> ExitCode {
+    begin();
     // The server starts its workers by its own path, whatever its name.
     if arguments.first().is_some_and(|first| first == worker::COMMAND) {
         return worker::run(&arguments[1..]);

@@ -118,4 +118,7 @@ impl Engine for Placed {
             }
         }
     }
+    fn host_runs(&self, work: Box<dyn FnOnce() + Send + '_>) {
+        self.embedded.host_runs(work);
+    }
 }

@@ -9,11 +9,16 @@ use std::fmt::Write as _;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use tracing::info;
 use vesta_model::{Label, ModelConfig, ModelName, Status, Version};
 use vesta_repository::{Found, Poll, Watcher};
 use vesta_serving::{Aspired, Reconfigure, Serving};
+
+/// How long a model that was taken out of the configuration goes on serving. The original acts every
+/// 100 ms, and a client that reloads and asks at once is still answered there.
+const REMOVAL_DELAY: Duration = Duration::from_millis(100);
 
 /// The operator's door: what is configured, and how to change it.
 pub(crate) struct Models {
@@ -42,7 +47,8 @@ impl Models {
         Ok(Models { serving, watcher, configured, labels_for_unavailable })
     }
 
-    /// Makes `models` the whole configuration; gives the names that are new.
+    /// Makes `models` the whole configuration; gives the names that are new. Call it inside the
+    /// runtime.
     pub(crate) fn apply(&self, models: Vec<ModelConfig>) -> Result<Vec<ModelName>, Status> {
         let mut configured = lock(&self.configured);
         let labels: BTreeMap<ModelName, BTreeMap<Label, Version>> =
@@ -52,14 +58,28 @@ impl Models {
         info!("Adding/updating models.");
         let next: BTreeMap<ModelName, ModelConfig> =
             models.iter().map(|model| (model.name.clone(), model.clone())).collect();
-        for removed in configured.keys().filter(|name| !next.contains_key(*name)) {
-            self.serving.aspire(removed, Vec::new());
-        }
+        let removed = configured.keys().filter(|name| !next.contains_key(*name)).cloned().collect();
         let new = next.keys().filter(|name| !configured.contains_key(*name)).cloned().collect();
         *configured = next;
         drop(configured);
+        self.remove_later(removed);
         self.watcher.watch(models);
         Ok(new)
+    }
+
+    /// Unloads models after the delay, unless they were configured anew by then.
+    fn remove_later(&self, removed: Vec<ModelName>) {
+        if removed.is_empty() {
+            return;
+        }
+        let (configured, serving) = (Arc::clone(&self.configured), self.serving.clone());
+        tokio::spawn(async move {
+            tokio::time::sleep(REMOVAL_DELAY).await;
+            let configured = lock(&configured);
+            for name in removed.iter().filter(|name| !configured.contains_key(*name)) {
+                serving.aspire(name, Vec::new());
+            }
+        });
     }
 
     /// Waits until each of `models` has an available version or one that failed for good.

@@ -129,8 +129,7 @@ pub fn build(choice: &EngineChoice) -> Result<Arc<dyn Engine>, Status> {
             }
         }
         EngineChoice::Named { name, .. } => Err(Status::unimplemented(format!(
-            "--engine={choice}: {name} is not available in this build; `vesta engine install \
-             {name}` will come with a later one"
+            "--engine={choice}: {name} is not available in this build; choose auto or embedded"
         ))),
     }
 }
@@ -164,7 +163,7 @@ mod tests {
         for name in ["tensorflow", "openvino==2026.4", "onnxruntime"] {
             let error = build(name).err().unwrap();
             assert!(error.message().contains("not available in this build"), "{error}");
-            assert!(error.message().contains("vesta engine install"), "{error}");
+            assert!(error.message().contains("choose auto or embedded"), "{error}");
         }
     }
 }

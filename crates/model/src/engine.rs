@@ -74,6 +74,13 @@ pub trait Engine: Send + Sync {
     /// `UNIMPLEMENTED` for models that this engine cannot run, naming what is missing and what to
     /// do.
     fn load(&self, request: &LoadRequest) -> Result<Arc<dyn Session>, Status>;
+
+    /// Runs `work`, a loop that calls [`Run::run`] for as long as the server lives, and returns when
+    /// it does. An engine with threads of its own may run it on one of them, so that a run need not
+    /// change threads.
+    fn host_runs(&self, work: Box<dyn FnOnce() + Send + '_>) {
+        work();
+    }
 }
 
 /// A version loaded in an engine. Dropping it unloads the version.

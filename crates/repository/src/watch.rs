@@ -74,11 +74,16 @@ impl Watcher {
                         None => inbox.recv().map_err(|_| RecvTimeoutError::Disconnected),
                     };
                     match order {
-                        Ok(Order::Watch(models)) => state.replace(models),
+                        Ok(Order::Watch(models)) => {
+                            state.replace(models);
+                            next_poll = next_poll.or_else(|| state.next_poll());
+                        }
                         Ok(Order::Stop) | Err(RecvTimeoutError::Disconnected) => return,
-                        Err(RecvTimeoutError::Timeout) => {}
+                        Err(RecvTimeoutError::Timeout) => {
+                            state.poll_all();
+                            next_poll = state.next_poll();
+                        }
                     }
-                    next_poll = state.poll_all();
                 }
             })
             .map_err(|e| {
@@ -87,7 +92,7 @@ impl Watcher {
         Ok(Watcher { orders, thread: Some(thread) })
     }
 
-    /// Watches these models from now on, instead of those before, and looks at once.
+    /// Watches these models from now on, instead of those before.
     pub fn watch(&self, models: Vec<ModelConfig>) {
         // A send fails only after the thread has stopped, when nobody waits for an answer.
         let _ = self.orders.send(Order::Watch(models));
@@ -111,43 +116,59 @@ struct Watch {
 }
 
 impl Watch {
+    /// Takes over a configuration and looks at the models that are new; where polls do not repeat,
+    /// at all of them.
     fn replace(&mut self, models: Vec<ModelConfig>) {
-        self.models = models;
-        self.seen.clear();
-    }
-
-    /// Looks at every model; says when to look again.
-    fn poll_all(&mut self) -> Option<Instant> {
-        if self.poll == Poll::Never {
-            return None;
-        }
-        for model in &self.models {
-            let outcome = scan(&model.name, &model.base_path)
-                .map(|found| select(&model.name, &model.policy, found));
-            let summary = outcome.as_ref().map(Vec::len).map_err(Clone::clone);
-            let is_news = self.seen.insert(model.name.clone(), summary.clone()) != Some(summary);
-            match outcome {
-                Ok(wanted) => {
-                    if wanted.is_empty() && is_news {
-                        warn!(
-                            "No versions of servable {} found under base path {}. Did you forget to \
-                             name your leaf directory as a number (eg. '/1/')?",
-                            model.name,
-                            model.base_path.display()
-                        );
-                    }
-                    (self.announce)(&model.name, wanted);
-                }
-                Err(status) if is_news => error!(
-                    "FileSystemStoragePathSource encountered a filesystem access error: {}",
-                    status.message()
-                ),
-                Err(_) => {}
+        let before = std::mem::replace(&mut self.models, models);
+        self.seen.retain(|name, _| self.models.iter().any(|model| model.name == *name));
+        let repeats = matches!(self.poll, Poll::Every(_));
+        let is_known = |model: &ModelConfig| before.iter().any(|known| known.name == model.name);
+        for model in self.models.clone() {
+            if !repeats || !is_known(&model) {
+                self.poll_one(&model);
             }
         }
+    }
+
+    fn poll_all(&mut self) {
+        for model in self.models.clone() {
+            self.poll_one(&model);
+        }
+    }
+
+    fn next_poll(&self) -> Option<Instant> {
         match self.poll {
             Poll::Every(interval) => Some(Instant::now() + interval),
             Poll::Once | Poll::Never => None,
+        }
+    }
+
+    /// Looks at one model and announces what is wanted of it.
+    fn poll_one(&mut self, model: &ModelConfig) {
+        if self.poll == Poll::Never {
+            return;
+        }
+        let outcome = scan(&model.name, &model.base_path)
+            .map(|found| select(&model.name, &model.policy, found));
+        let summary = outcome.as_ref().map(Vec::len).map_err(Clone::clone);
+        let is_news = self.seen.insert(model.name.clone(), summary.clone()) != Some(summary);
+        match outcome {
+            Ok(wanted) => {
+                if wanted.is_empty() && is_news {
+                    warn!(
+                        "No versions of servable {} found under base path {}. Did you forget to \
+                         name your leaf directory as a number (eg. '/1/')?",
+                        model.name,
+                        model.base_path.display()
+                    );
+                }
+                (self.announce)(&model.name, wanted);
+            }
+            Err(status) if is_news => error!(
+                "FileSystemStoragePathSource encountered a filesystem access error: {}",
+                status.message()
+            ),
+            Err(_) => {}
         }
     }
 }
@@ -202,6 +223,21 @@ mod tests {
         while receive.recv_timeout(PATIENCE).unwrap().1 != [Version(2)] {
             assert!(Instant::now() < deadline, "version 2 was never announced");
         }
+    }
+
+    #[test]
+    fn a_new_policy_waits_for_the_next_poll_and_a_new_model_does_not() {
+        let base = tempfile::tempdir().unwrap();
+        std::fs::create_dir(base.path().join("1")).unwrap();
+        std::fs::create_dir(base.path().join("2")).unwrap();
+        let (watcher, receive) = watcher(Poll::Every(Duration::from_secs(2)));
+        watcher.watch(vec![config("m", base.path())]);
+        assert_eq!(receive.recv_timeout(PATIENCE).unwrap().1, [Version(2)]);
+        let all = ModelConfig { policy: VersionPolicy::All, ..config("m", base.path()) };
+        watcher.watch(vec![all, config("n", base.path())]);
+        assert_eq!(receive.recv_timeout(PATIENCE), Ok(("n".to_owned(), vec![Version(2)])));
+        let next = receive.recv_timeout(PATIENCE);
+        assert_eq!(next, Ok(("m".to_owned(), vec![Version(1), Version(2)])));
     }
 
     #[test]

@@ -15,7 +15,7 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use vesta_model::Status;
+use vesta_model::{Engine, Status};
 
 use crate::lane::{Lane, Leavers, Waiting};
 use crate::run::RunOrder;
@@ -75,10 +75,15 @@ struct Taken {
 impl Scheduler {
     /// Starts `threads` run threads and as many relief threads; each lane holds up to `runs_max`
     /// waiting requests.
-    pub(crate) fn start(threads: usize, runs_max: usize) -> Result<Scheduler, Status> {
+    pub(crate) fn start(
+        engine: &Arc<dyn Engine>,
+        threads: usize,
+        runs_max: usize,
+    ) -> Result<Scheduler, Status> {
         let scheduler = Scheduler { shared: Arc::new(Shared::new(runs_max)) };
-        let started = scheduler.spawn("run", threads, Shared::serve).and_then(|()| {
-            scheduler.spawn("relief", threads.max(RELIEF_THREADS_MIN), Shared::relieve)
+        let started = scheduler.spawn(engine, "run", threads, Shared::serve).and_then(|()| {
+            let threads = threads.max(RELIEF_THREADS_MIN);
+            scheduler.spawn(engine, "relief", threads, Shared::relieve)
         });
         match started {
             Ok(()) => Ok(scheduler),
@@ -89,12 +94,18 @@ impl Scheduler {
         }
     }
 
-    fn spawn(&self, name: &str, count: usize, body: fn(&Shared)) -> Result<(), Status> {
+    fn spawn(
+        &self,
+        engine: &Arc<dyn Engine>,
+        name: &str,
+        count: usize,
+        body: fn(&Shared),
+    ) -> Result<(), Status> {
         for index in 0..count {
-            let shared = Arc::clone(&self.shared);
+            let (engine, shared) = (Arc::clone(engine), Arc::clone(&self.shared));
             std::thread::Builder::new()
                 .name(format!("vesta-{name}-{index}"))
-                .spawn(move || body(&shared))
+                .spawn(move || engine.host_runs(Box::new(move || body(&shared))))
                 .map_err(texts::no_thread)?;
         }
         Ok(())

@@ -41,7 +41,7 @@ impl Serving {
         let (sender, events) = channel();
         let published = Arc::new(Published::default());
         let board = Arc::new(StatusBoard::default());
-        let scheduler = Scheduler::start(options.run_threads, options.queue_runs_max)?;
+        let scheduler = Scheduler::start(&engine, options.run_threads, options.queue_runs_max)?;
         let parts = Parts {
             engine,
             options,

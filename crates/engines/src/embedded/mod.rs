@@ -19,7 +19,6 @@ mod inline_safety;
 mod loading;
 mod merge;
 mod numeric;
-mod onnx_wire;
 mod plan;
 mod session;
 mod sizes;
@@ -69,5 +68,9 @@ impl Engine for EmbeddedEngine {
 
     fn load(&self, request: &LoadRequest) -> Result<Arc<dyn Session>, Status> {
         Ok(Arc::new(self.load_session(request)?))
+    }
+
+    fn host_runs(&self, work: Box<dyn FnOnce() + Send + '_>) {
+        threads::run_inside(work);
     }
 }

@@ -6,6 +6,7 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
+use prost::Message as _;
 use rten::{Model, ModelOptions, NodeId, RunOptions, Value, ValueOrView, ValueView};
 use rten_tensor::prelude::*;
 use vesta_model::{DType, Shape, Status, Tensor};
@@ -16,7 +17,6 @@ use super::capability;
 use super::footprint::Footprint;
 use super::host;
 use super::merge::{Boundary, NumericGraph};
-use super::onnx_wire;
 use super::threads;
 
 /// Weights from this size lie in one block that rten reads in place.
@@ -82,7 +82,7 @@ impl NumericModel {
         drop(nodes);
         capability::adapt(&mut model);
         let weights = extract_weights(&mut model);
-        let bytes = onnx_wire::encode(&model);
+        let bytes = model.encode_to_vec();
         drop(model);
         let mut options = ModelOptions::with_all_ops();
         options.external_data(WEIGHTS, weights);

@@ -8,11 +8,11 @@
 
 mod case;
 mod engine;
-mod wire;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use prost::Message as _;
 use vesta_onnx::translate;
 
 use case::Case;
@@ -83,7 +83,7 @@ fn judge(case: &Case, models: Option<&Path>) -> Result<(Verdict, String), String
         (Err(error), true) => return Err(error.to_string()),
         (Err(error), false) => return Ok((Verdict::Refused, error.to_string())),
     };
-    let bytes = wire::encode(&translation.model);
+    let bytes = translation.model.encode_to_vec();
     if let Some(folder) = models {
         std::fs::write(folder.join(format!("{}.onnx", case.name)), &bytes).unwrap();
     }

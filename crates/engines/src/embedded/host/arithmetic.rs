@@ -140,11 +140,21 @@ integer_numbers! {
     u64: |a| a, |a: u64| a.min(1);
 }
 
+/// Zero of the same sign in the place of a subnormal number. TensorFlow's threads take and give
+/// subnormals as zero, and its users see it.
+macro_rules! flushed {
+    ($value:expr) => {{
+        let value = $value;
+        if value.is_subnormal() { value * 0.0 } else { value }
+    }};
+}
+
 macro_rules! float_numbers {
     ($($type:ty),*) => {$(
         impl Number for $type {
             fn binary(op: Binary, a: $type, b: $type) -> $type {
-                match op {
+                let (a, b) = (flushed!(a), flushed!(b));
+                flushed!(match op {
                     Binary::Add => a + b,
                     Binary::Subtract => a - b,
                     Binary::Multiply => a * b,
@@ -158,11 +168,12 @@ macro_rules! float_numbers {
                     Binary::Maximum => if a.is_nan() || a > b { a } else { b },
                     Binary::Minimum => if a.is_nan() || a < b { a } else { b },
                     Binary::SquaredDifference => (a - b) * (a - b),
-                }
+                })
             }
 
             fn unary(op: Unary, a: $type) -> $type {
-                match op {
+                let a = flushed!(a);
+                flushed!(match op {
                     Unary::Negate => -a,
                     Unary::Absolute => a.abs(),
                     // Not `signum`, which knows no zero.
@@ -170,7 +181,7 @@ macro_rules! float_numbers {
                         if a > 0.0 { 1.0 } else if a < 0.0 { -1.0 } else if a == 0.0 { 0.0 } else { a }
                     }
                     Unary::Square => a * a,
-                }
+                })
             }
 
             fn refuses_as_divisor(self) -> bool {
@@ -423,6 +434,17 @@ mod tests {
         let condition = Tensor::of_bools(Shape::vector(2), &[true, false]).unwrap();
         let out = select(&condition, &letters, &other).unwrap();
         assert!(out.strings().unwrap().iter().eq([&b"a"[..], b"z"]));
+    }
+
+    #[test]
+    fn subnormals_are_zero_as_in_tensorflow() {
+        let tiny = f32::MIN_POSITIVE / 2.0;
+        let made =
+            binary(Binary::Multiply, &vector(&[f32::MIN_POSITIVE, -1.0]), &vector(&[0.5, tiny]));
+        let made = made.unwrap().to_vec::<f32>().unwrap();
+        assert_eq!(made.iter().map(|v| v.to_bits()).collect::<Vec<_>>(), [0, (-0.0f32).to_bits()]);
+        let sum = binary(Binary::Add, &vector(&[tiny]), &vector(&[tiny])).unwrap();
+        assert_eq!(sum.to_vec::<f32>().unwrap(), [0.0]);
     }
 
     #[test]
