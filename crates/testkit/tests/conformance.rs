@@ -66,7 +66,7 @@ fn a_wrong_engine_fails() {
     let artifact =
         FakeArtifact::new("suite", "model half_plus_two\non run error INTERNAL no").unwrap();
     let model = || Given::Model(SuiteModel::new(artifact.request(), &[]));
-    let absent = || Given::Unsupported("not asked for".to_owned());
+    let absent = || Given::Missing("not asked for".to_owned());
     let models = SuiteModels {
         half_plus_two: model(),
         slow_half_plus_two: absent(),

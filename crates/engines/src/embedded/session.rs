@@ -183,10 +183,7 @@ impl Program {
             if !needed_slots.runs {
                 continue;
             }
-            // The engine cannot be stopped in the middle of a step.
-            if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
-                return Err(Status::deadline_exceeded("Timed out waiting for notification"));
-            }
+            check_deadline(deadline)?;
             match step {
                 Step::Host { kernel, node, inputs, outputs, .. } => {
                     let operands = inputs
@@ -222,6 +219,7 @@ impl Program {
                 }
             }
         }
+        check_deadline(deadline)?;
         outputs.iter().map(|&at| filled(&slots, self.fetches[at].0).cloned()).collect()
     }
 
@@ -245,6 +243,14 @@ impl Program {
         needed.reverse();
         needed
     }
+}
+
+/// Between steps: the engine cannot be stopped in the middle of one.
+fn check_deadline(deadline: Option<Instant>) -> Result<(), Status> {
+    if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
+        return Err(Status::deadline_exceeded("Timed out waiting for notification"));
+    }
+    Ok(())
 }
 
 struct Needed {

@@ -1,9 +1,12 @@
 //! The suite that every engine passes, and models that only the embedded engine's seams concern.
 
+use std::path::Path;
+
 use vesta_engines::EmbeddedEngine;
-use vesta_model::{Code, DType, Session, Shape, Tensor};
+use vesta_model::{Code, DType, Engine, Session, Shape, Tensor};
 use vesta_protos::tensorflow::attr_value::Value;
 use vesta_testkit::{Given, SuiteModel, SuiteModels, engine_suite};
+use vesta_worker::{ChildOptions, IsolatedEngine, WorkerCommand, WorkerOptions, serve_child};
 
 use crate::shared_data::{call, floats, folder, load, output, request};
 use crate::written::{self, node, with, write};
@@ -18,12 +21,11 @@ fn given(name: &str, row_shape: &[usize]) -> Given {
     }
 }
 
-#[test]
-fn the_engine_conforms() {
-    let sums = tempfile::tempdir().unwrap();
+/// Two float inputs, their difference and their sum.
+fn sums(folder: &Path) {
     let float = DType::F32;
     write(
-        sums.path(),
+        folder,
         vec![
             node("Placeholder", "a", &[], float),
             node("Placeholder", "b", &[], float),
@@ -38,22 +40,99 @@ fn the_engine_conforms() {
             ),
         )],
     );
-    let damaged = tempfile::tempdir().unwrap();
-    std::fs::write(damaged.path().join("saved_model.pb"), b"\xff\xffnot a model").unwrap();
-    let unsupported = |why: &str| Given::Unsupported(why.to_owned());
+}
+
+/// Half plus two by way of many products of a large matrix with itself, of which nothing stays:
+/// each row of the matrix sums to one, so its products are itself, and they are taken times zero.
+fn slow_half_plus_two(folder: &Path) {
+    const SIDE: usize = 512;
+    const PRODUCTS: usize = 200;
+    let float = DType::F32;
+    let side = i64::try_from(SIDE).unwrap();
+    let matrix = vec![1.0 / SIDE as f32; SIDE * SIDE];
+    let mut nodes = vec![
+        node("Placeholder", "x", &[], float),
+        written::floats("half", &[], &[0.5]),
+        written::floats("two", &[], &[2.0]),
+        written::floats("zero", &[], &[0.0]),
+        written::integers("first", &[1], &[0]),
+        written::integers("both", &[2], &[0, 1]),
+        written::floats("matrix", &[side, side], &matrix),
+        node("Sum", "all", &["x", "first"], float),
+        node("Mul", "none", &["all", "zero"], float),
+        node("AddV2", "product0", &["matrix", "none"], float),
+    ];
+    for index in 1..=PRODUCTS {
+        let last = format!("product{}", index - 1);
+        nodes.push(node("MatMul", &format!("product{index}"), &[&last, &last], float));
+    }
+    nodes.extend([
+        node("Sum", "whole", &[&format!("product{PRODUCTS}"), "both"], float),
+        node("Mul", "nothing", &["whole", "zero"], float),
+        node("Mul", "halved", &["x", "half"], float),
+        node("AddV2", "sum", &["halved", "two"], float),
+        node("AddV2", "y", &["sum", "nothing"], float),
+    ]);
+    let signature =
+        written::signature(&[("x", "x:0", float, &[-1])], &[("y", "y:0", float, &[-1])]);
+    write(folder, nodes, &[("serving_default", signature)]);
+}
+
+fn conforms(engine: &dyn Engine) {
+    let folders: Vec<_> = (0..3).map(|_| tempfile::tempdir().unwrap()).collect();
+    let [sum, slow, damaged] = [0, 1, 2].map(|index| folders[index].path());
+    sums(sum);
+    slow_half_plus_two(slow);
+    std::fs::write(damaged.join("saved_model.pb"), b"\xff\xffnot a model").unwrap();
+    let model = |folder| Given::Model(SuiteModel::new(request(folder), &[]));
+    let counter = match folder() {
+        Some(shared) => {
+            Given::Refused(request(&shared.join("tfs-testdata/saved_model_counter/00000123")))
+        }
+        None => Given::Missing("the shared models".to_owned()),
+    };
     let report = engine_suite(
-        &EmbeddedEngine,
+        engine,
         &SuiteModels {
             half_plus_two: given("half_plus_two/123", &[]),
-            slow_half_plus_two: unsupported("no operator of it waits"),
+            slow_half_plus_two: model(slow),
             string_identity: given("id_string/1", &[]),
-            sum_and_difference: Given::Model(SuiteModel::new(request(sums.path()), &[])),
-            counter: unsupported("stateful models are refused"),
-            damaged: Given::Model(SuiteModel::new(request(damaged.path()), &[])),
+            sum_and_difference: model(sum),
+            counter,
+            damaged: model(damaged),
         },
     );
     eprintln!("{}", report.text());
     report.verdict().unwrap();
+}
+
+#[test]
+fn the_engine_conforms() {
+    conforms(&EmbeddedEngine);
+}
+
+/// Set in the process that is to be a worker.
+const WORKER: &str = "VESTA_TEST_IS_WORKER";
+
+#[test]
+fn the_engine_behind_a_worker_conforms() {
+    let command = WorkerCommand::new(std::env::current_exe().unwrap())
+        .arg("--exact")
+        .arg("suite::a_process_that_is_told_to_is_a_worker")
+        .env(WORKER, "1");
+    conforms(&IsolatedEngine::new(EmbeddedEngine.identity(), command, WorkerOptions::default()));
+}
+
+/// The test above starts this program anew, for this test alone, to get a worker. Otherwise standard
+/// input is no socket, and the same call must say so.
+#[test]
+fn a_process_that_is_told_to_is_a_worker() {
+    let served = serve_child(&EmbeddedEngine, &ChildOptions::default());
+    if std::env::var_os(WORKER).is_some() {
+        served.unwrap();
+    } else {
+        assert_eq!(served.unwrap_err().code(), Code::FailedPrecondition);
+    }
 }
 
 /// Two layers, with what their names begin with.

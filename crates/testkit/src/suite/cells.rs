@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use vesta_model::{
-    Code, DType, Engine, InputLayout, RunRequest, Session, Shape, Signature, Status,
+    Code, DType, Engine, InputLayout, LoadRequest, RunRequest, Session, Shape, Signature, Status,
     StringsBuilder, Tensor,
 };
 
@@ -49,6 +49,17 @@ fn text(status: Status) -> String {
     match status.cause() {
         Some(cause) => format!("{status} ({cause})"),
         None => status.to_string(),
+    }
+}
+
+/// A model beyond an engine is refused when it is loaded, with a reason.
+pub(super) fn refused(engine: &dyn Engine, load: &LoadRequest) -> Result<(), String> {
+    match engine.load(load) {
+        Err(status) if status.code() == Code::Unimplemented && !status.message().is_empty() => {
+            Ok(())
+        }
+        Err(status) => Err(format!("refused as {}", text(status))),
+        Ok(_) => Err("it was loaded".to_owned()),
     }
 }
 

@@ -30,8 +30,9 @@ pub struct SuiteModel {
 pub enum Given {
     /// Here it is.
     Model(SuiteModel),
-    /// The engine cannot run such a model, by its nature: a visible skip.
-    Unsupported(String),
+    /// The engine cannot run such a model, by its nature: then it must refuse this one in so many
+    /// words, and every cell of it tries that instead.
+    Refused(LoadRequest),
     /// Something is missing on this machine: a visible skip, and a failure where `CI` is `true`.
     Missing(String),
 }
@@ -58,13 +59,8 @@ pub struct SuiteModels {
 pub enum Outcome {
     /// As it must be.
     Passed,
-    /// Not tried, for this reason; `missing` where the machine and not the engine is the reason.
-    Skipped {
-        /// Why.
-        reason: String,
-        /// Whether something is missing on this machine.
-        missing: bool,
-    },
+    /// Not tried, since this is missing on the machine.
+    Skipped(String),
     /// Not as it must be.
     Failed(String),
 }
@@ -103,7 +99,7 @@ impl SuiteReport {
         for Cell { name, outcome } in &self.cells {
             let _ = match outcome {
                 Outcome::Passed => writeln!(text, "pass {name}"),
-                Outcome::Skipped { reason, .. } => writeln!(text, "SKIP {name}: {reason}"),
+                Outcome::Skipped(reason) => writeln!(text, "SKIP {name}: {reason}"),
                 Outcome::Failed(why) => writeln!(text, "FAIL {name}: {why}"),
             };
         }
@@ -122,7 +118,7 @@ impl SuiteReport {
     fn verdict_in(&self, ci: bool) -> Result<(), String> {
         let bad = self.cells.iter().any(|cell| match &cell.outcome {
             Outcome::Passed => false,
-            Outcome::Skipped { missing, .. } => *missing && ci,
+            Outcome::Skipped(_) => ci,
             Outcome::Failed(_) => true,
         });
         if bad { Err(self.text()) } else { Ok(()) }
@@ -135,24 +131,22 @@ pub fn engine_suite(engine: &dyn Engine, models: &SuiteModels) -> SuiteReport {
         .iter()
         .map(|(name, pick, test)| {
             let outcome = match pick(models) {
-                Given::Unsupported(reason) => {
-                    Outcome::Skipped { reason: reason.clone(), missing: false }
-                }
-                Given::Missing(reason) => {
-                    Outcome::Skipped { reason: reason.clone(), missing: true }
-                }
-                Given::Model(model) => {
-                    match catch_unwind(AssertUnwindSafe(|| test(engine, model))) {
-                        Ok(Ok(())) => Outcome::Passed,
-                        Ok(Err(why)) => Outcome::Failed(why),
-                        Err(_) => Outcome::Failed("it panicked".to_owned()),
-                    }
-                }
+                Given::Missing(reason) => Outcome::Skipped(reason.clone()),
+                Given::Refused(load) => tried(|| cells::refused(engine, load)),
+                Given::Model(model) => tried(|| test(engine, model)),
             };
             Cell { name, outcome }
         })
         .collect();
     SuiteReport { cells }
+}
+
+fn tried(test: impl FnOnce() -> Result<(), String>) -> Outcome {
+    match catch_unwind(AssertUnwindSafe(test)) {
+        Ok(Ok(())) => Outcome::Passed,
+        Ok(Err(why)) => Outcome::Failed(why),
+        Err(_) => Outcome::Failed("it panicked".to_owned()),
+    }
 }
 
 /// Prepares, fills and runs: what a caller of a session does.
@@ -202,11 +196,10 @@ mod tests {
 
     #[test]
     fn what_is_missing_fails_in_ci_alone() {
-        let skipped = |missing| report(Outcome::Skipped { reason: "why".to_owned(), missing });
-        assert!(skipped(true).verdict_in(false).is_ok());
-        assert!(skipped(true).verdict_in(true).is_err());
-        assert!(skipped(false).verdict_in(true).is_ok());
-        assert!(skipped(true).text().contains("SKIP x: why"));
+        let skipped = report(Outcome::Skipped("why".to_owned()));
+        assert!(skipped.verdict_in(false).is_ok());
+        assert!(skipped.verdict_in(true).is_err());
+        assert!(skipped.text().contains("SKIP x: why"));
         assert!(report(Outcome::Passed).verdict_in(true).is_ok());
         assert!(report(Outcome::Failed("y".to_owned())).verdict_in(false).is_err());
     }
