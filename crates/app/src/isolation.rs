@@ -98,10 +98,11 @@ impl Engine for Placed {
         if self.isolation == Isolation::Worker {
             return self.isolated.load(request);
         }
-        // The worker reads the files first: what is wrong with them is found where it does no harm.
+        // The worker loads and runs first: what is wrong is found where it does no harm.
         self.try_out(request)?;
-        match self.embedded.inline_verdict(request) {
-            Ok(()) => self.embedded.load(request),
+        let session = self.embedded.load_session(request)?;
+        match session.inline_verdict() {
+            Ok(()) => Ok(Arc::new(session)),
             Err(reason) if self.isolation == Isolation::Inline => {
                 Err(Status::failed_precondition(format!(
                     "model {} version {} may not run inside the server: {reason}; start the server \
@@ -114,11 +115,27 @@ impl Engine for Placed {
                     model = %request.model, version = %request.version, %reason,
                     "the version runs in a worker process"
                 );
+                drop(session);
                 self.isolated.load(request)
             }
         }
     }
     fn host_runs(&self, work: Box<dyn FnOnce() + Send + '_>) {
         self.embedded.host_runs(work);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_known_places_are_taken() {
+        assert_eq!(Isolation::parse("worker"), Ok(Isolation::Worker));
+        let problem = Isolation::parse("outside").unwrap_err();
+        assert_eq!(
+            problem.message(),
+            "--isolation=outside is unknown; choose auto, inline or worker"
+        );
     }
 }
