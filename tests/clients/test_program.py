@@ -164,7 +164,7 @@ class LogTest(WithModels):
 
     def test_json(self):
         self.put(1)
-        with Server(*self.flags("--log_format=json")) as server:
+        with Server(*self.flags("--log_format=json", "--isolation=worker")) as server:
             server.stop()
             lines = [json.loads(line) for line in server.log().splitlines()]
         self.assertTrue(any("Successfully loaded servable version" in line.get("message", "")

@@ -36,7 +36,7 @@ pub(crate) fn serve(
 ) -> Result<(), Status> {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let runtime = runtime(cores)?;
-    let engine = isolation::engine(&resolved.engine, resolved.isolation)?;
+    let engine = isolation::engine(&resolved.engine, resolved.isolation, format)?;
     let serving = Serving::start(
         engine,
         ServingOptions {

@@ -13,6 +13,8 @@ use vesta_engines::{EmbeddedEngine, EngineChoice};
 use vesta_model::{Engine, EngineIdentity, LoadRequest, Session, Status};
 use vesta_worker::{IsolatedEngine, WorkerCommand, WorkerOptions, probe};
 
+use crate::logs::LogFormat;
+
 /// The flag `isolation`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Isolation {
@@ -48,14 +50,17 @@ impl Isolation {
 pub(crate) fn engine(
     choice: &EngineChoice,
     isolation: Isolation,
+    log_format: LogFormat,
 ) -> Result<Arc<dyn Engine>, Status> {
     // Refuses engines that this build does not have.
     vesta_engines::build(choice)?;
     let embedded = EmbeddedEngine;
     let program = std::env::current_exe()
         .map_err(|e| Status::internal("the path of the server's own program").with_cause(e))?;
-    let command =
-        WorkerCommand::new(program).arg(crate::worker::COMMAND).arg(embedded.identity().name);
+    let command = WorkerCommand::new(program)
+        .arg(crate::worker::COMMAND)
+        .arg(embedded.identity().name)
+        .arg(log_format.as_str());
     let isolated =
         IsolatedEngine::new(embedded.identity(), command.clone(), WorkerOptions::default());
     Ok(Arc::new(Placed { embedded, command, isolated, isolation }))

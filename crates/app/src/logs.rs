@@ -25,6 +25,14 @@ pub(crate) enum LogFormat {
 }
 
 impl LogFormat {
+    /// The word for it in the flag `log_format`.
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            LogFormat::Text => "text",
+            LogFormat::Json => "json",
+        }
+    }
+
     /// Reads the flag `log_format`.
     ///
     /// # Errors
@@ -108,7 +116,9 @@ mod tests {
 
     #[test]
     fn only_known_forms_are_taken() {
-        assert_eq!(LogFormat::parse("json"), Ok(LogFormat::Json));
+        for format in [LogFormat::Text, LogFormat::Json] {
+            assert_eq!(LogFormat::parse(format.as_str()), Ok(format));
+        }
         assert!(LogFormat::parse("xml").is_err());
     }
 }

@@ -12,9 +12,9 @@ use crate::logs::{self, LogFormat};
 /// The subcommand that the server starts its workers by.
 pub(crate) const COMMAND: &str = "worker";
 
-/// Serves one version over the socket that is standard input; `arguments` name the engine.
+/// Serves one version over the socket that is standard input; `arguments` name the engine and the
+/// form of the log, which goes where the server's goes.
 pub(crate) fn run(arguments: &[String]) -> ExitCode {
-    logs::start(LogFormat::Text);
     match serve(arguments) {
         Ok(()) => ExitCode::SUCCESS,
         Err(status) => {
@@ -25,14 +25,13 @@ pub(crate) fn run(arguments: &[String]) -> ExitCode {
 }
 
 fn serve(arguments: &[String]) -> Result<(), Status> {
-    let choice = match arguments {
-        [engine] => engine.parse::<EngineChoice>()?,
-        _ => {
-            return Err(Status::invalid_argument(
-                "this command is started by the server itself; run `vesta serve`",
-            ));
-        }
+    let [engine, format] = arguments else {
+        return Err(Status::invalid_argument(
+            "this command is started by the server itself; run `vesta serve`",
+        ));
     };
+    logs::start(LogFormat::parse(format)?);
+    let choice = engine.parse::<EngineChoice>()?;
     let engine = vesta_engines::build(&choice)?;
     serve_child(engine.as_ref(), &ChildOptions::default())
 }
