@@ -99,8 +99,10 @@ impl Manager {
                 self.finish();
                 return;
             }
-            if let Some(event) = self.next_event() {
-                self.on_event(event);
+            match self.next_event() {
+                Some(event) => self.on_event(event),
+                // What has been told already is taken in first: it may say that nobody holds on.
+                None => self.force_end_when_due(),
             }
         }
     }
@@ -135,7 +137,6 @@ impl Manager {
     /// Does all that can be done until the next event.
     fn advance(&mut self) {
         self.ring_alarms();
-        self.force_end_when_due();
         let mut touched = BTreeSet::new();
         while !self.dirty.is_empty() {
             let dirty = std::mem::take(&mut self.dirty);
