@@ -13,7 +13,6 @@ mod health;
 mod hpack;
 mod incoming;
 mod message;
-mod offload;
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -25,13 +24,16 @@ use vesta_model::Status;
 use vesta_serving::{Reconfigure, Serving};
 
 pub(crate) use answer::Reply;
-pub(crate) use offload::Offload;
 
 use crate::budget::Budget;
 use crate::metrics::Metrics;
+use crate::offload::Offload;
 use crate::tfs::rpc::Calls;
 use crate::tfs::tensor_proto::TensorForm;
 use exchange::Exchange;
+
+/// Work on fewer bytes is done on the wire's own threads.
+const BYTES_IN_PLACE_MAX: usize = 1 << 20;
 
 /// How the original compresses its answers when it is told to.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -119,12 +121,13 @@ pub async fn serve_grpc(
     let shutdown: BoxFuture<'static, ()> = Box::pin(shutdown);
     let ending: Ending = shutdown.shared();
     let form = if options.tensors_as_content { TensorForm::Content } else { TensorForm::Fields };
+    let processors = std::thread::available_parallelism().map_or(1, usize::from);
     let calls = Calls {
         serving,
         reconfigure,
         metrics,
         budget: budget.clone(),
-        offload: Offload::new(),
+        offload: Offload::new(processors, BYTES_IN_PLACE_MAX),
         form,
     };
     let exchange = Exchange::new(calls, budget, &options, ending.clone());

@@ -189,10 +189,8 @@ async fn take_body(
         return Ok((bytes, permit));
     }
     let bytes_max = rest.options().inflated_bytes_max.min(rest.options().body_bytes_max);
-    let inflate = move || inflate(&bytes, bytes_max, permit);
-    tokio::task::spawn_blocking(inflate)
-        .await
-        .map_err(|error| Status::internal("the body could not be inflated").with_cause(error))?
+    // Few bytes may become many, so even those are inflated in turn.
+    rest.codec().run_long(move || inflate(&bytes, bytes_max, permit)).await
 }
 
 /// Takes in a body as it arrives.
@@ -219,7 +217,10 @@ async fn read_body(
         })?;
         let Some(frame) = frame else { break };
         let frame = frame.map_err(|error| {
-            Status::cancelled("the body ended before it was whole").with_cause(error)
+            Status::invalid_argument(
+                "the body ended before it was whole, or its chunks are malformed",
+            )
+            .with_cause(error)
         })?;
         let Ok(data) = frame.into_data() else { continue };
         if first.len() + joined.len() + data.len() > bytes_max {

@@ -10,6 +10,7 @@ pub mod budget;
 pub mod grpc;
 pub mod http;
 pub mod metrics;
+mod offload;
 pub mod status;
 pub mod tfs;
 

@@ -22,8 +22,9 @@ use vesta_model::{Code, Status};
 use super::answer::{GRPC_ACCEPT_ENCODING, GRPC_ENCODING, failure, refused, success};
 use super::health::{self, HealthMethod};
 use super::message::{Encoding, inflate, receive};
-use super::{AnswerCompression, Ending, GrpcOptions, Offload};
+use super::{AnswerCompression, Ending, GrpcOptions};
 use crate::budget::Budget;
+use crate::offload::Offload;
 use crate::tfs::rpc::{self, Calls};
 
 const GRPC_TIMEOUT: HeaderName = HeaderName::from_static("grpc-timeout");

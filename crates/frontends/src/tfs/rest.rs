@@ -16,7 +16,6 @@ use http::header::{
     CONNECTION, CONTENT_TYPE, ORIGIN,
 };
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
-use tokio::sync::Semaphore;
 use vesta_model::{
     Code, Label, ModelName, ModelSpec, Signature, Status, Tensor, Version, VersionChoice,
 };
@@ -35,6 +34,7 @@ use super::predict::{deadline_after, run};
 use super::regress::regress;
 use crate::budget::{Budget, Permit};
 use crate::metrics::{Api, Metrics};
+use crate::offload::Offload;
 use crate::status::{error_json_of, http_status};
 
 /// What the operator decides about the interface.
@@ -112,7 +112,7 @@ struct Inner {
     options: RestOptions,
     metrics: Metrics,
     budget: Budget,
-    codec: Semaphore,
+    codec: Offload,
 }
 
 /// The outcome of an API call: the JSON, or why there is none. `None` in the place of an error's
@@ -135,7 +135,7 @@ struct Named {
 impl Rest {
     /// The interface.
     pub fn new(serving: Serving, options: RestOptions, metrics: Metrics, budget: Budget) -> Rest {
-        let codec = Semaphore::new(options.codec_threads.max(1));
+        let codec = Offload::new(options.codec_threads, INLINE_BYTES_MAX);
         Rest { inner: Arc::new(Inner { serving, options, metrics, budget, codec }) }
     }
 
@@ -280,7 +280,7 @@ impl Rest {
             permit.shrink(bytes);
             Ok::<_, Refusal>((call, permit))
         };
-        let (call, mut permit) = self.offload(bytes, decode).await??;
+        let (call, mut permit) = self.inner.codec.run(bytes, decode).await?;
         let PredictCall { lease, signature, inputs, form } = call;
         let outputs: Vec<usize> = (0..signature.outputs.len()).collect();
         let deadline = deadline_after(self.inner.options.timeout);
@@ -298,7 +298,7 @@ impl Rest {
             // The bytes are given back when the last of them is sent.
             Ok::<_, Refusal>(Bytes::from_owner(Counted { bytes: json, _permit: permit }))
         };
-        self.offload(bytes, encode).await?
+        self.inner.codec.run(bytes, encode).await
     }
 
     async fn examples(
@@ -315,7 +315,7 @@ impl Rest {
             permit.shrink(bytes);
             Ok::<_, Refusal>((request, permit))
         };
-        let (request, _permit) = self.offload(bytes, decode).await??;
+        let (request, _permit) = self.inner.codec.run(bytes, decode).await?;
         let lease = self.inner.serving.resolve(&spec)?;
         let signature = String::from_utf8_lossy(&request.signature);
         let deadline = deadline_after(self.inner.options.timeout);
@@ -364,20 +364,9 @@ impl Rest {
         Ok(out.into())
     }
 
-    /// Runs `work` over `bytes` bytes: here when they are few, else on a thread that may block.
-    async fn offload<T: Send + 'static>(
-        &self,
-        bytes: usize,
-        work: impl FnOnce() -> T + Send + 'static,
-    ) -> Result<T, Status> {
-        if bytes < INLINE_BYTES_MAX {
-            return Ok(work());
-        }
-        // The semaphore is never closed; without a place the work would only run unbounded.
-        let _place = self.inner.codec.acquire().await;
-        tokio::task::spawn_blocking(work).await.map_err(|error| {
-            Status::internal("the request could not be worked on").with_cause(error)
-        })
+    /// Where long work is done.
+    pub(crate) fn codec(&self) -> &Offload {
+        &self.inner.codec
     }
 }
 

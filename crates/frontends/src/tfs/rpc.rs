@@ -21,8 +21,9 @@ use vesta_protos::tensorflow::serving::model_spec;
 use vesta_serving::{Lease, Reconfigure, Serving};
 
 use crate::budget::Budget;
-use crate::grpc::{Offload, Reply};
+use crate::grpc::Reply;
 use crate::metrics::Metrics;
+use crate::offload::Offload;
 use crate::tfs::tensor_proto::TensorForm;
 
 /// A method that is served.

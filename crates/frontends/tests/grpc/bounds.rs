@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use flate2::Compression;
 use flate2::write::{GzEncoder, ZlibEncoder};
+use prost::Message as _;
 use vesta_frontends::{AnswerCompression, Budget, GrpcOptions};
 
 use crate::client::{PREDICT, Remembers, Server, call, exchange, framed, predict, request, ys};
@@ -156,6 +157,47 @@ async fn a_used_up_budget_is_told_at_once() {
     let small = framed(&predict("half_plus_two", &[1.0; 1000]));
     let answer = exchange(&mut send, request(&server, PREDICT), small, true).await.unwrap();
     assert_eq!(ys(&answer).len(), 1000);
+    server.settle().await;
+}
+
+#[tokio::test]
+async fn a_small_message_of_a_huge_tensor_holds_up_nobody() {
+    use vesta_protos::tensorflow::serving::{ModelSpec, PredictRequest};
+    use vesta_protos::tensorflow::{DataType, TensorProto, TensorShapeProto, tensor_shape_proto};
+    let server = Server::usual(GrpcOptions::default()).await;
+    let dim = tensor_shape_proto::Dim { size: 200_000_000, ..Default::default() };
+    let tensor = TensorProto {
+        // Not the dtype of the model, so that the reading of it is all that is done.
+        dtype: DataType::DtInt8.into(),
+        tensor_shape: Some(TensorShapeProto { dim: vec![dim], unknown_rank: false }),
+        int_val: vec![7],
+        ..Default::default()
+    };
+    let request = PredictRequest {
+        model_spec: Some(ModelSpec { name: "half_plus_two".into(), ..Default::default() }),
+        inputs: [("x".to_owned(), tensor)].into(),
+        ..Default::default()
+    };
+    let message = request.encode_to_vec();
+    assert!(message.len() < 100);
+    // The server shares this test's one thread; a beat tells how long that was held up.
+    let held_up = std::cell::Cell::new(Duration::ZERO);
+    let beat = async {
+        loop {
+            let last = Instant::now();
+            tokio::time::sleep(Duration::from_millis(1)).await;
+            held_up.set(held_up.get().max(last.elapsed()));
+        }
+    };
+    let start = Instant::now();
+    let answer = tokio::select! {
+        answer = call(&server, PREDICT, &message) => answer,
+        () = beat => unreachable!("it goes on"),
+    };
+    let took = start.elapsed();
+    assert_eq!(answer.details(), "Expects arg[0] to be float but int8 is provided");
+    let held_up = held_up.get();
+    assert!(held_up < took / 2, "held up for {held_up:?} of {took:?}");
     server.settle().await;
 }
 

@@ -209,6 +209,33 @@ fn bodies_are_limited_one_by_one_and_together() {
 }
 
 #[test]
+fn bodies_that_are_cut_off_or_badly_chunked_are_told_so() {
+    let server = Server::usual();
+    let head = "POST /v1/models/half_plus_two:predict HTTP/1.1\r\nHost: x\r\n";
+    let chunked = |body: &str| format!("{head}Transfer-Encoding: chunked\r\n\r\n{body}");
+    let want = "{\n    \"error\": \"the body ended before it was whole, or its chunks are \
+                malformed\"\n}";
+    for request in [
+        chunked("zz\r\n[]\r\n0\r\n\r\n"),
+        chunked("-1\r\n[]\r\n0\r\n\r\n"),
+        chunked("2\r\n[]]\r\n0\r\n\r\n"),
+        chunked("ffffffffffffffffff\r\n[]\r\n0\r\n\r\n"),
+        chunked("2\r\n[]\r\n"),
+        format!("{head}Content-Length: 100\r\n\r\n{BODY}"),
+    ] {
+        let mut stream = server.connect();
+        stream.write_all(request.as_bytes()).unwrap();
+        stream.shutdown(std::net::Shutdown::Write).unwrap();
+        let mut text = String::new();
+        stream.read_to_string(&mut text).unwrap();
+        assert!(text.starts_with("HTTP/1.1 400 Bad Request\r\n"), "{request}: {text}");
+        assert!(text.contains("Connection: close\r\n"), "{text}");
+        assert!(text.ends_with(want), "{text}");
+    }
+    assert!(server.gives_all_back());
+}
+
+#[test]
 fn slow_heads_and_bodies_are_cut() {
     let options = RestOptions {
         head_timeout: Duration::from_millis(200),

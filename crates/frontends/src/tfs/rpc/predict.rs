@@ -128,6 +128,7 @@ impl Calls {
         let PredictWire { inputs, output_filter, .. } = request;
         let budget = self.budget.clone();
         let for_inputs = Arc::clone(&signature);
+        let bytes = inputs.values().map(TensorWire::expanded_bytes).fold(bytes, usize::max);
         let inputs =
             self.offload.run(bytes, move || read_inputs(&for_inputs, &inputs, &budget)).await?;
         let outputs = filter_outputs(&signature, &output_filter)?;

@@ -8,7 +8,7 @@
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use prost::encoding::{self, DecodeContext, WireType};
 use prost::{DecodeError, Message};
-use vesta_model::Shape;
+use vesta_model::{DType, Shape};
 
 use super::Field;
 use crate::tfs::texts::Texts;
@@ -63,6 +63,15 @@ impl TensorWire {
     /// Whether a list of values was broken off, which makes the whole request unreadable.
     pub(crate) fn is_malformed(&self) -> bool {
         self.malformed
+    }
+
+    /// Bytes of the tensor that this becomes, counting a text by its offset alone; 0 for no tensor. May be
+    /// far more than was sent, since a shape may ask for any number of copies of a value.
+    pub(crate) fn expanded_bytes(&self) -> usize {
+        let width = DType::from_number(self.dtype).and_then(DType::width);
+        let count = self.shape.shape().map_or(0, |shape| shape.elements());
+        // A text takes an offset at least.
+        count.saturating_mul(width.unwrap_or(size_of::<u64>()))
     }
 
     /// The chunks of one field, in order.
@@ -262,6 +271,23 @@ pub(super) fn varints(bytes: &[u8]) -> impl Iterator<Item = u64> + '_ {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_size_of_the_tensor_is_told_from_the_shape() {
+        let wire = |dtype: i32, sizes: &[i64]| TensorWire {
+            dtype,
+            shape: ShapeWire { sizes: sizes.to_vec(), too_many: false },
+            ..TensorWire::default()
+        };
+        let bytes = |dtype: DType, sizes: &[i64]| wire(dtype.number(), sizes).expanded_bytes();
+        assert_eq!(bytes(DType::F32, &[1000, 1000]), 4_000_000);
+        assert_eq!(bytes(DType::Bool, &[]), 1);
+        assert_eq!(bytes(DType::String, &[1 << 30]), 8 << 30);
+        assert_eq!(bytes(DType::F64, &[1 << 31, 1 << 31]), usize::MAX);
+        assert_eq!(bytes(DType::F32, &[1 << 40, 0]), 0);
+        assert_eq!(bytes(DType::F32, &[-1]), 0, "no tensor comes of it");
+        assert_eq!(wire(999, &[100]).expanded_bytes(), 800);
+    }
 
     #[test]
     fn varints_are_checked_and_read() {
