@@ -269,6 +269,19 @@ mod tests {
     }
 
     #[test]
+    fn a_limit_belongs_to_its_bucket() {
+        let metrics = Metrics::new().unwrap();
+        for micros in [10, 18, 19] {
+            metrics.took("m", "Predict", "GRPC", Duration::from_micros(micros));
+        }
+        let page = page(&metrics);
+        for (limit, count) in [("10", 1), ("18", 2), ("32.4", 3)] {
+            let line = format!("entrypoint=\"GRPC\",le=\"{limit}\"}} {count}\n");
+            assert!(page.contains(&line), "{line} is not in {page}");
+        }
+    }
+
+    #[test]
     fn names_are_bounded() {
         let metrics = Metrics::new().unwrap();
         for i in 0..NAMES_MAX + 10 {

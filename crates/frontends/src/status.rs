@@ -53,6 +53,19 @@ mod tests {
     }
 
     #[test]
+    fn vectors_of_codes_are_met() {
+        use crate::tfs::json::vectors::vectors;
+        for vector in vectors("status_to_http") {
+            let name = vector["code"].as_str().unwrap();
+            let code = Code::ALL.iter().find(|code| code.name() == name);
+            // OK is no code of a `Status` here.
+            let number = code.map_or(200, |&code| http_status(code).as_u16());
+            assert_eq!(code.is_none(), name == "OK", "{name}");
+            assert_eq!(u64::from(number), vector["http"].as_u64().unwrap(), "{name}");
+        }
+    }
+
+    #[test]
     fn messages_are_escaped() {
         let status = Status::not_found("a \"b\"\n\u{1}é/");
         let want = "{\n    \"error\": \"a \\\"b\\\"\\n\\u0001é/\"\n}";

@@ -30,9 +30,6 @@ use crate::tfs::rpc::{self, Calls};
 const GRPC_TIMEOUT: HeaderName = HeaderName::from_static("grpc-timeout");
 const ACCEPTED: HeaderValue = HeaderValue::from_static("identity,deflate,gzip");
 
-/// What a call whose deadline is over is given to come to an answer of its own.
-const GRACE: Duration = Duration::from_millis(100);
-
 /// Answers calls. Clones are the same one.
 #[derive(Clone)]
 pub(super) struct Exchange {
@@ -88,12 +85,19 @@ impl Service<Request<TonicBody>> for Exchange {
 
     fn call(&mut self, request: Request<TonicBody>) -> Self::Future {
         let inner = Arc::clone(&self.inner);
-        Box::pin(async move { Ok(inner.answer(request).await) })
+        // Here and not in the future: the server around this one has a timer of its own, started
+        // after this call, whose answer is CANCELLED. Ours must not end later.
+        let deadline = deadline(request.headers());
+        Box::pin(async move { Ok(inner.answer(request, deadline).await) })
     }
 }
 
 impl Inner {
-    async fn answer(&self, request: Request<TonicBody>) -> Response<TonicBody> {
+    async fn answer(
+        &self,
+        request: Request<TonicBody>,
+        deadline: Option<Instant>,
+    ) -> Response<TonicBody> {
         let (head, body) = request.into_parts();
         if head.method != Method::POST {
             return refused(StatusCode::METHOD_NOT_ALLOWED);
@@ -114,12 +118,12 @@ impl Inner {
             response.headers_mut().insert(GRPC_ACCEPT_ENCODING, ACCEPTED);
             return response;
         };
-        let deadline = deadline(&head.headers);
         let answer_encoding = self.answer_encoding(&head.headers);
         let exchange = self.exchange(route, body, encoding, deadline, answer_encoding);
         let exchange = AssertUnwindSafe(exchange).catch_unwind();
-        let outcome = match deadline.and_then(|deadline| deadline.checked_add(GRACE)) {
+        let outcome = match deadline {
             None => exchange.await,
+            // The exchange is asked first, so a run that is late answers in its own words.
             Some(end) => match tokio::time::timeout_at(end.into(), exchange).await {
                 Ok(outcome) => outcome,
                 Err(_) => Ok(Err(Status::deadline_exceeded("Deadline Exceeded"))),

@@ -18,7 +18,7 @@ mod scan;
 mod tensor;
 mod text;
 #[cfg(test)]
-mod vectors;
+pub(crate) mod vectors;
 pub(crate) mod write;
 
 use vesta_model::{Code, Status};

@@ -22,6 +22,7 @@ pub(crate) struct Remembers {
     pub(crate) lists: Mutex<Vec<Vec<ModelConfig>>>,
     pub(crate) failure: Option<Status>,
     pub(crate) panics: bool,
+    pub(crate) hangs: bool,
 }
 
 impl Reconfigure for Remembers {
@@ -31,7 +32,12 @@ impl Reconfigure for Remembers {
     ) -> Pin<Box<dyn Future<Output = Result<(), Status>> + Send + '_>> {
         self.lists.lock().unwrap().push(models);
         assert!(!self.panics, "on purpose");
-        Box::pin(async { self.failure.clone().map_or(Ok(()), Err) })
+        Box::pin(async {
+            if self.hangs {
+                std::future::pending::<()>().await;
+            }
+            self.failure.clone().map_or(Ok(()), Err)
+        })
     }
 }
 

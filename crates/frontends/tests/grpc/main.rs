@@ -4,6 +4,7 @@
 
 mod bounds;
 mod client;
+mod deadlines;
 mod golden;
 mod local;
 mod python;

@@ -11,7 +11,8 @@ use super::predict::{Form, PredictInputs, PredictRequest, read_at_once};
 use super::{Refusal, float, write};
 use crate::budget::Budget;
 
-fn vectors(kind: &str) -> Vec<Value> {
+/// The contract's vectors of one kind; none, and a word about it, where they are not at hand.
+pub(crate) fn vectors(kind: &str) -> Vec<Value> {
     let default = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../../shared");
     let folder = std::env::var_os("VESTA_SHARED").map_or(default, PathBuf::from);
     let file = folder.join("contracts/tfs-rest-vectors.jsonl");

@@ -237,6 +237,43 @@ mod tests {
     }
 
     #[test]
+    fn vectors_of_paths_are_met() {
+        use serde_json::{Value, json};
+        let said = |model: String, choice: Choice, word: Option<(&str, &str)>| -> Value {
+            let mut found = json!({"matches": true, "model": model});
+            match choice {
+                Choice::None => {}
+                Choice::Version(digits) => found["version"] = digits.parse::<i64>().unwrap().into(),
+                Choice::Label(label) => found["label"] = label.into(),
+            }
+            if let Some((key, word)) = word {
+                found[key] = word.into();
+            }
+            found
+        };
+        for vector in crate::tfs::json::vectors::vectors("path_parse") {
+            let path = vector["path"].as_str().unwrap();
+            assert!(is_valid(path) && is_api(path), "{path}");
+            let found = if vector["method"] == "POST" {
+                match_call(path).map(|call| {
+                    let verb = match call.verb.unwrap() {
+                        Verb::Predict => "predict",
+                        Verb::Classify => "classify",
+                        Verb::Regress => "regress",
+                    };
+                    said(call.model, call.choice, Some(("verb", verb)))
+                })
+            } else {
+                match_model(path).map(|get| {
+                    said(get.model, get.choice, get.metadata.then_some(("subresource", "metadata")))
+                })
+            };
+            let found = found.unwrap_or_else(|| json!({"matches": false}));
+            assert_eq!(found, vector["expect"], "{path}");
+        }
+    }
+
+    #[test]
     fn targets_with_foreign_bytes_are_not_valid() {
         assert!(is_valid("/v1/models/m%2F:predict?a=1&b=~'()*+,;@"));
         for wrong in ["/v1?name[]=x", "/a b", "/%zz", "/%4", "/é", "/{", "/#x"] {
