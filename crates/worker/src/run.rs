@@ -188,9 +188,8 @@ impl IsolatedRun {
     fn late(&self, deadline: Option<Instant>) -> Status {
         let owner = self.keeper.shared.owner();
         match deadline {
-            Some(_) => Status::deadline_exceeded(format!(
-                "the deadline of a request to {owner} passed while it ran"
-            )),
+            // The words of the original, which a run in this process ends with, too.
+            Some(_) => Status::deadline_exceeded("Timed out waiting for notification"),
             None => Status::deadline_exceeded(format!(
                 "a request to {owner} ran longer than the {} s that a request without deadline may",
                 self.keeper.shared.options.run_limit.as_secs()

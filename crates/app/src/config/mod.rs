@@ -76,7 +76,7 @@ pub(crate) fn resolve(flags: &Flags) -> Result<Resolved, Status> {
         grpc_address,
         grpc_socket: (!flags.grpc_socket_path.is_empty())
             .then(|| flags.grpc_socket_path.clone().into()),
-        rest_address: rest_address.filter(|rest| Some(rest.port()) != flags_port(flags)),
+        rest_address: rest_address.filter(|rest| is_apart(*rest, grpc_address)),
         rest_timeout: positive_millis(flags.rest_api_timeout_in_ms),
         rest_cors: flags.rest_api_enable_cors_support,
         metrics_path: metrics_path(&flags.monitoring_config_file)?,
@@ -103,8 +103,17 @@ pub(crate) fn resolve(flags: &Flags) -> Result<Resolved, Status> {
     })
 }
 
-fn flags_port(flags: &Flags) -> Option<u16> {
-    u16::try_from(flags.port).ok()
+/// Whether REST has a port of its own. One that it would share with gRPC is not opened for it, as in
+/// the original, and the log says so.
+fn is_apart(rest: SocketAddr, grpc: Option<SocketAddr>) -> bool {
+    let apart = grpc.is_none_or(|grpc| grpc.port() != rest.port());
+    if !apart {
+        tracing::error!(
+            "server_options.http_port cannot be same as grpc_port. Please use a different port for \
+             HTTP/REST API. Skipped exporting HTTP/REST API."
+        );
+    }
+    apart
 }
 
 /// The address of a port on every interface, IPv4 and IPv6; `None` when the port is 0.
