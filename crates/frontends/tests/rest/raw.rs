@@ -256,6 +256,27 @@ fn slow_heads_and_bodies_are_cut() {
 }
 
 #[test]
+fn idle_connections_are_closed() {
+    let options = RestOptions { head_timeout: Duration::from_millis(300), ..usual_options() };
+    let server = Server::start(options, Budget::new(1 << 20));
+    let mut never_used = server.connect();
+    let mut stream = server.connect();
+    let start = Instant::now();
+    for _ in 0..3 {
+        // Shorter pauses do no harm.
+        std::thread::sleep(Duration::from_millis(150));
+        stream.write_all(post("1.1", "").as_bytes()).unwrap();
+        assert_eq!(read_response(&mut stream, true).body, ANSWER.as_bytes());
+    }
+    let used = Instant::now();
+    assert_eq!(stream.read(&mut [0]).unwrap(), 0, "no word of it");
+    let idle = used.elapsed();
+    assert!(idle > Duration::from_millis(200) && idle < Duration::from_secs(5), "{idle:?}");
+    assert!(start.elapsed() > Duration::from_millis(650));
+    assert_eq!(never_used.read(&mut [0]).unwrap(), 0);
+}
+
+#[test]
 fn a_large_request_goes_through() {
     let server = Server::usual();
     let body = format!("{{\"instances\":[{}2.5]}}", "1.0,".repeat(299_999));
