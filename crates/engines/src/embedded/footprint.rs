@@ -1,4 +1,5 @@
-//! How much memory a run of the numeric graph may take, told before it runs.
+//! How much memory a run may take: of the numeric graph, told before it runs; of the steps on the
+//! host, counted as they go.
 //!
 //! rten allocates what a model asks for, and an allocation that cannot be met ends the process. What
 //! each value takes is known at load up to the sizes that are open, mostly the rows of a batch.
@@ -7,13 +8,53 @@
 //! factor (a join along the rows counts as one of its parts); graphs with values of unknown rank are
 //! told apart.
 
-use vesta_model::{DType, PartialShape, Shape, Status};
+use vesta_model::{DType, PartialShape, Shape, Status, Tensor};
 use vesta_onnx::Translation;
 
 use super::merge::Boundary;
 
-/// The most bytes that one value of a run may take.
-const VALUE_BYTES_MAX: u128 = 4 << 30;
+/// The most bytes that one value of a run may take. A whole run takes up to four times that much at
+/// its peak, and a request of a hundred bytes can ask for it, so this is kept low; it still holds 64
+/// channels of floats for a picture of 3840 x 2160.
+const VALUE_BYTES_MAX: u128 = 2 << 30;
+
+/// The most bytes that the steps of a run on the host may make together; each is bounded by itself.
+const HOST_BYTES_MAX: u64 = 4 << 30;
+
+/// What the steps of one run on the host have made so far, all of which is kept to its end.
+#[derive(Debug)]
+pub(crate) struct HostBytes {
+    made: u64,
+    bytes_max: u64,
+}
+
+impl Default for HostBytes {
+    fn default() -> HostBytes {
+        HostBytes { made: 0, bytes_max: HOST_BYTES_MAX }
+    }
+}
+
+impl HostBytes {
+    /// Counts what a step made of `operands`, but for what it only passed on.
+    ///
+    /// # Errors
+    /// `RESOURCE_EXHAUSTED` when it all is too much.
+    pub(crate) fn count(&mut self, operands: &[&Tensor], results: &[Tensor]) -> Result<(), Status> {
+        let start = |tensor: &Tensor| tensor.bytes().as_ptr();
+        let passed_on = |of: &Tensor| operands.iter().any(|operand| start(operand) == start(of));
+        let made = results.iter().filter(|result| !passed_on(result));
+        let bytes: u64 = made.map(|result| result.bytes().len() as u64).sum();
+        self.made = self.made.saturating_add(bytes);
+        if self.made > self.bytes_max {
+            return Err(Status::resource_exhausted(format!(
+                "a batch of this size makes tensors of more than {} bytes together; send smaller \
+                 ones",
+                self.bytes_max
+            )));
+        }
+        Ok(())
+    }
+}
 
 /// What the values of a graph take.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -119,11 +160,26 @@ mod tests {
             footprint.check([(&feed, &shape)].into_iter())
         };
         assert!(check(0).is_ok());
-        assert!(check(4096).is_ok());
-        assert!(check(4097).is_err());
+        assert!(check(2048).is_ok());
+        assert!(check(2049).is_err());
+        assert!(check(1 << 50).is_err());
         let pairs = Footprint { linear: 4, quadratic: 4, unknown: None };
         let shape = Shape::new(vec![40_000, 8]).unwrap();
         assert!(pairs.check([(&feed, &shape)].into_iter()).is_err());
+    }
+
+    #[test]
+    fn what_the_host_makes_is_counted_once() {
+        let floats = |count: usize| {
+            Tensor::of(Shape::new(vec![count]).unwrap(), &vec![0f32; count]).unwrap()
+        };
+        let mut held = HostBytes { made: 0, bytes_max: 100 };
+        let (a, b) = (floats(10), floats(15));
+        assert_eq!(held.count(&[&a], &[b.clone()]), Ok(()));
+        assert_eq!(held.count(&[&a, &b], &[b.clone(), a.clone()]), Ok(()), "passed on");
+        assert_eq!(held.count(&[&b], &[floats(10)]), Ok(()));
+        let status = held.count(&[&b], &[floats(1)]).unwrap_err();
+        assert_eq!(status.code(), vesta_model::Code::ResourceExhausted);
     }
 
     #[test]

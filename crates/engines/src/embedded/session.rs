@@ -13,6 +13,7 @@ use vesta_model::{
     Tensor, strings_byte_len,
 };
 
+use super::footprint::HostBytes;
 use super::numeric::NumericModel;
 use super::plan::{Program, Step};
 
@@ -179,6 +180,7 @@ impl Program {
             slots[*slot] = Some(tensor.clone());
         }
         let needed = self.needed(outputs);
+        let mut host_bytes = HostBytes::default();
         for (step, needed_slots) in self.steps.iter().zip(&needed) {
             if !needed_slots.runs {
                 continue;
@@ -192,6 +194,7 @@ impl Program {
                         .collect::<Result<Vec<_>, _>>()?;
                     let results =
                         kernel.compute(&operands).map_err(|status| at_node(&status, node))?;
+                    host_bytes.count(&operands, &results)?;
                     for (&slot, tensor) in outputs.iter().zip(results) {
                         slots[slot] = Some(tensor);
                     }
