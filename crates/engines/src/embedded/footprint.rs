@@ -175,7 +175,7 @@ mod tests {
         };
         let mut held = HostBytes { made: 0, bytes_max: 100 };
         let (a, b) = (floats(10), floats(15));
-        assert_eq!(held.count(&[&a], &[b.clone()]), Ok(()));
+        assert_eq!(held.count(&[&a], std::slice::from_ref(&b)), Ok(()));
         assert_eq!(held.count(&[&a, &b], &[b.clone(), a.clone()]), Ok(()), "passed on");
         assert_eq!(held.count(&[&b], &[floats(10)]), Ok(()));
         let status = held.count(&[&b], &[floats(1)]).unwrap_err();

@@ -15,7 +15,7 @@ use super::analysis::{Feed, SignatureGraph};
 use super::capability;
 use super::inline_safety;
 use super::numeric::{NumericModel, NumericObstacle};
-use super::plan::{LIGHT_NODES_MAX, Obstacle, Plan, plan};
+use super::plan::{LIGHT_NODES_MAX, Obstacle, Plan, Program, plan};
 use super::session::{Callable, EmbeddedSession, Shared};
 
 /// Rounds of placing and translating. Each takes nodes off the numeric engine that turned out to
@@ -30,7 +30,7 @@ const ADVICE: &str = "it needs TensorFlow, which this build has no engine for ye
 pub(crate) fn load(request: &LoadRequest) -> Result<EmbeddedSession, Status> {
     let model = SavedModel::open(&request.artifact, &request.tags)?;
     let graphs = frozen(&model, request)?;
-    let description = model.description().clone();
+    let mut description = model.description().clone();
     let placed = Placed::new(&graphs, request, LIGHT_NODES_MAX)?;
     let inline = placed.inline_verdict();
     // All that is needed was copied: the model's bytes go before the first request comes.
@@ -40,12 +40,22 @@ pub(crate) fn load(request: &LoadRequest) -> Result<EmbeddedSession, Status> {
         .into_iter()
         .zip(placed.plan.programs)
         .filter_map(|(name, program)| {
-            let signature = Arc::clone(description.signatures.get(&name)?);
-            Some((name, Callable { signature, program }))
+            let signature = description.signatures.get_mut(&name)?;
+            say_what_is_fed(signature, &program);
+            Some((name, Callable { signature: Arc::clone(signature), program }))
         })
         .collect();
     let shared = Shared { callable, numeric: placed.model, threads: request.threads.max(1) };
     Ok(EmbeddedSession::new(description, shared, inline))
+}
+
+/// Writes down where the graph takes another dtype than the signature declares.
+fn say_what_is_fed(signature: &mut Arc<Signature>, program: &Program) {
+    for (index, &(_, taken)) in program.feeds.iter().enumerate() {
+        if signature.inputs.get(index).is_some_and(|spec| spec.dtype != taken) {
+            Arc::make_mut(signature).inputs[index].fed_as = Some(taken);
+        }
+    }
 }
 
 /// Whether the version may run inline.

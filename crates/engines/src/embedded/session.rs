@@ -90,14 +90,10 @@ impl Session for EmbeddedSession {
             )));
         }
         let mut inputs = Vec::with_capacity(request.inputs.len());
-        for (index, (layout, spec)) in request.inputs.iter().zip(&signature.inputs).enumerate() {
-            let (_, wanted) = callable.program.feeds[index];
-            if wanted != spec.dtype {
-                return Err(Status::invalid_argument(format!(
-                    "Expects arg[{index}] to be {wanted} but {} is provided",
-                    spec.dtype
-                )));
-            }
+        let feeds = &callable.program.feeds;
+        for ((layout, spec), &(_, wanted)) in
+            request.inputs.iter().zip(&signature.inputs).zip(feeds)
+        {
             let bytes = if wanted == DType::String {
                 strings_byte_len(layout.shape.elements(), layout.string_bytes).ok_or_else(|| {
                     Status::invalid_argument(format!("input {} takes too many bytes", spec.alias))

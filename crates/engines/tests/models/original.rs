@@ -88,15 +88,18 @@ fn examples_are_parsed_by_models_of_every_age() {
 }
 
 #[test]
-fn half_plus_three_adds_three_and_tells_of_its_wrong_declaration() {
+fn half_plus_three_adds_three_and_takes_examples_that_it_declares_as_numbers() {
     let Some(shared) = folder() else { return };
     let model = shared.join("tfs-testdata/saved_model_half_plus_three/00000123");
     let session = load(&model).unwrap();
     let out = call(&*session, "serving_default", &[floats(&[2], &[1.0, 2.0])]).unwrap();
     assert_eq!(out[0].to_vec::<f32>().unwrap(), [3.5, 4.0]);
-    // The model declares float where its graph takes strings.
-    let error = call(&*session, "tensorflow/serving/regress", &[floats(&[1], &[1.0])]).unwrap_err();
-    assert_eq!(error.message(), "Expects arg[0] to be string but float is provided");
+    let regress = &session.description().signatures["tensorflow/serving/regress"];
+    let input = &regress.inputs[0];
+    assert_eq!((input.dtype, input.fed_dtype()), (DType::F32, DType::String));
+    let given = examples(&[example(&[("x", 1.0)]), example(&[("x", 2.0)])]);
+    let out = call(&*session, "tensorflow/serving/regress", &[given]).unwrap();
+    assert_eq!(out[0].to_vec::<f32>().unwrap(), [3.5, 4.0]);
 }
 
 #[test]
