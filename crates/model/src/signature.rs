@@ -29,6 +29,9 @@ pub struct TensorSpec {
     pub encoding: Encoding,
     /// The declared dtype.
     pub dtype: DType,
+    /// What the graph takes for this input, where that is not what is declared: some models declare
+    /// their serialised examples as numbers, and TensorFlow feeds its graph without a look at that.
+    pub fed_as: Option<DType>,
     /// Whether the declaration is a reference to a variable (TF1).
     pub is_reference: bool,
     /// The declared shape. TensorFlow does not hold feeds to it, so it is information only.
@@ -44,10 +47,16 @@ impl TensorSpec {
             alias: alias.to_owned(),
             encoding: Encoding::Dense(format!("{alias}:0")),
             dtype,
+            fed_as: None,
             is_reference: false,
             shape: PartialShape::Unknown,
             default: None,
         }
+    }
+
+    /// The dtype that a tensor must have to be fed for this input.
+    pub fn fed_dtype(&self) -> DType {
+        self.fed_as.unwrap_or(self.dtype)
     }
 
     /// The same with a declared shape.

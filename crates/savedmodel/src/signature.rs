@@ -49,6 +49,7 @@ fn spec(alias: &str, info: &TensorInfo) -> TensorSpec {
         alias: alias.to_owned(),
         encoding,
         dtype: DType::from_number(number).unwrap_or(DType::Invalid),
+        fed_as: None,
         is_reference,
         shape: partial_shape(info.tensor_shape.as_ref()),
         default: None,

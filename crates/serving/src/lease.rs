@@ -118,8 +118,8 @@ impl Lease {
             return Err(texts::wrong_input_count(&name, signature.inputs.len(), inputs.len()));
         }
         for (index, (spec, input)) in signature.inputs.iter().zip(&inputs).enumerate() {
-            if spec.dtype != input.dtype() {
-                return Err(texts::wrong_dtype(index, spec.dtype, input.dtype()));
+            if spec.fed_dtype() != input.dtype() {
+                return Err(texts::wrong_dtype(index, spec.fed_dtype(), input.dtype()));
             }
         }
         let count = signature.outputs.len();

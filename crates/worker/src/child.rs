@@ -261,13 +261,13 @@ impl Child {
             .iter()
             .zip(run.inputs.iter().zip(&request.inputs))
             .map(|(spec, (wire, layout))| {
-                let bytes = tensor_bytes(spec.dtype, &layout.shape, layout.string_bytes)?;
+                let bytes = tensor_bytes(spec.fed_dtype(), &layout.shape, layout.string_bytes)?;
                 let start = length(wire.start)?;
                 let end = start
                     .checked_add(bytes)
                     .ok_or_else(|| broken("an input that exceeds its slot"))?;
                 let memory: Arc<dyn Memory> = Arc::<InputMemory>::clone(memory);
-                Tensor::new(spec.dtype, layout.shape.clone(), memory, start..end)
+                Tensor::new(spec.fed_dtype(), layout.shape.clone(), memory, start..end)
             })
             .collect::<Result<Vec<_>, Status>>()?;
         let outputs = self.session.run_over(&request, inputs, deadline)?;

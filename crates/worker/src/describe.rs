@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use vesta_model::{
-    Encoding, ModelDescription, PartialShape, Signature, Status, Tensor, TensorSpec,
+    DType, Encoding, ModelDescription, PartialShape, Signature, Status, Tensor, TensorSpec,
 };
 
 use crate::wire::{broken, dtype, length, shape, wire_shape};
@@ -35,6 +35,7 @@ struct WireSpec {
     alias: String,
     encoding: WireEncoding,
     dtype: i32,
+    fed_as: Option<i32>,
     is_reference: bool,
     /// `None` for an unknown rank.
     shape: Option<Vec<Option<u64>>>,
@@ -117,6 +118,7 @@ impl WireSpec {
             alias: spec.alias.clone(),
             encoding,
             dtype: spec.dtype.number(),
+            fed_as: spec.fed_as.map(DType::number),
             is_reference: spec.is_reference,
             shape,
             default: spec.default.as_ref().map(|tensor| WireTensor {
@@ -151,6 +153,7 @@ impl WireSpec {
             alias: self.alias,
             encoding,
             dtype: dtype(self.dtype)?,
+            fed_as: self.fed_as.map(dtype).transpose()?,
             is_reference: self.is_reference,
             shape: declared,
             default,
@@ -161,13 +164,14 @@ impl WireSpec {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use vesta_model::{DType, Shape, StringsBuilder};
+    use vesta_model::{Shape, StringsBuilder};
 
     fn described() -> ModelDescription {
         let mut strings = StringsBuilder::new();
         strings.push(b"by default");
         let mut text = TensorSpec::dense("text", DType::String);
         text.default = Some(Tensor::of_strings(Shape::vector(1), &strings).unwrap());
+        text.fed_as = Some(DType::F32);
         let mut sparse = TensorSpec::dense("s", DType::I64)
             .with_shape(PartialShape::Ranked(vec![None, Some(3)]));
         sparse.encoding = Encoding::CooSparse {

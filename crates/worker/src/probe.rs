@@ -103,7 +103,7 @@ fn trial_input(spec: &TensorSpec) -> Result<Tensor, String> {
     let dims: Vec<usize> = dims.iter().map(|dim| dim.unwrap_or(1)).collect();
     let of_spec = |status: Status| format!("input `{}`: {}", spec.alias, status.message());
     let shape = Shape::new(dims).map_err(of_spec)?;
-    let bytes = tensor_bytes(spec.dtype, &shape, 0).map_err(of_spec)?;
+    let bytes = tensor_bytes(spec.fed_dtype(), &shape, 0).map_err(of_spec)?;
     /// A declared shape larger than this is not worth a trial.
     const INPUT_BYTES_MAX: usize = 1 << 30;
     if bytes > INPUT_BYTES_MAX {
@@ -111,7 +111,7 @@ fn trial_input(spec: &TensorSpec) -> Result<Tensor, String> {
     }
     // Zero offsets are a valid layout of empty strings.
     let memory = std::sync::Arc::new(AlignedBytes::zeroed(bytes));
-    Tensor::whole(spec.dtype, shape, memory).map_err(of_spec)
+    Tensor::whole(spec.fed_dtype(), shape, memory).map_err(of_spec)
 }
 
 #[cfg(test)]

@@ -251,7 +251,7 @@ fn lay_out(
     let mut end = 0usize;
     let mut ranges = Vec::with_capacity(request.inputs.len());
     for (spec, layout) in signature.inputs.iter().zip(&request.inputs) {
-        let bytes = tensor_bytes(spec.dtype, &layout.shape, layout.string_bytes)
+        let bytes = tensor_bytes(spec.fed_dtype(), &layout.shape, layout.string_bytes)
             .map_err(|status| status.prefixed(&format!("input `{}`: ", spec.alias)))?;
         let start = end;
         end = start.checked_add(bytes).ok_or_else(too_large)?;

@@ -97,7 +97,8 @@ fn half_plus_three_adds_three_and_takes_examples_that_it_declares_as_numbers() {
     let regress = &session.description().signatures["tensorflow/serving/regress"];
     let input = &regress.inputs[0];
     assert_eq!((input.dtype, input.fed_dtype()), (DType::F32, DType::String));
-    let given = examples(&[example(&[("x", 1.0)]), example(&[("x", 2.0)])]);
+    let given: Vec<Vec<u8>> = [1.0, 2.0].iter().map(|&x| example(&[("x", float(&[x]))])).collect();
+    let given = strings(&given.iter().map(Vec::as_slice).collect::<Vec<_>>());
     let out = call(&*session, "tensorflow/serving/regress", &[given]).unwrap();
     assert_eq!(out[0].to_vec::<f32>().unwrap(), [3.5, 4.0]);
 }

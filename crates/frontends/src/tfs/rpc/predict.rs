@@ -253,7 +253,7 @@ fn check_dtypes(signature: &Signature, inputs: &[Tensor]) -> Result<(), Status> 
     let mut order: Vec<usize> = (0..inputs.len()).collect();
     order.sort_by_key(|&input| feed_name(signature, input));
     for (argument, &input) in order.iter().enumerate() {
-        let (want, got) = (signature.inputs[input].dtype, inputs[input].dtype());
+        let (want, got) = (signature.inputs[input].fed_dtype(), inputs[input].dtype());
         if want != got && want != DType::Invalid {
             return Err(Status::invalid_argument(format!(
                 "Expects arg[{argument}] to be {want} but {got} is provided"
