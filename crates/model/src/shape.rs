@@ -119,6 +119,17 @@ impl PartialShape {
     }
 }
 
+/// Prints sizes as TensorFlow does, open ones as `?`: `[?,3]`, `<unknown>` without a rank.
+impl fmt::Display for PartialShape {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let PartialShape::Ranked(dims) = self else {
+            return f.write_str("<unknown>");
+        };
+        let sizes = dims.iter().map(|dim| dim.map_or("?".to_owned(), |size| size.to_string()));
+        write!(f, "[{}]", sizes.collect::<Vec<_>>().join(","))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -136,6 +147,8 @@ mod tests {
     fn prints_as_tensorflow_does() {
         assert_eq!(Shape::new(vec![2, 3]).unwrap().to_string(), "[2,3]");
         assert_eq!(Shape::scalar().to_string(), "[]");
+        assert_eq!(PartialShape::Ranked(vec![None, Some(3)]).to_string(), "[?,3]");
+        assert_eq!(PartialShape::Unknown.to_string(), "<unknown>");
     }
 
     #[test]

@@ -51,7 +51,7 @@ impl fmt::Display for Untranslatable {
             }
             write!(f, " ({})", refusal.reason)?;
         }
-        f.write_str("; run it on TensorFlow: --engine=tensorflow")
+        f.write_str("; it needs TensorFlow itself")
     }
 }
 
@@ -81,7 +81,7 @@ mod tests {
         assert_eq!(
             error.to_string(),
             "the graph has operators that cannot be translated to ONNX exactly: Bincount at a, b, \
-             c and 1 more (no translation); run it on TensorFlow: --engine=tensorflow"
+             c and 1 more (no translation); it needs TensorFlow itself"
         );
     }
 }

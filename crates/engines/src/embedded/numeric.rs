@@ -149,9 +149,10 @@ impl NumericModel {
             return Ok(());
         }
         Err(Status::invalid_argument(format!(
-            "an input has shape {}, but the model declares another, and the embedded engine holds \
-             it to that; --engine=tensorflow does not",
-            tensor.shape()
+            "an input has shape {}, but the model declares {}, and the embedded engine holds it to \
+             that; send a tensor of the declared shape",
+            tensor.shape(),
+            boundary.shape
         )))
     }
 
@@ -194,8 +195,8 @@ impl NumericModel {
         };
         let refused = || {
             Status::unimplemented(
-                "the embedded engine cannot run this model on an input without elements; \
-                 --engine=tensorflow can",
+                "the embedded engine cannot run this model on an input without elements; send at \
+                 least one row",
             )
         };
         let (one, two) = catch_unwind(AssertUnwindSafe(|| Ok((rows(1)?, rows(2)?))))
@@ -283,7 +284,7 @@ fn entering(tensor: &Tensor) -> Result<ValueOrView<'_>, Status> {
                 i32::try_from(value).map_err(|_| {
                     Status::invalid_argument(format!(
                         "the embedded engine takes no int64 value beyond 32 bits there: {value}; \
-                         --engine=tensorflow does"
+                         send a smaller one"
                     ))
                 })
             };
