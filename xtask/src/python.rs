@@ -47,7 +47,12 @@ impl Python {
         Ok(Python { program })
     }
 
-    /// The interpreter.
+    /// Path of the interpreter.
+    pub(crate) fn program(&self) -> &Path {
+        &self.program
+    }
+
+    /// The interpreter, ready to run.
     pub(crate) fn command(&self) -> Command {
         let mut command = Command::new(&self.program);
         command.env("TF_CPP_MIN_LOG_LEVEL", "3").env("PYTHONDONTWRITEBYTECODE", "1");
