@@ -118,11 +118,13 @@ impl Served {
     /// Private megabytes of the server and its workers.
     fn private_mb(&self) -> Result<f64> {
         let pid = self.child.id();
-        let children =
-            std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
         let mut kilobytes = private_kb(pid)?;
-        for child in children.split_whitespace() {
-            kilobytes += private_kb(child.parse()?)?;
+        // Workers are children of the threads that started them.
+        for task in std::fs::read_dir(format!("/proc/{pid}/task"))? {
+            let children = std::fs::read_to_string(task?.path().join("children"))?;
+            for child in children.split_whitespace() {
+                kilobytes += private_kb(child.parse()?)?;
+            }
         }
         Ok(kilobytes as f64 / 1024.0)
     }
