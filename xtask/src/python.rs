@@ -35,13 +35,17 @@ impl Python {
             return Ok(Python { program });
         }
         say("setting up the Python clients in target/python");
-        show(root, Command::new("python3").args(["-m", "venv", "--clear"]).arg(&folder))?;
+        let mut install = environment(root, &folder, &program)?;
         // Without dependency resolution: every package is listed, so nothing unpinned gets in.
         show(
             root,
-            Command::new(&program)
-                .args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check"])
-                .args(["--no-deps", "--require-hashes", "--only-binary=:all:", "-r", REQUIREMENTS]),
+            install.args(["install", "--quiet", "--disable-pip-version-check"]).args([
+                "--no-deps",
+                "--require-hashes",
+                "--only-binary=:all:",
+                "-r",
+                REQUIREMENTS,
+            ]),
         )?;
         std::fs::write(&stamp, pins)?;
         Ok(Python { program })
@@ -77,4 +81,23 @@ impl Python {
         std::fs::write(&stamp, script)?;
         Ok(folder)
     }
+}
+
+/// Makes an empty environment; gives the pip that fills it: its own, or where a system's Python comes
+/// without the means to make one, the system's.
+fn environment(root: &Path, folder: &Path, program: &Path) -> Result<Command> {
+    let make = |without: &[&str]| {
+        let mut command = Command::new("python3");
+        show(root, command.args(["-m", "venv", "--clear"]).args(without).arg(folder))
+    };
+    let mut pip;
+    if make(&[]).is_ok() {
+        pip = Command::new(program);
+        pip.args(["-m", "pip"]);
+    } else {
+        make(&["--without-pip"]).context("python3 cannot make an environment; it needs venv")?;
+        pip = Command::new("python3");
+        pip.args(["-m", "pip", "--python"]).arg(program);
+    }
+    Ok(pip)
 }
