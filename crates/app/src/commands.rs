@@ -70,6 +70,12 @@ pub fn model_server(program: &str, arguments: Vec<String>) -> ExitCode {
     let usage = || flags::usage(program);
     match flags::parse(arguments) {
         Ok(Parsed::Serve { flags, unknown }) => {
+            if let Some(word) = flags::asks_for_encryption(&unknown) {
+                return failed_to_start(&Status::unimplemented(format!(
+                    "{word} asks for an encrypted gRPC port, which this build cannot open yet; put a \
+                     proxy that does before the server, or leave the flag out"
+                )));
+            }
             if !unknown.is_empty() {
                 let lines: String =
                     unknown.iter().map(|word| format!("unknown argument: {word}\n")).collect();

@@ -71,6 +71,17 @@ fn find(argument: &str) -> Option<(&'static Flag, Option<&str>)> {
     (text.is_some() || flag.kind == "bool").then_some((flag, text))
 }
 
+/// The first of the words that nobody knows which asks for an encrypted port. Passing over such a word
+/// would serve in the clear somebody who asked for the opposite.
+pub(crate) fn asks_for_encryption(unknown: &[String]) -> Option<&str> {
+    const FLAGS: [&str; 2] = ["--ssl_config_file", "--use_alts_credentials"];
+    let asks = |word: &str| match word.split_once('=') {
+        Some((name, value)) => FLAGS.contains(&name) && !["", "false", "0"].contains(&value),
+        None => FLAGS.contains(&word),
+    };
+    unknown.iter().map(String::as_str).find(|word| asks(word))
+}
+
 /// The usage text for `program`.
 pub(crate) fn usage(program: &str) -> String {
     let mut text = format!("usage: {program}\nFlags:\n");
@@ -158,6 +169,17 @@ mod tests {
         ] {
             assert_eq!(read(&[argument]), Err(text.to_owned()));
         }
+    }
+
+    #[test]
+    fn encryption_is_never_passed_over() {
+        let asked = |word: &str| asks_for_encryption(&[word.to_owned()]).is_some();
+        assert!(asked("--ssl_config_file=/etc/ssl.config"));
+        assert!(asked("--use_alts_credentials"));
+        assert!(asked("--use_alts_credentials=true"));
+        assert!(!asked("--use_alts_credentials=false"));
+        assert!(!asked("--ssl_config_file="));
+        assert!(!asked("--enable_batching"));
     }
 
     #[test]
