@@ -58,16 +58,6 @@ fn say_what_is_fed(signature: &mut Arc<Signature>, program: &Program) {
     }
 }
 
-/// Whether the version may run inline.
-pub(crate) fn inline_verdict(request: &LoadRequest) -> Result<(), String> {
-    let verdict = || -> Result<Result<(), String>, Status> {
-        let model = SavedModel::open(&request.artifact, &request.tags)?;
-        let graphs = frozen(&model, request)?;
-        Ok(Placed::new(&graphs, request, LIGHT_NODES_MAX)?.inline_verdict())
-    };
-    verdict().map_err(|status| status.message().to_owned())?
-}
-
 /// Every signature that clients can call, frozen.
 fn frozen(model: &SavedModel, request: &LoadRequest) -> Result<Vec<SignatureGraph>, Status> {
     let mut graphs = Vec::new();
@@ -80,6 +70,16 @@ fn frozen(model: &SavedModel, request: &LoadRequest) -> Result<Vec<SignatureGrap
         })?;
         if let Some(reason) = &graph.stateful {
             return Err(refused(request, name, &format!("it keeps state ({reason})")));
+        }
+        if !graph.dropped_checks.is_empty() {
+            // TensorFlow answers with an error where such a check fails; without it there would be
+            // an answer that nobody should trust.
+            let checks = graph.dropped_checks.join(", ");
+            return Err(refused(
+                request,
+                name,
+                &format!("it has checks that are not made ({checks})"),
+            ));
         }
         graphs.push(taken(name, graph)?);
     }

@@ -47,15 +47,6 @@ impl EmbeddedEngine {
     pub fn load_session(&self, request: &LoadRequest) -> Result<EmbeddedSession, Status> {
         loading::load(request)
     }
-
-    /// Whether the version may run inside the server's process. Loads it and lets it go again, so
-    /// it is to be asked where a load may fail: in a throw-away worker, or after one.
-    ///
-    /// # Errors
-    /// Why not, in words for the server's operator.
-    pub fn inline_verdict(&self, request: &LoadRequest) -> Result<(), String> {
-        loading::inline_verdict(request)
-    }
 }
 
 impl Engine for EmbeddedEngine {
