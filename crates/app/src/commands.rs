@@ -7,7 +7,7 @@ use vesta_model::Status;
 
 use crate::flags::{self, Parsed};
 use crate::logs::{self, LogFormat};
-use crate::{compose, config, demo, worker};
+use crate::{compose, config, demo, placement, worker};
 
 /// The version of Vesta.
 const VERSION: &str = env!("CARGO_PKG_VERSION");
@@ -88,8 +88,10 @@ pub fn model_server(program: &str, arguments: Vec<String>) -> ExitCode {
             ExitCode::from(FAILED)
         }
         Ok(Parsed::Version) => {
+            let library = placement::tensorflow_version();
+            let library = library.as_deref().unwrap_or("none (embedded engine)");
             print(&format!(
-                "TensorFlow ModelServer: {VERSION}-vesta\nTensorFlow Library: none (embedded engine)\n"
+                "TensorFlow ModelServer: {VERSION}-vesta\nTensorFlow Library: {library}\n"
             ));
             ExitCode::SUCCESS
         }

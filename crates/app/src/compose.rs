@@ -16,10 +16,10 @@ use vesta_model::Status;
 use vesta_serving::{Serving, ServingOptions};
 
 use crate::config::Resolved;
-use crate::isolation;
 use crate::listen::{self, Sharing};
 use crate::logs::LogFormat;
 use crate::models::Models;
+use crate::placement;
 use crate::signals::Signals;
 
 /// Runs of one version that may wait; more are refused at once.
@@ -36,7 +36,7 @@ pub(crate) fn serve(
 ) -> Result<(), Status> {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let runtime = runtime(cores)?;
-    let engine = isolation::engine(&resolved.engine, resolved.isolation, format)?;
+    let engine = placement::engine(&resolved.engine, format)?;
     let serving = Serving::start(
         engine,
         ServingOptions {

@@ -9,10 +9,10 @@ mod compose;
 mod config;
 mod demo;
 mod flags;
-mod isolation;
 mod listen;
 mod logs;
 mod models;
+mod placement;
 mod signals;
 mod worker;
 

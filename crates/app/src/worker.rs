@@ -1,10 +1,19 @@
 //! The child side of isolation: `vesta worker`, started by the server alone.
+//!
+//! Owns the command line between the two: the engine with its release, the form of the log, and what
+//! the operator said of the engine.
 
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use vesta_engines::EngineChoice;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use prost::Message as _;
+use vesta_engines::{EngineChoice, TensorFlowOptions};
 use vesta_model::Status;
-use vesta_worker::{ChildOptions, serve_child};
+use vesta_protos::tensorflow::ConfigProto;
+use vesta_worker::{ChildOptions, WorkerCommand, serve_child};
 
 use crate::commands::complain;
 use crate::logs::{self, LogFormat};
@@ -12,8 +21,30 @@ use crate::logs::{self, LogFormat};
 /// The subcommand that the server starts its workers by.
 pub(crate) const COMMAND: &str = "worker";
 
-/// Serves one version over the socket that is standard input; `arguments` name the engine and the
-/// form of the log, which goes where the server's goes.
+const SESSION_CONFIG: &str = "--session_config=";
+const OP_LIBRARY: &str = "--op_library=";
+
+/// The command that starts a worker for `engine` (`NAME` or `NAME==VERSION`) by `program`.
+pub(crate) fn command(
+    program: &Path,
+    engine: &str,
+    log_format: LogFormat,
+    tensorflow: &TensorFlowOptions,
+) -> WorkerCommand {
+    let mut command = WorkerCommand::new(program).arg(COMMAND).arg(engine).arg(log_format.as_str());
+    let config = tensorflow.session_config.encode_to_vec();
+    if !config.is_empty() {
+        command = command.arg(format!("{SESSION_CONFIG}{}", STANDARD.encode(config)));
+    }
+    for file in &tensorflow.op_libraries {
+        let mut word = OsString::from(OP_LIBRARY);
+        word.push(file);
+        command = command.arg(word);
+    }
+    command
+}
+
+/// Serves one version over the socket that is standard input; the log goes where the server's goes.
 pub(crate) fn run(arguments: &[String]) -> ExitCode {
     match serve(arguments) {
         Ok(()) => ExitCode::SUCCESS,
@@ -25,13 +56,52 @@ pub(crate) fn run(arguments: &[String]) -> ExitCode {
 }
 
 fn serve(arguments: &[String]) -> Result<(), Status> {
-    let [engine, format] = arguments else {
-        return Err(Status::invalid_argument(
-            "this command is started by the server itself; run `vesta serve`",
-        ));
+    let [engine, format, rest @ ..] = arguments else {
+        return Err(by_hand());
     };
     logs::start(LogFormat::parse(format)?);
     let choice = engine.parse::<EngineChoice>()?;
-    let engine = vesta_engines::build(&choice)?;
+    let engine = vesta_engines::build(&choice, &options(rest)?)?;
     serve_child(engine.as_ref(), &ChildOptions::default())
+}
+
+fn options(arguments: &[String]) -> Result<TensorFlowOptions, Status> {
+    let mut options = TensorFlowOptions::default();
+    for argument in arguments {
+        if let Some(text) = argument.strip_prefix(SESSION_CONFIG) {
+            let bytes = STANDARD.decode(text).map_err(|_| by_hand())?;
+            options.session_config = ConfigProto::decode(&*bytes).map_err(|_| by_hand())?;
+        } else if let Some(file) = argument.strip_prefix(OP_LIBRARY) {
+            options.op_libraries.push(PathBuf::from(file));
+        } else {
+            return Err(by_hand());
+        }
+    }
+    Ok(options)
+}
+
+fn by_hand() -> Status {
+    Status::invalid_argument("this command is started by the server itself; run `vesta serve`")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_server_says_is_what_the_worker_hears() {
+        let said = TensorFlowOptions {
+            session_config: ConfigProto {
+                intra_op_parallelism_threads: 3,
+                ..ConfigProto::default()
+            },
+            op_libraries: vec!["/ops/a b.so".into(), "/ops/c.so".into()],
+        };
+        let command = command(Path::new("/vesta"), "tensorflow==2.21.0", LogFormat::Text, &said);
+        let words: Vec<String> =
+            command.args.iter().map(|word| word.to_str().unwrap().to_owned()).collect();
+        assert_eq!(words[..3], ["worker", "tensorflow==2.21.0", "text"]);
+        assert_eq!(options(&words[3..]).unwrap(), said);
+        assert!(options(&["--other".to_owned()]).is_err());
+    }
 }

@@ -1,14 +1,16 @@
 //! The engines that run models, behind the traits of `vesta-model`.
 //!
-//! Owns: the embedded engine, the list of engines with the choice among them, and the store that
-//! native libraries lie in.
+//! Owns: the embedded engine, the adapter to TensorFlow, the list of engines with the choice among
+//! them, and the store that native libraries lie in.
 //! May not know: wires, serving, isolation.
 //! Invariant: an engine answers as TensorFlow does or refuses the model, saying what to do.
 
 mod embedded;
 mod registry;
 mod store;
+mod tensorflow;
 
 pub use embedded::{EmbeddedEngine, EmbeddedSession, run_inside};
-pub use registry::{EngineChoice, EngineName, build};
+pub use registry::{EngineChoice, EngineName, build, check_adapter};
 pub use store::{Damaged, EngineStore, Installed, Survey};
+pub use tensorflow::{TensorFlowEngine, TensorFlowOptions};

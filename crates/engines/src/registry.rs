@@ -10,6 +10,8 @@ use std::sync::Arc;
 use vesta_model::{Engine, Status};
 
 use crate::embedded::EmbeddedEngine;
+use crate::store::EngineStore;
+use crate::tensorflow::{TensorFlowEngine, TensorFlowOptions};
 
 /// An engine by name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -37,7 +39,7 @@ impl EngineName {
     pub const fn as_str(self) -> &'static str {
         match self {
             EngineName::Embedded => EmbeddedEngine::NAME,
-            EngineName::TensorFlow => "tensorflow",
+            EngineName::TensorFlow => TensorFlowEngine::NAME,
             EngineName::OpenVino => "openvino",
             EngineName::OnnxRuntime => "onnxruntime",
         }
@@ -109,29 +111,55 @@ impl fmt::Display for EngineChoice {
     }
 }
 
-/// The engine that a choice means.
+/// The engine that a choice means, in this process; `auto` is the embedded one. Native engines are
+/// taken from the store that the environment names, and opened.
 ///
 /// # Errors
-/// `UNIMPLEMENTED` for engines that this build lacks, `NOT_FOUND` for another release of the
-/// embedded engine than this one.
-pub fn build(choice: &EngineChoice) -> Result<Arc<dyn Engine>, Status> {
-    let engine = EmbeddedEngine;
-    match choice {
-        EngineChoice::Auto => Ok(Arc::new(engine)),
-        EngineChoice::Named { name: EngineName::Embedded, version } => {
-            let own = engine.identity().version;
+/// `NOT_FOUND` for a release that is not installed or another one of the embedded engine than this,
+/// `FAILED_PRECONDITION` for a library that cannot be opened, `UNIMPLEMENTED` for engines that this
+/// build has no adapter for.
+pub fn build(
+    choice: &EngineChoice,
+    tensorflow: &TensorFlowOptions,
+) -> Result<Arc<dyn Engine>, Status> {
+    let (name, version) = match choice {
+        EngineChoice::Auto => (EngineName::Embedded, None),
+        EngineChoice::Named { name, version } => (*name, version.as_deref()),
+    };
+    match name {
+        EngineName::Embedded => {
+            let own = EmbeddedEngine.identity().version;
             match version {
-                Some(version) if *version != own => Err(Status::not_found(format!(
+                Some(version) if version != own => Err(Status::not_found(format!(
                     "--engine={choice}: the embedded engine is part of this program, in version \
                      {own} alone"
                 ))),
-                _ => Ok(Arc::new(engine)),
+                _ => Ok(Arc::new(EmbeddedEngine)),
             }
         }
-        EngineChoice::Named { name, .. } => Err(Status::unimplemented(format!(
-            "--engine={choice}: {name} is not available in this build; choose auto or embedded"
-        ))),
+        EngineName::TensorFlow => {
+            let installed = EngineStore::from_env().find(name, version)?;
+            Ok(Arc::new(TensorFlowEngine::open(&installed.folder, tensorflow.clone())?))
+        }
+        EngineName::OpenVino | EngineName::OnnxRuntime => Err(no_adapter(name)),
     }
+}
+
+/// Whether this build can run models on an engine.
+///
+/// # Errors
+/// `UNIMPLEMENTED`, with what to choose instead.
+pub fn check_adapter(name: EngineName) -> Result<(), Status> {
+    match name {
+        EngineName::Embedded | EngineName::TensorFlow => Ok(()),
+        EngineName::OpenVino | EngineName::OnnxRuntime => Err(no_adapter(name)),
+    }
+}
+
+fn no_adapter(name: EngineName) -> Status {
+    Status::unimplemented(format!(
+        "--engine={name}: {name} is not available in this build; choose auto, embedded or tensorflow"
+    ))
 }
 
 #[cfg(test)]
@@ -154,16 +182,17 @@ mod tests {
     }
 
     #[test]
-    fn only_the_embedded_engine_is_built_in() {
-        assert_eq!(build(&EngineChoice::Auto).unwrap().identity().name, "embedded");
-        let build = |text: &str| build(&text.parse().unwrap());
+    fn what_is_not_there_is_refused_by_name() {
+        let build = |text: &str| build(&text.parse().unwrap(), &TensorFlowOptions::default());
+        assert_eq!(build("auto").unwrap().identity().name, "embedded");
         assert!(build("embedded").is_ok());
         assert!(build(&format!("embedded=={}", env!("CARGO_PKG_VERSION"))).is_ok());
         assert!(build("embedded==9.9.9").err().unwrap().message().contains("in version"));
-        for name in ["tensorflow", "openvino==2026.4", "onnxruntime"] {
+        for name in ["openvino==2026.4", "onnxruntime"] {
             let error = build(name).err().unwrap();
             assert!(error.message().contains("not available in this build"), "{error}");
-            assert!(error.message().contains("choose auto or embedded"), "{error}");
         }
+        let error = build("tensorflow==0.0.1").err().unwrap();
+        assert!(error.message().contains("vesta engine install tensorflow==0.0.1"), "{error}");
     }
 }

@@ -34,6 +34,6 @@ mod wire;
 pub use child::{ChildOptions, serve_child};
 pub use isolated::{IsolatedEngine, IsolatedSession, WorkerHealth};
 pub use options::{BUILD, WorkerOptions};
-pub use probe::{Probed, probe};
+pub use probe::{Probed, Tried, probe, try_signatures};
 pub use process::WorkerCommand;
 pub use restart::{RestartPolicy, Restarts, Verdict};

@@ -43,22 +43,51 @@ pub fn probe(
 ) -> Result<Probed, Status> {
     let options = WorkerOptions { restart: RestartPolicy::never(), ..options };
     let session = IsolatedEngine::new(identity, command, options).load_isolated(request)?;
-    let mut ran = Vec::new();
-    let mut skipped = Vec::new();
+    let tried = try_signatures(session.as_ref(), run_limit);
+    let ran = tried.ran.into_iter().map(|(name, outcome)| {
+        let refused = harmless(&name, outcome)?;
+        Ok((name, refused))
+    });
+    Ok(Probed {
+        ran: ran.collect::<Result<_, Status>>()?,
+        skipped: tried.skipped,
+        description: session.description().clone(),
+    })
+}
+
+/// What came of trial runs.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Tried {
+    /// Signatures that were run, each with what the engine said.
+    pub ran: Vec<(String, Result<(), Status>)>,
+    /// Signatures that were not, each with the reason.
+    pub skipped: Vec<(String, String)>,
+}
+
+/// Runs each stateless signature of a session once: on its defaults, else on zeros of its declared
+/// shape, with 1 for sizes that may vary. `run_limit` bounds each run. Ends at the first run that the
+/// session's process did not survive (`UNAVAILABLE`).
+pub fn try_signatures(session: &dyn Session, run_limit: Duration) -> Tried {
+    let mut tried = Tried::default();
     for (name, signature) in &session.description().signatures {
         match trial(name, signature) {
-            Err(reason) => skipped.push((name.clone(), reason)),
+            Err(reason) => tried.skipped.push((name.clone(), reason)),
             Ok((request, inputs)) => {
                 let outcome = session.run_over(&request, inputs, Some(Instant::now() + run_limit));
-                ran.push((name.clone(), harmless(name, outcome)?));
+                let outcome = outcome.map(drop);
+                let died = matches!(&outcome, Err(status) if status.code() == Code::Unavailable);
+                tried.ran.push((name.clone(), outcome));
+                if died {
+                    break;
+                }
             }
         }
     }
-    Ok(Probed { description: session.description().clone(), ran, skipped })
+    tried
 }
 
 /// What the engine said, unless the run harmed its process.
-fn harmless(name: &str, outcome: Result<Vec<Tensor>, Status>) -> Result<Option<Status>, Status> {
+fn harmless(name: &str, outcome: Result<(), Status>) -> Result<Option<Status>, Status> {
     let Err(status) = outcome else { return Ok(None) };
     match status.code() {
         Code::Unavailable | Code::Internal | Code::DeadlineExceeded | Code::ResourceExhausted => {

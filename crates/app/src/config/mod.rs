@@ -9,14 +9,14 @@ use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use vesta_engines::EngineChoice;
+use vesta_engines::TensorFlowOptions;
 use vesta_frontends::{METRICS_PATH, model_configs};
 use vesta_model::{ModelConfig, Status};
-use vesta_protos::tensorflow::serving as proto;
+use vesta_protos::tensorflow::{ConfigProto, serving as proto};
 use vesta_repository::Poll;
 
 use crate::flags::Flags;
-use crate::isolation::Isolation;
+use crate::placement::{EngineSettings, Isolation};
 
 /// Everything that a start needs, checked.
 #[derive(Clone, Debug)]
@@ -47,10 +47,8 @@ pub(crate) struct Resolved {
     pub(crate) load_retries_max: u32,
     /// Time between two tries.
     pub(crate) load_retry_interval: Duration,
-    /// Which engine runs the models.
-    pub(crate) engine: EngineChoice,
-    /// Where it runs them.
-    pub(crate) isolation: Isolation,
+    /// Which engine runs the models, and where.
+    pub(crate) engine: EngineSettings,
     /// Whether the gRPC health service answers.
     pub(crate) grpc_health: bool,
     /// Bytes that all requests and answers in flight may take together.
@@ -92,8 +90,7 @@ pub(crate) fn resolve(flags: &Flags) -> Result<Resolved, Status> {
         load_retry_interval: Duration::from_micros(
             u64::try_from(flags.load_retry_interval_micros).unwrap_or(0),
         ),
-        engine: flags.engine.parse()?,
-        isolation: Isolation::parse(&flags.isolation)?,
+        engine: engine(flags)?,
         grpc_health: flags.enable_grpc_healthcheck_service,
         request_bytes_max: megabytes(
             "max_memory_for_requests_mb",
@@ -124,6 +121,63 @@ fn address(flag: &str, port: i32) -> Result<Option<SocketAddr>, Status> {
         ))
     })?;
     Ok((port != 0).then(|| SocketAddr::new(IpAddr::V6(Ipv6Addr::UNSPECIFIED), port)))
+}
+
+fn engine(flags: &Flags) -> Result<EngineSettings, Status> {
+    Ok(EngineSettings {
+        choice: flags.engine.parse()?,
+        isolation: Isolation::parse(&flags.isolation)?,
+        allow_native_inline: flags.allow_native_inline,
+        tensorflow: TensorFlowOptions {
+            session_config: session_config(flags)?,
+            op_libraries: op_libraries(&flags.custom_op_libraries)?,
+        },
+    })
+}
+
+/// The configuration of TensorFlow's sessions. A file says all, as in the original; else the flags
+/// say the threads, and 0 leaves them to the server.
+fn session_config(flags: &Flags) -> Result<ConfigProto, Status> {
+    if !flags.tensorflow_session_config_file.is_empty() {
+        return text::read(
+            Path::new(&flags.tensorflow_session_config_file),
+            "tensorflow.ConfigProto",
+        );
+    }
+    // The flag of both kinds counts where the one of its own is not given.
+    let or_both = |own: i64| if own == 0 { flags.tensorflow_session_parallelism } else { own };
+    let threads = |name: &str, count: i64| {
+        i32::try_from(count).map_err(|_| {
+            Status::invalid_argument(format!("--{name}={count} is no number of threads"))
+        })
+    };
+    Ok(ConfigProto {
+        intra_op_parallelism_threads: threads(
+            "tensorflow_intra_op_parallelism",
+            or_both(flags.tensorflow_intra_op_parallelism),
+        )?,
+        inter_op_parallelism_threads: threads(
+            "tensorflow_inter_op_parallelism",
+            or_both(flags.tensorflow_inter_op_parallelism),
+        )?,
+        ..ConfigProto::default()
+    })
+}
+
+/// The files of a comma-separated list.
+fn op_libraries(list: &str) -> Result<Vec<PathBuf>, Status> {
+    let files = list.split(',').map(str::trim).filter(|file| !file.is_empty());
+    files
+        .map(|file| {
+            // The worker's folder is the server's, but a bare name would be searched for elsewhere.
+            std::fs::canonicalize(file).map_err(|error| {
+                Status::not_found(format!(
+                    "--custom_op_libraries: {file} cannot be found: {error}; give the paths of \
+                     shared libraries, separated by commas"
+                ))
+            })
+        })
+        .collect()
 }
 
 fn positive_millis(millis: i32) -> Option<Duration> {

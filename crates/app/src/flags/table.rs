@@ -104,8 +104,14 @@ flags! {
     allow_version_labels_for_unavailable_models: bool = false, "Whether a new label may name a version that is not yet available.";
     monitoring_config_file: String = String::new(), "Text MonitoringConfig that turns on the Prometheus page.";
     enable_grpc_healthcheck_service: bool = false, "Whether the gRPC health service answers.";
-    engine: String = "auto".to_owned(), "Vesta: engine that runs the models (auto, embedded).";
-    isolation: String = "auto".to_owned(), "Vesta: where the embedded engine runs: auto (inline when the graph is proven harmless), inline, worker (a process per version).";
+    tensorflow_session_parallelism: i64 = 0, "Threads of a TensorFlow session, within operators and between them; 0 lets the server choose.";
+    tensorflow_intra_op_parallelism: i64 = 0, "Threads that one TensorFlow operator may use; 0 lets the server choose.";
+    tensorflow_inter_op_parallelism: i64 = 0, "Threads that TensorFlow runs operators on at the same time; 0 lets TensorFlow choose.";
+    tensorflow_session_config_file: String = String::new(), "Text ConfigProto of TensorFlow's sessions; wins over the flags of their threads.";
+    engine: String = "auto".to_owned(), "Vesta: engine that runs the models: auto (the embedded one where it can, else TensorFlow), embedded, tensorflow; NAME==VERSION for a certain release.";
+    isolation: String = "auto".to_owned(), "Vesta: where engines run: auto (native ones in a process per version, the embedded one inline when the graph is proven harmless), inline, worker (a process per version).";
+    allow_native_inline: bool = false, "Vesta: whether --isolation=inline may open a native library in the server's own process.";
+    custom_op_libraries: String = String::new(), "Vesta: comma-separated shared libraries of custom TensorFlow operators.";
     log_format: String = "text".to_owned(), "Vesta: form of the log on standard error (text, json).";
     max_memory_for_requests_mb: i64 = 2048, "Vesta: megabytes that all requests and answers in flight may take together.";
     drain_timeout_seconds: i64 = 20, "Vesta: seconds that calls in flight get to finish after SIGTERM or SIGINT.";

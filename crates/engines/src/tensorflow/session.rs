@@ -1,0 +1,288 @@
+//! One version in TensorFlow: its signatures bound to the tensors of its graph, and its runs.
+//!
+//! May not know: how versions come and go. Invariant: a run of a signature feeds and fetches just
+//! what the signature names, whatever lies there: interior tensors take any shape, as the original
+//! lets them.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use prost::Message as _;
+use vesta_ffi::{GraphOutput, TensorFlow, TensorFlowSession, TensorFlowValue};
+use vesta_model::{
+    AlignedBytes, DType, Encoding, LoadRequest, ModelDescription, Run, RunRequest, Session,
+    Signature, Status, Tensor, TensorSpec, strings_byte_len,
+};
+use vesta_protos::tensorflow::RunOptions;
+use vesta_savedmodel::SavedModel;
+
+use super::status;
+use super::values::{from_tensorflow, not_in_graph, to_tensorflow};
+
+/// A version loaded in TensorFlow.
+pub(super) struct LoadedModel {
+    description: ModelDescription,
+    shared: Arc<Shared>,
+}
+
+/// What the session and its runs share.
+struct Shared {
+    library: &'static TensorFlow,
+    session: TensorFlowSession,
+    bound: BTreeMap<String, Bound>,
+}
+
+/// A signature in terms of the graph.
+struct Bound {
+    signature: Arc<Signature>,
+    inputs: Vec<Endpoint>,
+    outputs: Vec<Endpoint>,
+}
+
+/// Where a declared tensor lies, or why it cannot be used. A signature with such a tensor is still
+/// described: clients ask for metadata of it, and may call it without that output.
+type Endpoint = Result<GraphOutput, Status>;
+
+impl LoadedModel {
+    /// Reads the signatures, then has TensorFlow load the same folder.
+    pub(super) fn load(
+        library: &'static TensorFlow,
+        request: &LoadRequest,
+        config: &[u8],
+    ) -> Result<LoadedModel, Status> {
+        // Ours first: its errors have the original's words, and no damaged file reaches TensorFlow.
+        let mut description =
+            SavedModel::open(&request.artifact, &request.tags)?.description().clone();
+        let session = TensorFlowSession::load(library, &request.artifact, &request.tags, config)
+            .map_err(status)?;
+        let mut bound = BTreeMap::new();
+        for (name, signature) in &mut description.signatures {
+            let inputs: Vec<Endpoint> =
+                signature.inputs.iter().map(|spec| endpoint(&session, spec)).collect();
+            let outputs = signature.outputs.iter().map(|spec| endpoint(&session, spec)).collect();
+            say_what_is_fed(signature, &inputs);
+            let signature = Arc::clone(signature);
+            bound.insert(name.clone(), Bound { signature, inputs, outputs });
+        }
+        Ok(LoadedModel { description, shared: Arc::new(Shared { library, session, bound }) })
+    }
+}
+
+/// Writes down where the graph takes another dtype than the signature declares.
+fn say_what_is_fed(signature: &mut Arc<Signature>, inputs: &[Endpoint]) {
+    for (index, endpoint) in inputs.iter().enumerate() {
+        let taken = endpoint.as_ref().ok().and_then(|output| plain_dtype(output.dtype()));
+        if let Some(taken) = taken.filter(|&taken| taken != signature.inputs[index].dtype) {
+            Arc::make_mut(signature).inputs[index].fed_as = Some(taken);
+        }
+    }
+}
+
+/// The dtype of a tensor, or behind a reference to a variable.
+fn plain_dtype(number: i32) -> Option<DType> {
+    let plain =
+        if number > DType::REFERENCE_OFFSET { number - DType::REFERENCE_OFFSET } else { number };
+    DType::from_number(plain)
+}
+
+/// Finds a declared tensor in the graph.
+fn endpoint(session: &TensorFlowSession, spec: &TensorSpec) -> Endpoint {
+    let kind = match &spec.encoding {
+        Encoding::Dense(name) => {
+            let (operation, index) = split(name);
+            return session.output(operation, index).ok_or_else(|| not_in_graph(name));
+        }
+        Encoding::CooSparse { .. } => "a sparse",
+        Encoding::Composite => "a composite",
+    };
+    Err(Status::unimplemented(format!(
+        "`{}` is {kind} tensor, which a request cannot carry; give the model a signature of dense \
+         tensors",
+        spec.alias
+    )))
+}
+
+/// `x:1` is output 1 of `x`; a bare name is output 0.
+fn split(name: &str) -> (&str, usize) {
+    match name.rsplit_once(':') {
+        Some((operation, index)) => match index.parse() {
+            Ok(index) => (operation, index),
+            Err(_) => (name, 0),
+        },
+        None => (name, 0),
+    }
+}
+
+impl Session for LoadedModel {
+    fn description(&self) -> &ModelDescription {
+        &self.description
+    }
+
+    fn prepare(&self, request: &RunRequest) -> Result<Box<dyn Run>, Status> {
+        let bound = self.shared.bound(request)?;
+        let mut inputs = Vec::with_capacity(request.inputs.len());
+        for (spec, layout) in bound.signature.inputs.iter().zip(&request.inputs) {
+            let dtype = spec.fed_dtype();
+            let bytes = match dtype.width() {
+                Some(width) => layout.shape.bytes(width)?,
+                None if dtype == DType::String => {
+                    strings_byte_len(layout.shape.elements(), layout.string_bytes).ok_or_else(
+                        || Status::invalid_argument(format!("input {} is too large", spec.alias)),
+                    )?
+                }
+                None => {
+                    return Err(Status::invalid_argument(format!(
+                        "input {} of dtype {dtype} cannot be fed",
+                        spec.alias
+                    )));
+                }
+            };
+            inputs.push(AlignedBytes::zeroed(bytes));
+        }
+        Ok(Box::new(TensorFlowRun {
+            shared: Arc::clone(&self.shared),
+            request: request.clone(),
+            inputs,
+        }))
+    }
+
+    fn run_over(
+        &self,
+        request: &RunRequest,
+        inputs: Vec<Tensor>,
+        deadline: Option<Instant>,
+    ) -> Result<Vec<Tensor>, Status> {
+        self.shared.run(request, inputs, deadline)
+    }
+}
+
+/// A run whose inputs lie on the heap.
+struct TensorFlowRun {
+    shared: Arc<Shared>,
+    request: RunRequest,
+    inputs: Vec<AlignedBytes>,
+}
+
+impl Run for TensorFlowRun {
+    fn input(&mut self, index: usize) -> &mut [u8] {
+        self.inputs.get_mut(index).map(AlignedBytes::bytes_mut).unwrap_or_default()
+    }
+
+    fn run(self: Box<Self>, deadline: Option<Instant>) -> Result<Vec<Tensor>, Status> {
+        let TensorFlowRun { shared, request, inputs } = *self;
+        let signature = Arc::clone(&shared.bound(&request)?.signature);
+        let tensors = signature
+            .inputs
+            .iter()
+            .zip(&request.inputs)
+            .zip(inputs)
+            .map(|((spec, layout), memory)| {
+                Tensor::whole(spec.fed_dtype(), layout.shape.clone(), Arc::new(memory))
+            })
+            .collect::<Result<Vec<_>, Status>>()?;
+        shared.run(&request, tensors, deadline)
+    }
+}
+
+impl Shared {
+    /// The signature that a request means, if the request fits it.
+    fn bound(&self, request: &RunRequest) -> Result<&Bound, Status> {
+        let bound = self.bound.get(&request.signature).ok_or_else(|| {
+            Status::not_found(format!("signature {} not found", request.signature))
+        })?;
+        if request.inputs.len() != bound.inputs.len() {
+            return Err(Status::invalid_argument(format!(
+                "signature {} has {} inputs, but {} were given",
+                request.signature,
+                bound.inputs.len(),
+                request.inputs.len()
+            )));
+        }
+        if let Some(&bad) = request.outputs.iter().find(|&&index| index >= bound.outputs.len()) {
+            return Err(Status::invalid_argument(format!(
+                "signature {} has no output {bad}",
+                request.signature
+            )));
+        }
+        Ok(bound)
+    }
+
+    fn run(
+        &self,
+        request: &RunRequest,
+        inputs: Vec<Tensor>,
+        deadline: Option<Instant>,
+    ) -> Result<Vec<Tensor>, Status> {
+        let bound = self.bound(request)?;
+        if inputs.len() != bound.inputs.len() {
+            return Err(Status::invalid_argument(format!(
+                "{} tensors were given for {} inputs",
+                inputs.len(),
+                bound.inputs.len()
+            )));
+        }
+        let options = run_options(deadline)?;
+        let endpoints = bound.inputs.iter().cloned().collect::<Result<Vec<_>, _>>()?;
+        let fetches = request
+            .outputs
+            .iter()
+            .map(|&index| bound.outputs[index].clone())
+            .collect::<Result<Vec<_>, _>>()?;
+        let values = inputs
+            .into_iter()
+            .map(|input| to_tensorflow(self.library, input))
+            .collect::<Result<Vec<TensorFlowValue>, _>>()?;
+        let feeds: Vec<_> = endpoints.into_iter().zip(&values).collect();
+        let given = self.session.run(&options, &feeds, &fetches, &[]).map_err(status)?;
+        let outputs = &bound.signature.outputs;
+        request
+            .outputs
+            .iter()
+            .zip(given)
+            .map(|(&index, value)| from_tensorflow(&outputs[index].alias, value))
+            .collect()
+    }
+}
+
+/// The serialized options of a run that ends at `deadline`.
+///
+/// # Errors
+/// `DEADLINE_EXCEEDED` when it has passed.
+fn run_options(deadline: Option<Instant>) -> Result<Vec<u8>, Status> {
+    let Some(deadline) = deadline else { return Ok(Vec::new()) };
+    let left = deadline.saturating_duration_since(Instant::now());
+    if left.is_zero() {
+        return Err(Status::deadline_exceeded("Timed out waiting for notification"));
+    }
+    // Rounded up: 0 would mean no limit.
+    let left_ms = left.saturating_add(Duration::from_micros(999)).as_millis();
+    let timeout_in_ms = i64::try_from(left_ms).unwrap_or(i64::MAX);
+    Ok(RunOptions { timeout_in_ms, ..RunOptions::default() }.encode_to_vec())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tensor_names_are_split_as_tensorflow_does() {
+        assert_eq!(split("x:0"), ("x", 0));
+        assert_eq!(split("scope/x:12"), ("scope/x", 12));
+        assert_eq!(split("x"), ("x", 0));
+        assert_eq!(split("x:y"), ("x:y", 0));
+    }
+
+    #[test]
+    fn a_deadline_becomes_milliseconds_and_never_no_limit() {
+        assert!(run_options(None).unwrap().is_empty());
+        assert!(run_options(Some(Instant::now())).is_err());
+        let soon = run_options(Some(Instant::now() + Duration::from_micros(300)));
+        if let Ok(options) = soon {
+            assert_eq!(RunOptions::decode(options.as_slice()).unwrap().timeout_in_ms, 1);
+        }
+        let later = run_options(Some(Instant::now() + Duration::from_secs(5))).unwrap();
+        let later = RunOptions::decode(later.as_slice()).unwrap().timeout_in_ms;
+        assert!((4_000..=5_000).contains(&later), "{later}");
+    }
+}
