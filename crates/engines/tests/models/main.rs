@@ -1,8 +1,9 @@
-//! The embedded engine on whole models: those of the original, the demo, those of the common suite.
+//! Engines on whole models: those of the original, the demo, those of the common suite.
 #![expect(clippy::unwrap_used, clippy::print_stderr, reason = "a test")]
 
 mod demo;
 mod original;
 mod shared_data;
 mod suite;
+mod tensorflow;
 mod written;

@@ -43,8 +43,9 @@ fn sums(folder: &Path) {
 }
 
 /// Half plus two by way of many products of a large matrix with itself, of which nothing stays:
-/// each row of the matrix sums to one, so its products are itself, and they are taken times zero.
-fn slow_half_plus_two(folder: &Path) {
+/// each row of the matrix sums to one, so its products are itself, and they are taken times next to
+/// nothing (times zero, TensorFlow would leave them out).
+pub(crate) fn slow_half_plus_two(folder: &Path) {
     const SIDE: usize = 512;
     const PRODUCTS: usize = 200;
     let float = DType::F32;
@@ -54,12 +55,12 @@ fn slow_half_plus_two(folder: &Path) {
         node("Placeholder", "x", &[], float),
         written::floats("half", &[], &[0.5]),
         written::floats("two", &[], &[2.0]),
-        written::floats("zero", &[], &[0.0]),
+        written::floats("tiny", &[], &[1e-30]),
         written::integers("first", &[1], &[0]),
         written::integers("both", &[2], &[0, 1]),
         written::floats("matrix", &[side, side], &matrix),
         node("Sum", "all", &["x", "first"], float),
-        node("Mul", "none", &["all", "zero"], float),
+        node("Mul", "none", &["all", "tiny"], float),
         node("AddV2", "product0", &["matrix", "none"], float),
     ];
     for index in 1..=PRODUCTS {
@@ -68,7 +69,7 @@ fn slow_half_plus_two(folder: &Path) {
     }
     nodes.extend([
         node("Sum", "whole", &[&format!("product{PRODUCTS}"), "both"], float),
-        node("Mul", "nothing", &["whole", "zero"], float),
+        node("Mul", "nothing", &["whole", "tiny"], float),
         node("Mul", "halved", &["x", "half"], float),
         node("AddV2", "sum", &["halved", "two"], float),
         node("AddV2", "y", &["sum", "nothing"], float),
@@ -78,19 +79,24 @@ fn slow_half_plus_two(folder: &Path) {
     write(folder, nodes, &[("serving_default", signature)]);
 }
 
-fn conforms(engine: &dyn Engine) {
+/// A counter that must be refused.
+fn refused_counter() -> Given {
+    match folder() {
+        Some(shared) => {
+            Given::Refused(request(&shared.join("tfs-testdata/saved_model_counter/00000123")))
+        }
+        None => Given::Missing("the shared models".to_owned()),
+    }
+}
+
+/// Holds an engine to the suite.
+pub(crate) fn conforms(engine: &dyn Engine, counter: Given) {
     let folders: Vec<_> = (0..3).map(|_| tempfile::tempdir().unwrap()).collect();
     let [sum, slow, damaged] = [0, 1, 2].map(|index| folders[index].path());
     sums(sum);
     slow_half_plus_two(slow);
     std::fs::write(damaged.join("saved_model.pb"), b"\xff\xffnot a model").unwrap();
     let model = |folder| Given::Model(SuiteModel::new(request(folder), &[]));
-    let counter = match folder() {
-        Some(shared) => {
-            Given::Refused(request(&shared.join("tfs-testdata/saved_model_counter/00000123")))
-        }
-        None => Given::Missing("the shared models".to_owned()),
-    };
     let report = engine_suite(
         engine,
         &SuiteModels {
@@ -108,11 +114,11 @@ fn conforms(engine: &dyn Engine) {
 
 #[test]
 fn the_engine_conforms() {
-    conforms(&EmbeddedEngine);
+    conforms(&EmbeddedEngine, refused_counter());
 }
 
 /// Set in the process that is to be a worker.
-const WORKER: &str = "VESTA_TEST_IS_WORKER";
+pub(crate) const WORKER: &str = "VESTA_TEST_IS_WORKER";
 
 #[test]
 fn the_engine_behind_a_worker_conforms() {
@@ -120,7 +126,8 @@ fn the_engine_behind_a_worker_conforms() {
         .arg("--exact")
         .arg("suite::a_process_that_is_told_to_is_a_worker")
         .env(WORKER, "1");
-    conforms(&IsolatedEngine::new(EmbeddedEngine.identity(), command, WorkerOptions::default()));
+    let engine = IsolatedEngine::new(EmbeddedEngine.identity(), command, WorkerOptions::default());
+    conforms(&engine, refused_counter());
 }
 
 /// The test above starts this program anew, for this test alone, to get a worker. Otherwise standard
