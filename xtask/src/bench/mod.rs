@@ -1,0 +1,34 @@
+//! Measurements that a person asks for. They print figures and judge nothing.
+//!
+//! Compared settings take turns in one run on one machine, since machines are noisy; what to quote
+//! are the ratios.
+
+mod demo;
+mod served;
+mod worker;
+
+use std::path::Path;
+use std::process::Command;
+
+use anyhow::{Result, bail};
+
+use crate::run::show;
+
+/// Measures something of the project in this folder.
+type Benchmark = fn(&Path) -> Result<()>;
+
+/// Every benchmark by name.
+const BENCHMARKS: &[(&str, Benchmark)] = &[("demo", demo::run), ("worker", worker::run)];
+
+/// Runs the benchmark called `name`.
+///
+/// # Errors
+/// When there is none of that name or it fails.
+pub(crate) fn run(root: &Path, name: &str) -> Result<()> {
+    let Some((_, benchmark)) = BENCHMARKS.iter().find(|(known, _)| *known == name) else {
+        let names: Vec<&str> = BENCHMARKS.iter().map(|(name, _)| *name).collect();
+        bail!("no benchmark is called {name}; choose {}", names.join(" or "));
+    };
+    show(root, Command::new("cargo").args(["build", "--release", "--locked", "-p", "vesta"]))?;
+    benchmark(root)
+}
