@@ -17,6 +17,7 @@ use vesta_model::{
 use vesta_protos::tensorflow::RunOptions;
 use vesta_savedmodel::SavedModel;
 
+use super::pace::Pace;
 use super::status;
 use super::values::{from_tensorflow, not_in_graph, to_tensorflow};
 
@@ -38,7 +39,11 @@ struct Bound {
     signature: Arc<Signature>,
     inputs: Vec<Endpoint>,
     outputs: Vec<Endpoint>,
+    pace: Pace,
 }
+
+/// The number of the pool that is none: the run stays on the thread that calls.
+const CALLING_THREAD: i32 = -1;
 
 /// Where a declared tensor lies, or why it cannot be used. A signature with such a tensor is still
 /// described: clients ask for metadata of it, and may call it without that output.
@@ -52,8 +57,8 @@ impl LoadedModel {
         config: &[u8],
     ) -> Result<LoadedModel, Status> {
         // Ours first: its errors have the original's words, and no damaged file reaches TensorFlow.
-        let mut description =
-            SavedModel::open(&request.artifact, &request.tags)?.description().clone();
+        let model = SavedModel::open(&request.artifact, &request.tags)?;
+        let mut description = model.description().clone();
         let session = TensorFlowSession::load(library, &request.artifact, &request.tags, config)
             .map_err(status)?;
         let mut bound = BTreeMap::new();
@@ -63,7 +68,9 @@ impl LoadedModel {
             let outputs = signature.outputs.iter().map(|spec| endpoint(&session, spec)).collect();
             say_what_is_fed(signature, &inputs);
             let signature = Arc::clone(signature);
-            bound.insert(name.clone(), Bound { signature, inputs, outputs });
+            let operators = model.operators(name)?;
+            let pace = Pace::new(signature.stateful, operators.keys().map(String::as_str));
+            bound.insert(name.clone(), Bound { signature, inputs, outputs, pace });
         }
         Ok(LoadedModel { description, shared: Arc::new(Shared { library, session, bound }) })
     }
@@ -222,7 +229,8 @@ impl Shared {
                 bound.inputs.len()
             )));
         }
-        let options = run_options(deadline)?;
+        let bytes: u64 = inputs.iter().map(|input| input.bytes().len() as u64).sum();
+        let options = run_options(&bound.pace, bytes, deadline)?;
         let endpoints = bound.inputs.iter().cloned().collect::<Result<Vec<_>, _>>()?;
         let fetches = request
             .outputs
@@ -234,7 +242,9 @@ impl Shared {
             .map(|input| to_tensorflow(self.library, input))
             .collect::<Result<Vec<TensorFlowValue>, _>>()?;
         let feeds: Vec<_> = endpoints.into_iter().zip(&values).collect();
+        let started = Instant::now();
         let given = self.session.run(&options, &feeds, &fetches, &[]).map_err(status)?;
+        bound.pace.learn(bytes, started.elapsed());
         let outputs = &bound.signature.outputs;
         request
             .outputs
@@ -249,16 +259,20 @@ impl Shared {
 ///
 /// # Errors
 /// `DEADLINE_EXCEEDED` when it has passed.
-fn run_options(deadline: Option<Instant>) -> Result<Vec<u8>, Status> {
-    let Some(deadline) = deadline else { return Ok(Vec::new()) };
-    let left = deadline.saturating_duration_since(Instant::now());
-    if left.is_zero() {
+fn run_options(pace: &Pace, bytes: u64, deadline: Option<Instant>) -> Result<Vec<u8>, Status> {
+    let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
+    if left.is_some_and(|left| left.is_zero()) {
         return Err(Status::deadline_exceeded("Timed out waiting for notification"));
     }
-    // Rounded up: 0 would mean no limit.
-    let left_ms = left.saturating_add(Duration::from_micros(999)).as_millis();
-    let timeout_in_ms = i64::try_from(left_ms).unwrap_or(i64::MAX);
-    Ok(RunOptions { timeout_in_ms, ..RunOptions::default() }.encode_to_vec())
+    let mut options = RunOptions::default();
+    if pace.is_short(bytes, left) {
+        options.inter_op_thread_pool = CALLING_THREAD;
+    } else if let Some(left) = left {
+        // Rounded up: 0 would mean no limit.
+        let left_ms = left.saturating_add(Duration::from_micros(999)).as_millis();
+        options.timeout_in_ms = i64::try_from(left_ms).unwrap_or(i64::MAX);
+    }
+    Ok(options.encode_to_vec())
 }
 
 #[cfg(test)]
@@ -275,14 +289,26 @@ mod tests {
 
     #[test]
     fn a_deadline_becomes_milliseconds_and_never_no_limit() {
-        assert!(run_options(None).unwrap().is_empty());
-        assert!(run_options(Some(Instant::now())).is_err());
-        let soon = run_options(Some(Instant::now() + Duration::from_micros(300)));
-        if let Ok(options) = soon {
-            assert_eq!(RunOptions::decode(options.as_slice()).unwrap().timeout_in_ms, 1);
+        let unknown = Pace::new(false, [].into_iter());
+        let options = |deadline: Option<Instant>| {
+            let options = run_options(&unknown, 4, deadline)?;
+            Ok::<_, Status>(RunOptions::decode(options.as_slice()).unwrap())
+        };
+        assert_eq!(options(None).unwrap(), RunOptions::default());
+        assert!(options(Some(Instant::now())).is_err());
+        if let Ok(soon) = options(Some(Instant::now() + Duration::from_micros(300))) {
+            assert_eq!(soon.timeout_in_ms, 1);
         }
-        let later = run_options(Some(Instant::now() + Duration::from_secs(5))).unwrap();
-        let later = RunOptions::decode(later.as_slice()).unwrap().timeout_in_ms;
-        assert!((4_000..=5_000).contains(&later), "{later}");
+        let later = options(Some(Instant::now() + Duration::from_secs(5))).unwrap();
+        assert!((4_000..=5_000).contains(&later.timeout_in_ms), "{later:?}");
+    }
+
+    #[test]
+    fn a_run_known_to_be_short_stays_on_its_thread() {
+        let short = Pace::new(false, [].into_iter());
+        short.learn(4, Duration::from_micros(30));
+        let options = run_options(&short, 4, Some(Instant::now() + Duration::from_secs(5)));
+        let options = RunOptions::decode(options.unwrap().as_slice()).unwrap();
+        assert_eq!((options.inter_op_thread_pool, options.timeout_in_ms), (CALLING_THREAD, 0));
     }
 }
