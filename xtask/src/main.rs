@@ -37,7 +37,7 @@ enum Chore {
     Tidy,
     /// Measurements, printed as ratios of one run.
     Bench {
-        /// Which one: `demo`, `worker`.
+        /// Which one: `demo`, `worker`, `loading`.
         name: String,
     },
 }

@@ -6,17 +6,19 @@
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use prost::Message as _;
-use vesta_engines::{EngineChoice, TensorFlowOptions};
-use vesta_model::Status;
+use vesta_engines::{EngineChoice, EngineName, TensorFlowOptions};
+use vesta_model::{Engine, Status};
 use vesta_protos::tensorflow::ConfigProto;
-use vesta_worker::{ChildOptions, WorkerCommand, serve_child};
+use vesta_worker::{ChildOptions, Lowered, WorkerCommand, serve_child};
 
 use crate::commands::complain;
 use crate::logs::{self, LogFormat};
+use crate::placement::TriedEngine;
 
 /// The subcommand that the server starts its workers by.
 pub(crate) const COMMAND: &str = "worker";
@@ -60,9 +62,18 @@ fn serve(arguments: &[String]) -> Result<(), Status> {
         return Err(by_hand());
     };
     logs::start(LogFormat::parse(format)?);
+    // What serves goes before what loads, from the opening of a library on.
+    let lowered = Lowered::now();
     let choice = engine.parse::<EngineChoice>()?;
-    let engine = vesta_engines::build(&choice, &options(rest)?)?;
-    serve_child(engine.as_ref(), &ChildOptions::default())
+    let built = vesta_engines::build(&choice, &options(rest)?)?;
+    // A throw-away worker of the embedded engine is told what to run; native ones try it themselves.
+    let engine: Arc<dyn Engine> = match choice {
+        EngineChoice::Named { name, .. } if name != EngineName::Embedded => {
+            Arc::new(TriedEngine::new(built))
+        }
+        _ => built,
+    };
+    serve_child(engine.as_ref(), &ChildOptions { lowered, ..ChildOptions::default() })
 }
 
 fn options(arguments: &[String]) -> Result<TensorFlowOptions, Status> {

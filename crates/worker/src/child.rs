@@ -22,6 +22,7 @@ use vesta_model::{Engine, LoadRequest, Memory, Session, Status, Tensor};
 use crate::describe::WireDescription;
 use crate::frame::{BODY_BYTES_MAX, Frame, FrameReader, FrameWriter, Received, poll};
 use crate::options::BUILD;
+use crate::priority::Lowered;
 use crate::run::aligned;
 use crate::wake::lock;
 use crate::wire::{
@@ -41,11 +42,13 @@ const STACK_BYTES: usize = 16 << 20;
 pub struct ChildOptions {
     /// The child's build; see [`WorkerOptions::build`](crate::WorkerOptions::build).
     pub build: String,
+    /// The process loads at a lowered priority, which it gives up before it says that it has loaded.
+    pub lowered: Option<Lowered>,
 }
 
 impl Default for ChildOptions {
     fn default() -> ChildOptions {
-        ChildOptions { build: BUILD.to_owned() }
+        ChildOptions { build: BUILD.to_owned(), lowered: None }
     }
 }
 
@@ -80,7 +83,7 @@ pub fn serve_child(engine: &dyn Engine, options: &ChildOptions) -> Result<(), St
     };
     let runs_max = load.runs_max;
     let own_memory_bytes_max = length(load.own_memory_bytes_max)?;
-    let session = match load_and_answer(engine, load, &mut writer)? {
+    let session = match load_and_answer(engine, load, options, &mut writer)? {
         Some(session) => session,
         None => return Ok(()),
     };
@@ -411,12 +414,16 @@ fn is_orphan(hello: &Hello, socket: &OwnedFd) -> bool {
 fn load_and_answer(
     engine: &dyn Engine,
     load: WireLoad,
+    options: &ChildOptions,
     writer: &mut FrameWriter,
 ) -> Result<Option<Arc<dyn Session>>, Status> {
     let request: LoadRequest = load.request();
     let loaded = catch_unwind(AssertUnwindSafe(|| engine.load(&request))).unwrap_or_else(|panic| {
         Err(Status::internal(format!("the engine panicked while loading: {}", panic_text(&*panic))))
     });
+    if let Some(lowered) = &options.lowered {
+        lowered.restore();
+    }
     let identity = engine.identity();
     let report = |loaded: &Result<Arc<dyn Session>, Status>| {
         Report::Loaded(match loaded {

@@ -4,6 +4,7 @@
 //! are the ratios.
 
 mod demo;
+mod loading;
 mod served;
 mod worker;
 
@@ -18,7 +19,8 @@ use crate::run::show;
 type Benchmark = fn(&Path) -> Result<()>;
 
 /// Every benchmark by name.
-const BENCHMARKS: &[(&str, Benchmark)] = &[("demo", demo::run), ("worker", worker::run)];
+const BENCHMARKS: &[(&str, Benchmark)] =
+    &[("demo", demo::run), ("worker", worker::run), ("loading", loading::run)];
 
 /// Runs the benchmark called `name`.
 ///

@@ -116,7 +116,19 @@ impl Served {
 
     /// Sends requests one after the other over one connection.
     fn measure(&self, body: &[u8], requests: usize) -> Result<Vec<Duration>> {
-        let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, self.port))?;
+        let mut connection = self.connect(body)?;
+        let mut times = Vec::with_capacity(requests);
+        for _ in 0..requests {
+            let sent = Instant::now();
+            connection.ask()?;
+            times.push(sent.elapsed());
+        }
+        Ok(times)
+    }
+
+    /// A connection that asks the model the same again and again.
+    pub(super) fn connect(&self, body: &[u8]) -> Result<Connection> {
+        let stream = TcpStream::connect((Ipv4Addr::LOCALHOST, self.port))?;
         stream.set_nodelay(true)?;
         let mut request = format!(
             "POST /v1/models/{}:predict HTTP/1.1\r\nHost: localhost\r\nContent-Length: {}\r\n\r\n",
@@ -125,15 +137,8 @@ impl Served {
         )
         .into_bytes();
         request.extend_from_slice(body);
-        let mut reader = BufReader::new(stream.try_clone()?);
-        let mut times = Vec::with_capacity(requests);
-        for _ in 0..requests {
-            let sent = Instant::now();
-            stream.write_all(&request)?;
-            read_answer(&mut reader)?;
-            times.push(sent.elapsed());
-        }
-        Ok(times)
+        let reader = BufReader::new(stream.try_clone()?);
+        Ok(Connection { stream, reader, request })
     }
 
     /// Processor time that server and workers have used.
@@ -174,6 +179,21 @@ impl Served {
             }
         }
         Ok(pids)
+    }
+}
+
+/// One connection and the request that it sends.
+pub(super) struct Connection {
+    stream: TcpStream,
+    reader: BufReader<TcpStream>,
+    request: Vec<u8>,
+}
+
+impl Connection {
+    /// Sends the request and reads the answer.
+    pub(super) fn ask(&mut self) -> Result<()> {
+        self.stream.write_all(&self.request)?;
+        read_answer(&mut self.reader)
     }
 }
 

@@ -6,6 +6,7 @@
 mod auto;
 mod embedded;
 mod native;
+mod trial;
 
 use std::sync::Arc;
 
@@ -15,6 +16,7 @@ use vesta_model::{Engine, Status};
 use self::auto::Auto;
 use self::embedded::EmbeddedPlacement;
 use self::native::NativePlacement;
+pub(crate) use self::trial::TriedEngine;
 use crate::logs::LogFormat;
 
 /// The flag `isolation`.

@@ -1,25 +1,16 @@
-//! A native engine: a worker process per version, and a trial run before a version counts as loaded.
-//!
-//! TensorFlow checks a graph when it first runs it, not when it loads it, and ends the process when a
-//! check fails; its first run also takes up to a second more than later ones. Both belong before the
-//! moment from which clients are served.
+//! A native engine: a worker process per version, which tries its version out as it loads it.
 
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
 
-use tracing::{debug, info};
+use tracing::info;
 use vesta_engines::{EngineChoice, EngineName, Installed};
-use vesta_model::{Code, Engine, EngineIdentity, LoadRequest, Session, Status};
-use vesta_worker::{IsolatedEngine, WorkerOptions, try_signatures};
+use vesta_model::{Engine, EngineIdentity, LoadRequest, Session, Status};
+use vesta_worker::{IsolatedEngine, WorkerOptions};
 
-use super::{EngineSettings, Isolation};
+use super::{EngineSettings, Isolation, TriedEngine};
 use crate::logs::LogFormat;
 use crate::worker;
-
-/// The longest that one trial run may take. What takes longer is still served: only a run that takes
-/// the process down is held against a version.
-const TRIAL_RUN_LIMIT: Duration = Duration::from_secs(60);
 
 /// A release of a native engine, where the operator wants it to run.
 pub(super) struct NativePlacement {
@@ -47,7 +38,7 @@ impl NativePlacement {
                 return Err(not_inline(name));
             }
             let engine = vesta_engines::build(&choice, &settings.tensorflow)?;
-            return Ok(NativePlacement { identity, engine });
+            return Ok(NativePlacement { identity, engine: Arc::new(TriedEngine::new(engine)) });
         }
         let command =
             worker::command(program, &choice.to_string(), log_format, &settings.tensorflow);
@@ -71,29 +62,6 @@ impl Engine for NativePlacement {
 
     fn load(&self, request: &LoadRequest) -> Result<Arc<dyn Session>, Status> {
         let session = self.engine.load(request)?;
-        let tried = try_signatures(session.as_ref(), TRIAL_RUN_LIMIT);
-        for (signature, reason) in &tried.skipped {
-            debug!(model = %request.model, version = %request.version, %signature, %reason, "not tried");
-        }
-        for (signature, outcome) in tried.ran {
-            match outcome {
-                // The worker died, and once more when it was tried again.
-                Err(status) if status.code() == Code::Unavailable => {
-                    return Err(Status::failed_precondition(format!(
-                        "a first run of signature `{signature}` of model {} version {} ended its \
-                         process: {}",
-                        request.model,
-                        request.version,
-                        status.message()
-                    )));
-                }
-                Err(status) => debug!(
-                    model = %request.model, version = %request.version, %signature, %status,
-                    "a trial run was refused"
-                ),
-                Ok(()) => {}
-            }
-        }
         info!(
             model = %request.model, version = %request.version,
             engine = %self.identity.name, release = %self.identity.version,

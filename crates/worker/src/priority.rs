@@ -1,0 +1,82 @@
+//! Loading behind others: a worker starts, loads and tries its version with less claim to the
+//! processors than those that serve, and takes its place among them when it is ready.
+//!
+//! Invariant: nothing is lowered that this process may not raise again (that takes a right, which
+//! root and few others have), so no version ever serves with less than its share.
+
+use rustix::process::{Pid, getpriority_process, setpriority_process};
+
+/// How much nicer a loading worker is: it gets about a tenth of a processor that others want, and all
+/// of one that nobody wants.
+const STEP: i32 = 10;
+
+/// The nicest that there is.
+const NICEST: i32 = 19;
+
+/// A process whose priority was lowered, and what it was.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Lowered {
+    original: i32,
+}
+
+impl Lowered {
+    /// Lowers the priority of the calling thread, and so of all threads that come of it. Call it
+    /// before there are others. `None`, with nothing changed, where it could not be raised again.
+    pub fn now() -> Option<Lowered> {
+        let original = getpriority_process(None).ok()?;
+        let lowered = (original + STEP).min(NICEST);
+        // Tried on a thread of its own, which is gone afterwards whatever came of it.
+        let can_raise = std::thread::spawn(move || {
+            setpriority_process(None, lowered).is_ok()
+                && setpriority_process(None, original).is_ok()
+        });
+        if !can_raise.join().unwrap_or(false) {
+            return None;
+        }
+        setpriority_process(None, lowered).ok()?;
+        Some(Lowered { original })
+    }
+
+    /// Gives every thread of this process the priority that it had.
+    pub fn restore(&self) {
+        // A thread may start another while the first pass runs; that one is found by the second.
+        for _ in 0..2 {
+            let Ok(threads) = std::fs::read_dir("/proc/self/task") else { return };
+            for thread in threads.flatten() {
+                let number = thread.file_name().to_str().and_then(|name| name.parse().ok());
+                if let Some(thread) = number.and_then(Pid::from_raw) {
+                    // A thread that has ended meanwhile needs nothing.
+                    let _ = setpriority_process(Some(thread), self.original);
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// On a thread of its own, so that the other tests keep their priority.
+    #[test]
+    fn what_is_lowered_is_raised_again_with_all_that_came_of_it() {
+        let test = std::thread::spawn(|| {
+            let before = getpriority_process(None).unwrap();
+            let Some(lowered) = Lowered::now() else {
+                assert_eq!(getpriority_process(None).unwrap(), before);
+                return;
+            };
+            assert_eq!(getpriority_process(None).unwrap(), (before + STEP).min(NICEST));
+            let (ask, asked) = std::sync::mpsc::channel::<()>();
+            let child = std::thread::spawn(move || {
+                let _ = asked.recv();
+                getpriority_process(None).unwrap()
+            });
+            lowered.restore();
+            drop(ask);
+            assert_eq!(child.join().unwrap(), before);
+            assert_eq!(getpriority_process(None).unwrap(), before);
+        });
+        test.join().unwrap();
+    }
+}
