@@ -7,7 +7,7 @@ use vesta_model::Status;
 
 use crate::flags::{self, Parsed};
 use crate::logs::{self, LogFormat};
-use crate::{compose, config, demo, placement, worker};
+use crate::{compose, config, demo, engine, placement, worker};
 
 /// The version of Vesta.
 const VERSION: &str = env!("CARGO_PKG_VERSION");
@@ -21,6 +21,7 @@ usage: vesta COMMAND
 commands:
   serve    serve models; takes the flags of tensorflow_model_server (vesta serve --help)
   demo     serve the image classifier of this repository and print a request to try
+  engine   install, list and remove native engines such as TensorFlow (vesta engine --help)
   version  print the version
 ";
 
@@ -43,6 +44,7 @@ pub fn vesta(arguments: Vec<String>) -> ExitCode {
     match command {
         "serve" => model_server("vesta serve", rest),
         "demo" => demo::run(rest),
+        "engine" => engine::run(&rest),
         // Started by the server itself, with a socket as standard input.
         worker::COMMAND => worker::run(&rest),
         "version" | "--version" => {

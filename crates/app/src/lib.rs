@@ -8,11 +8,13 @@ mod commands;
 mod compose;
 mod config;
 mod demo;
+mod engine;
 mod flags;
 mod listen;
 mod logs;
 mod models;
 mod placement;
+mod progress;
 mod signals;
 mod worker;
 

@@ -12,5 +12,8 @@ mod tensorflow;
 
 pub use embedded::{EmbeddedEngine, EmbeddedSession, run_inside};
 pub use registry::{EngineChoice, EngineName, build, check_adapter};
-pub use store::{Damaged, EngineStore, Installed, Survey};
+pub use store::{
+    Damaged, EngineStore, InstallRequest, Installed, Outcome, Progress, Survey, Voucher,
+    engine_of_wheel,
+};
 pub use tensorflow::{TensorFlowEngine, TensorFlowOptions};

@@ -5,7 +5,12 @@
 //! Invariant: reading needs no writable folder; a damaged entry is named and hides no other.
 
 mod entry;
+mod install;
+mod packages;
+mod pip;
+mod progress;
 mod version;
+mod wheel;
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -13,6 +18,8 @@ use std::path::{Path, PathBuf};
 use vesta_model::Status;
 
 pub use entry::{Damaged, Installed};
+pub use install::{InstallRequest, Outcome, Voucher, engine_of_wheel};
+pub use progress::Progress;
 use version::Version;
 
 use crate::EngineName;

@@ -8,7 +8,7 @@ use vesta_model::Code;
 use super::*;
 
 /// Puts an engine of one small library into `home`.
-pub(super) fn put(home: &Path, name: EngineName, version: &str) -> PathBuf {
+fn put(home: &Path, name: EngineName, version: &str) -> PathBuf {
     let folder = home.join(ENGINES).join(name.as_str()).join(version);
     fs::create_dir_all(&folder).unwrap();
     fs::write(folder.join("lib.so"), "library").unwrap();
