@@ -4,6 +4,7 @@
 //! and nothing else.
 
 mod bench;
+mod engine;
 mod python;
 mod run;
 mod test;

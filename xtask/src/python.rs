@@ -5,10 +5,11 @@ use std::process::Command;
 
 use anyhow::{Context as _, Result, bail};
 
+use crate::engine;
 use crate::run::{say, show, take, works};
 
 /// Pinned packages with their hashes.
-const REQUIREMENTS: &str = "tests/clients/requirements.txt";
+pub(crate) const REQUIREMENTS: &str = "tests/clients/requirements.txt";
 
 /// Makes one small graph per operator and what TensorFlow answers.
 const FIXTURES: &str = "crates/onnx/tests/fixtures.py";
@@ -35,6 +36,7 @@ impl Python {
             return Ok(Python { program });
         }
         say("setting up the Python clients in target/python");
+        engine::fetch_wheel(root)?;
         let mut install = environment(root, &folder, &program)?;
         // Without dependency resolution: every package is listed, so nothing unpinned gets in.
         show(
@@ -43,6 +45,8 @@ impl Python {
                 "--no-deps",
                 "--require-hashes",
                 "--only-binary=:all:",
+                "--find-links",
+                engine::WHEELS,
                 "-r",
                 REQUIREMENTS,
             ]),

@@ -5,6 +5,7 @@ use std::process::Command;
 
 use anyhow::{Result, bail};
 
+use crate::engine;
 use crate::python::Python;
 use crate::run::{say, show, tee, works};
 use crate::tidy;
@@ -37,9 +38,10 @@ pub(crate) fn run(root: &Path, rust_only: bool, strict: bool) -> Result<()> {
     checks(root, strict)?;
     let python = if rust_only { None } else { Some(Python::set_up(root)?) };
     show(root, Command::new("cargo").args(["build", "--release", "--locked", "-p", "vesta"]))?;
-    count.add(rust(root, python.as_ref(), strict)?);
+    let engines = engine::install(root, strict)?;
+    count.add(rust(root, &engines, python.as_ref(), strict)?);
     if let Some(python) = &python {
-        count.add(clients(root, python, strict)?);
+        count.add(clients(root, &engines, python, strict)?);
     }
     if strict && count.skipped > 0 {
         say(&format!("{} tests were skipped, which fails here", count.skipped));
@@ -87,8 +89,9 @@ fn present(program: &str, strict: bool) -> Result<bool> {
 }
 
 /// Unit, property, engine and scenario tests.
-fn rust(root: &Path, python: Option<&Python>, strict: bool) -> Result<Count> {
+fn rust(root: &Path, engines: &Path, python: Option<&Python>, strict: bool) -> Result<Count> {
     let mut command = Command::new("cargo");
+    command.env("VESTA_HOME", engines);
     let with_nextest = works("cargo-nextest", "--version");
     if with_nextest {
         command.args(["nextest", "run", "--workspace", "--locked", "--no-fail-fast"]);
@@ -185,11 +188,12 @@ fn libtest_count(printed: &str) -> Count {
 }
 
 /// Clients that others wrote, and the original's recorded answers.
-fn clients(root: &Path, python: &Python, strict: bool) -> Result<Count> {
+fn clients(root: &Path, engines: &Path, python: &Python, strict: bool) -> Result<Count> {
     let mut count = Count::default();
     for script in ["tests/clients/run.py", "tests/golden/run.py"] {
         let mut command = python.command();
         command.arg(root.join(script)).env("VESTA_BIN", root.join("target/release"));
+        command.env("VESTA_HOME", engines);
         if let Some(shared) = shared(root) {
             command.env("VESTA_SHARED", shared);
         }

@@ -77,7 +77,10 @@ impl Pip<'_> {
                 let mut command = self.command("install", python);
                 command.args(["--dry-run", "--ignore-installed", "--target"]).arg(&target);
                 command.arg("--report").arg(&report).arg(&requirement);
-                let done = self.run(command, &format!("asking the index for {requirement}"))?;
+                let done = self.run(
+                    command,
+                    &format!("asking the index for {requirement} (cp{})", python.replace('.', "")),
+                )?;
                 if done.succeeded {
                     return read_report(&report);
                 }

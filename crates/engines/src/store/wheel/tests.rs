@@ -247,7 +247,7 @@ proptest! {
         let mut bytes = fs::read(&path).unwrap();
         let at = at % bytes.len();
         bytes[at] = value;
-        bytes.truncate(bytes.len() - if cut > 900 { cut - 900 } else { 0 });
+        bytes.truncate(bytes.len() - cut.saturating_sub(900));
         fs::write(&path, bytes).unwrap();
         let (result, into) = extracted(&path);
         if result.is_ok() {
