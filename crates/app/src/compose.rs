@@ -47,6 +47,7 @@ pub(crate) fn serve(
             load_retry_interval: resolved.load_retry_interval,
             // Run threads times engine threads is the number of cores.
             engine_threads: 1,
+            policy: vesta_serving::AspiredVersionPolicy::default(),
         },
     )?;
     let models = Models::start(

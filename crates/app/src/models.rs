@@ -115,7 +115,7 @@ impl Reconfigure for Models {
 }
 
 fn aspired(found: Found, tags: &[String]) -> Aspired {
-    Aspired { version: found.version, artifact: found.artifact, tags: tags.to_vec() }
+    Aspired { version: found.version, artifact: found.artifact, tags: tags.to_vec(), edition: None }
 }
 
 /// The map is replaced whole, so a panic elsewhere cannot leave it half-changed.

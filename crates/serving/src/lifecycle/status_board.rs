@@ -14,7 +14,7 @@ use crate::texts;
 
 type Versions = BTreeMap<Version, VersionStatus>;
 
-/// The statuses of all models ever wanted.
+/// The statuses of all models that are remembered.
 #[derive(Default)]
 pub(crate) struct StatusBoard(RwLock<BTreeMap<ModelName, Versions>>);
 
@@ -38,6 +38,11 @@ impl StatusBoard {
         if let Some(versions) = self.write().get_mut(&id.model) {
             versions.remove(&id.version);
         }
+    }
+
+    /// Lists a model no longer.
+    pub(crate) fn forget_model(&self, model: &ModelName) {
+        self.write().remove(model);
     }
 
     /// Known versions of a model, newest first; only `version` when given.
