@@ -36,4 +36,4 @@ pub use isolated::{IsolatedEngine, IsolatedSession, WorkerHealth};
 pub use options::{BUILD, WorkerOptions};
 pub use probe::{Probed, Tried, probe, try_signatures};
 pub use process::WorkerCommand;
-pub use restart::{RestartPolicy, Restarts, Verdict};
+pub use restart::{Life, RestartPolicy, Restarts, Verdict};
