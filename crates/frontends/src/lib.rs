@@ -2,12 +2,13 @@
 //!
 //! Owns: TensorFlow Serving's REST and gRPC interfaces ([`tfs`]), the HTTP/1 server under the one
 //! ([`http`]) and the HTTP/2 server under the other ([`grpc`]), the tables from status to wire
-//! ([`status`]), the metrics page ([`metrics`]) and the bytes that requests may hold ([`budget`]).
+//! ([`status`]), the metrics page ([`metrics`]), the probes ([`health`]) and the bytes that requests may hold ([`budget`]).
 //! May not know: engines, model files, flags.
 //! Invariant: nothing here panics on input, and every buffer that input can grow has a limit.
 
 pub mod budget;
 pub mod grpc;
+mod health;
 pub mod http;
 pub mod metrics;
 mod offload;

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Sender, channel, sync_channel};
 use std::time::{Duration, Instant};
 
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 use vesta_model::{Engine, Label, ModelName, ModelSpec, Status, Version};
 
 use crate::catalog::Published;
@@ -150,6 +150,12 @@ impl Serving {
     /// clients are sent to it. Everything else goes on until [`Serving::shutdown`].
     pub fn begin_drain(&self) {
         self.door.draining.store(true, Ordering::Release);
+        self.door.board.changed();
+    }
+
+    /// Hears of each change that [`Serving::readiness`] may follow; several may be told as one.
+    pub fn changes(&self) -> watch::Receiver<()> {
+        self.door.board.changes()
     }
 
     /// Replaces all labels of all models, in one publication. The models named, be it without

@@ -312,6 +312,7 @@ impl Manager {
         }
         self.catalog.labels = Arc::new(labels);
         self.publish();
+        self.parts.board.changed();
         Ok(())
     }
 
