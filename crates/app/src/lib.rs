@@ -14,6 +14,7 @@ mod logs;
 mod models;
 mod placement;
 mod signals;
+mod warmup;
 mod worker;
 
 pub use commands::{model_server, vesta};

@@ -21,3 +21,4 @@ pub use self::http::serve_rest;
 pub use self::metrics::Metrics;
 pub use self::tfs::model_config::model_configs;
 pub use self::tfs::rest::{METRICS_PATH, RestOptions};
+pub use self::tfs::warmup::{WARM_UP_FILE, WarmUp};
