@@ -11,8 +11,8 @@ use std::time::Duration;
 use tokio::runtime::Runtime;
 use tokio::sync::watch;
 use tracing::{error, info, warn};
-use vesta_frontends::{Budget, GrpcOptions, Metrics, RestOptions, serve_grpc, serve_rest};
-use vesta_model::Status;
+use vesta_frontends::{Budget, GrpcOptions, Metrics, RestOptions, WarmUp, serve_grpc, serve_rest};
+use vesta_model::{Engine, Status};
 use vesta_serving::{Serving, ServingOptions};
 
 use crate::config::Resolved;
@@ -21,6 +21,7 @@ use crate::logs::LogFormat;
 use crate::models::Models;
 use crate::placement;
 use crate::signals::Signals;
+use crate::warmup::WarmedUp;
 
 /// Runs of one version that may wait; more are refused at once.
 const QUEUE_RUNS_MAX: usize = 1024;
@@ -36,7 +37,9 @@ pub(crate) fn serve(
 ) -> Result<(), Status> {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let runtime = runtime(cores)?;
+    let metrics = Metrics::new()?;
     let engine = placement::engine(&resolved.engine, format)?;
+    let engine = with_warm_up(engine, resolved, &metrics);
     let serving = Serving::start(
         engine,
         ServingOptions {
@@ -47,6 +50,7 @@ pub(crate) fn serve(
             load_retry_interval: resolved.load_retry_interval,
             // Run threads times engine threads is the number of cores.
             engine_threads: 1,
+            policy: resolved.policy,
         },
     )?;
     let models = Models::start(
@@ -55,7 +59,23 @@ pub(crate) fn serve(
         resolved.tags.clone(),
         resolved.labels_for_unavailable,
     )?;
-    runtime.block_on(run(resolved, format, serving, Arc::new(models), ready))
+    runtime.block_on(run(resolved, format, serving, Arc::new(models), metrics, ready))
+}
+
+/// The engine whose versions run their recorded requests before they are available, if that is
+/// wanted.
+fn with_warm_up(
+    engine: Arc<dyn Engine>,
+    resolved: &Resolved,
+    metrics: &Metrics,
+) -> Arc<dyn Engine> {
+    match resolved.warm_up_iterations {
+        0 => engine,
+        iterations => {
+            let warm_up = WarmUp::new(iterations, resolved.request_bytes_max, metrics.clone());
+            Arc::new(WarmedUp::new(engine, warm_up))
+        }
+    }
 }
 
 fn runtime(cores: usize) -> Result<Runtime, Status> {
@@ -72,6 +92,7 @@ async fn run(
     format: LogFormat,
     serving: Serving,
     models: Arc<Models>,
+    metrics: Metrics,
     ready: impl FnOnce(&Resolved),
 ) -> Result<(), Status> {
     let mut signals = Signals::take()?;
@@ -85,7 +106,6 @@ async fn run(
     }
 
     let (stop, stopped) = watch::channel(false);
-    let metrics = Metrics::new()?;
     let budget = Budget::new(resolved.request_bytes_max);
     let grpc = grpc(resolved, &serving, &models, &metrics, &budget, until(stopped.clone()))?;
     let grpc = tokio::spawn(grpc);

@@ -16,6 +16,7 @@ mod models;
 mod placement;
 mod progress;
 mod signals;
+mod warmup;
 mod worker;
 
 pub use commands::{model_server, vesta};

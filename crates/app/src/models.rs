@@ -13,8 +13,8 @@ use std::time::Duration;
 
 use tracing::info;
 use vesta_model::{Label, ModelConfig, ModelName, Status, Version};
-use vesta_repository::{Found, Poll, Watcher};
-use vesta_serving::{Aspired, Reconfigure, Serving};
+use vesta_repository::{Found, Poll, Watcher, fingerprint};
+use vesta_serving::{Aspired, Edition, Reconfigure, Serving};
 
 /// How long a model that was taken out of the configuration goes on serving. The original acts every
 /// 100 ms, and a client that reloads and asks at once is still answered there.
@@ -39,9 +39,12 @@ impl Models {
         let configured: Arc<Mutex<BTreeMap<ModelName, ModelConfig>>> = Arc::default();
         let (current, target) = (Arc::clone(&configured), serving.clone());
         let watcher = Watcher::start(poll, move |model, found| {
+            // Files are looked at before the lock is taken.
+            let wanted: Vec<Aspired> =
+                found.into_iter().map(|f| aspired(&target, model, f, &tags)).collect();
             let current = lock(&current);
             if current.contains_key(model) {
-                target.aspire(model, found.into_iter().map(|f| aspired(f, &tags)).collect());
+                target.aspire(model, wanted);
             }
         })?;
         Ok(Models { serving, watcher, configured, labels_for_unavailable })
@@ -114,8 +117,14 @@ impl Reconfigure for Models {
     }
 }
 
-fn aspired(found: Found, tags: &[String]) -> Aspired {
-    Aspired { version: found.version, artifact: found.artifact, tags: tags.to_vec() }
+/// What was found, with the state of its files where that may matter.
+fn aspired(serving: &Serving, model: &ModelName, found: Found, tags: &[String]) -> Aspired {
+    let edition = found.artifact.as_deref().ok().filter(|_| {
+        // What serves is left alone, so its files cost nothing but the look at its folder's name.
+        serving.wants_edition(model, found.version)
+    });
+    let edition = edition.and_then(fingerprint).map(Edition);
+    Aspired { version: found.version, artifact: found.artifact, tags: tags.to_vec(), edition }
 }
 
 /// The map is replaced whole, so a panic elsewhere cannot leave it half-changed.

@@ -50,9 +50,12 @@ struct Inner {
     registry: Registry,
     declared: RwLock<BTreeMap<String, MetricType>>,
     names: RwLock<HashSet<Box<str>>>,
+    warm_ups: RwLock<HashSet<Box<str>>>,
     request_count: IntCounterVec,
     request_latency: HistogramVec,
     runtime_latency: HistogramVec,
+    warm_up_latency: HistogramVec,
+    warm_up_records: IntCounterVec,
 }
 
 impl Metrics {
@@ -77,6 +80,7 @@ impl Metrics {
                 registry: Registry::new(),
                 declared: RwLock::default(),
                 names: RwLock::default(),
+                warm_ups: RwLock::default(),
                 request_count: IntCounterVec::new(count, &["model_name", "status"])?,
                 request_latency: histogram(
                     "request_latency",
@@ -88,10 +92,21 @@ impl Metrics {
                     "microseconds of one run",
                     &["model_name", "API", "runtime"],
                 )?,
+                warm_up_latency: histogram(
+                    "model_warmup_latency",
+                    "microseconds of the recorded requests of one load",
+                    &["model_path", "status"],
+                )?,
+                warm_up_records: IntCounterVec::new(
+                    Opts::new(name("model_warmup_records_read"), "recorded requests by version"),
+                    &["model_path", "status"],
+                )?,
             };
             inner.registry.register(Box::new(inner.request_count.clone()))?;
             inner.registry.register(Box::new(inner.request_latency.clone()))?;
             inner.registry.register(Box::new(inner.runtime_latency.clone()))?;
+            inner.registry.register(Box::new(inner.warm_up_latency.clone()))?;
+            inner.registry.register(Box::new(inner.warm_up_records.clone()))?;
             Ok(Metrics { inner: Arc::new(inner) })
         };
         let metrics = build().map_err(|error| {
@@ -100,6 +115,8 @@ impl Metrics {
         metrics.declare(&name("request_count"), MetricType::COUNTER);
         metrics.declare(&name("request_latency"), MetricType::HISTOGRAM);
         metrics.declare(&name("runtime_latency"), MetricType::HISTOGRAM);
+        metrics.declare(&name("model_warmup_latency"), MetricType::HISTOGRAM);
+        metrics.declare(&name("model_warmup_records_read"), MetricType::COUNTER);
         Ok(metrics)
     }
 
@@ -133,21 +150,28 @@ impl Metrics {
         self.inner.runtime_latency.with_label_values(&labels).observe(micros(time));
     }
 
+    /// Counts one warm-up: the version's folder, how it ended, how many records were read.
+    pub(crate) fn warmed_up(
+        &self,
+        model_path: &str,
+        error: Option<&Status>,
+        records: usize,
+        time: Duration,
+    ) {
+        let status = error.map_or_else(|| "OK".to_owned(), Status::to_string);
+        // Folders come and go with versions for as long as the server lives.
+        let admitted = is_admitted(&self.inner.warm_ups, &format!("{model_path} {status}"));
+        let labels = if admitted { [model_path, &status] } else { ["", ""] };
+        self.inner.warm_up_latency.with_label_values(&labels).observe(micros(time));
+        self.inner.warm_up_records.with_label_values(&labels).inc_by(records as u64);
+    }
+
     /// `model`, or nothing when there are too many names already.
     fn bounded<'m>(&self, model: &'m str) -> &'m str {
-        if model.is_empty() || model.len() > NAME_BYTES_MAX {
-            return "";
-        }
-        let names = &self.inner.names;
-        if names.read().unwrap_or_else(PoisonError::into_inner).contains(model) {
-            return model;
-        }
-        let mut names = names.write().unwrap_or_else(PoisonError::into_inner);
-        if names.len() < NAMES_MAX || names.contains(model) {
-            names.insert(model.into());
-            return model;
-        }
-        ""
+        let admitted = !model.is_empty()
+            && model.len() <= NAME_BYTES_MAX
+            && is_admitted(&self.inner.names, model);
+        if admitted { model } else { "" }
     }
 
     /// The page.
@@ -173,6 +197,19 @@ impl Metrics {
         }
         page
     }
+}
+
+/// Whether `name` is among the names so far, or may become the next of them.
+fn is_admitted(names: &RwLock<HashSet<Box<str>>>, name: &str) -> bool {
+    if names.read().unwrap_or_else(PoisonError::into_inner).contains(name) {
+        return true;
+    }
+    let mut names = names.write().unwrap_or_else(PoisonError::into_inner);
+    let admitted = names.len() < NAMES_MAX || names.contains(name);
+    if admitted {
+        names.insert(name.into());
+    }
+    admitted
 }
 
 fn micros(time: Duration) -> f64 {
@@ -246,7 +283,9 @@ mod tests {
         let metrics = Metrics::new().unwrap();
         metrics.declare(":a:first", MetricType::GAUGE);
         assert!(page(&metrics).starts_with(
-            "# TYPE :a:first gauge\n# TYPE :tensorflow:serving:request_count counter\n\
+            "# TYPE :a:first gauge\n# TYPE :tensorflow:serving:model_warmup_latency histogram\n\
+             # TYPE :tensorflow:serving:model_warmup_records_read counter\n\
+             # TYPE :tensorflow:serving:request_count counter\n\
              # TYPE :tensorflow:serving:request_latency histogram\n"
         ));
         metrics.answered("m\"\\", None);

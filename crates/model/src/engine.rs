@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
 
-use crate::{ModelName, Shape, Signature, Status, Tensor, Version};
+use crate::{HealthListener, ModelName, SessionHealth, Shape, Signature, Status, Tensor, Version};
 
 /// Which library, in which release.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -131,6 +131,16 @@ pub trait Session: Send + Sync {
             memory.copy_from_slice(input.bytes());
         }
         run.run(deadline)
+    }
+
+    /// How the session is doing now; `listener` hears of each change from then on, in place of any
+    /// listener before it.
+    ///
+    /// The default is a session that always serves, which is right where nothing but the server's
+    /// own process carries it.
+    fn watch(&self, listener: HealthListener) -> SessionHealth {
+        drop(listener);
+        SessionHealth::Serving
     }
 }
 

@@ -8,6 +8,7 @@
 mod config;
 mod dtype;
 mod engine;
+mod health;
 mod memory;
 mod name;
 mod shape;
@@ -21,6 +22,7 @@ pub use dtype::DType;
 pub use engine::{
     Engine, EngineIdentity, InputLayout, LoadRequest, ModelDescription, Run, RunRequest, Session,
 };
+pub use health::{HealthListener, SessionHealth};
 pub use memory::{AlignedBytes, Memory};
 pub use name::{Label, ModelName, ModelSpec, Version, VersionChoice};
 pub use shape::{PartialShape, Shape};

@@ -57,6 +57,11 @@ impl Catalog {
         found.cloned().ok_or_else(|| texts::servable_not_found(&spec.name, &choice))
     }
 
+    /// Every model that is configured, by name: those that labels were set for.
+    pub(crate) fn configured(&self) -> impl Iterator<Item = &ModelName> {
+        self.labels.keys()
+    }
+
     /// Whether requests may have this version now.
     pub(crate) fn serves(&self, model: &ModelName, version: Version) -> bool {
         self.models.get(model).is_some_and(|versions| versions.contains_key(&version))
@@ -71,6 +76,11 @@ impl Published {
     /// The version that `spec` means at this moment.
     pub(crate) fn resolve(&self, spec: &ModelSpec) -> Result<Lease, Status> {
         self.0.load().resolve(spec)
+    }
+
+    /// What is published at this moment.
+    pub(crate) fn current(&self) -> Arc<Catalog> {
+        self.0.load_full()
     }
 
     /// Replaces the publication. Readers that hold the former one keep it until they are done.

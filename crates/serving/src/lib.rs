@@ -40,16 +40,23 @@
 //! - **Failures are final while wanted.** A load is tried `1 + load_retries_max` times, then the
 //!   version stays at END with its error until it is aspired with other files, or again after it was
 //!   left out.
-//! - **A session that panicked is never run again.** Its version stays listed, refuses requests with
-//!   UNAVAILABLE and is loaded anew.
+//! - **AVAILABLE is the truth.** A version whose session says that it is being restarted goes back
+//!   to LOADING with the reason and stays in the catalog (`Restarting`); it does not count as serving
+//!   when an old version is to go. One whose session was given up ends like one that failed to load.
+//! - **A session that panicked is never run again.** Its version refuses requests with UNAVAILABLE,
+//!   is shown like one that is being restarted, and is loaded anew.
 //! - **Bounds.** Each version lets `queue_runs_max` requests wait and refuses more at once; of ended
-//!   versions the newest 100 of each model stay listed; `load_threads` bounds loads, and unloads.
+//!   versions the newest 100 of each model stay listed, of models that are over the latest 1000;
+//!   `load_threads` bounds loads, and unloads, but a load or unload that hangs does not keep others
+//!   waiting for ever: after a minute another thread comes in its place.
 
 mod catalog;
+mod clock;
 mod lane;
 mod lease;
 mod lifecycle;
 mod options;
+mod readiness;
 mod reconfigure;
 mod run;
 mod scheduler;
@@ -57,8 +64,10 @@ mod servable;
 mod serving;
 mod texts;
 
+pub use clock::{Clock, RealClock};
 pub use lease::{InferRequest, Lease};
-pub use lifecycle::{Aspired, Phase, VersionStatus};
+pub use lifecycle::{Aspired, AspiredVersionPolicy, Edition, Phase, VersionStatus};
 pub use options::ServingOptions;
+pub use readiness::Readiness;
 pub use reconfigure::Reconfigure;
 pub use serving::Serving;

@@ -4,12 +4,13 @@ use std::time::Duration;
 
 use vesta_model::Status;
 
-use crate::texts;
+use crate::{AspiredVersionPolicy, texts};
 
 /// Sizes and limits of one [`Serving`](crate::Serving).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ServingOptions {
-    /// Versions that may load at once; as many may unload at once. At least 1.
+    /// Versions that may load at once; as many may unload at once. One that hangs for a minute does
+    /// not count any more. At least 1.
     pub load_threads: usize,
     /// Runs that are computed at once, all models together. At least 1.
     pub run_threads: usize,
@@ -21,6 +22,8 @@ pub struct ServingOptions {
     pub load_retry_interval: Duration,
     /// Threads that one run may use inside its engine. At least 1.
     pub engine_threads: usize,
+    /// Whether a new version is loaded beside the old one or in its place.
+    pub policy: AspiredVersionPolicy,
 }
 
 impl ServingOptions {

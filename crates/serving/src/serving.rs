@@ -5,17 +5,20 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Sender, channel, sync_channel};
 use std::time::{Duration, Instant};
 
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 use vesta_model::{Engine, Label, ModelName, ModelSpec, Status, Version};
 
 use crate::catalog::Published;
 use crate::lifecycle::{Event, Manager, Parts, StatusBoard};
 use crate::scheduler::Scheduler;
-use crate::texts;
-use crate::{Aspired, Lease, ServingOptions, VersionStatus};
+use crate::{
+    Aspired, Clock, Lease, Phase, Readiness, RealClock, ServingOptions, VersionStatus, readiness,
+    texts,
+};
 
 /// Everything that is served. Clones are the same one; when the last is dropped, versions are
 /// unloaded as their leases end.
@@ -28,6 +31,7 @@ struct Door {
     published: Arc<Published>,
     board: Arc<StatusBoard>,
     events: Sender<Event>,
+    draining: AtomicBool,
 }
 
 impl Serving {
@@ -37,6 +41,18 @@ impl Serving {
     /// `INVALID_ARGUMENT` when an option is 0 that must not be, `INTERNAL` when a thread cannot be
     /// started.
     pub fn start(engine: Arc<dyn Engine>, options: ServingOptions) -> Result<Serving, Status> {
+        Serving::start_with(engine, options, Arc::new(RealClock))
+    }
+
+    /// The same with a clock of one's own, by which the life cycle's retries and limits are timed.
+    ///
+    /// # Errors
+    /// Those of [`Serving::start`].
+    pub fn start_with(
+        engine: Arc<dyn Engine>,
+        options: ServingOptions,
+        clock: Arc<dyn Clock>,
+    ) -> Result<Serving, Status> {
         options.check()?;
         let (sender, events) = channel();
         let published = Arc::new(Published::default());
@@ -49,6 +65,7 @@ impl Serving {
             board: Arc::clone(&board),
             scheduler: scheduler.clone(),
             sender: sender.clone(),
+            clock,
         };
         let started = Manager::new(parts, events).and_then(|manager| {
             std::thread::Builder::new()
@@ -57,7 +74,10 @@ impl Serving {
                 .map_err(texts::no_thread)
         });
         match started {
-            Ok(_) => Ok(Serving { door: Arc::new(Door { published, board, events: sender }) }),
+            Ok(_) => {
+                let draining = AtomicBool::new(false);
+                Ok(Serving { door: Arc::new(Door { published, board, events: sender, draining }) })
+            }
             Err(status) => {
                 scheduler.close();
                 Err(status)
@@ -87,7 +107,8 @@ impl Serving {
         self.door.board.status(name, version)
     }
 
-    /// Every model that was ever aspired, by name, with its versions, newest first.
+    /// Every model that was aspired, by name, with its versions, newest first. Of models that are
+    /// over, the latest 1000 stay listed.
     pub fn models(&self) -> Vec<(ModelName, Vec<VersionStatus>)> {
         self.door.board.models()
     }
@@ -95,13 +116,50 @@ impl Serving {
     /// Says the whole set of versions wanted for one model; leaving one out means unload. Returns
     /// at once. Of two entries with one number the later counts. A version that serves keeps
     /// serving the files that it was loaded from, whatever is aspired for its number later; one
-    /// that failed is tried again when it is aspired with other files, or again after it was left
-    /// out.
+    /// that failed is tried again when it is aspired with other files (at another place, or twice
+    /// in a row in another edition), or again after it was left out.
     pub fn aspire(&self, model: &ModelName, wanted: Vec<Aspired>) {
         self.tell(Event::Aspire { model: model.clone(), wanted });
     }
 
-    /// Replaces all labels of all models, in one publication. Sees what was aspired before by the
+    /// Whether the edition of a version's files is of interest: it is not loaded, so files that
+    /// changed may make another try worth it. Sources need not look at the files of others.
+    pub fn wants_edition(&self, model: &ModelName, version: Version) -> bool {
+        let shown = self.door.board.status(model.as_str(), Some(version)).unwrap_or_default();
+        !shown.iter().any(|one| matches!(one.phase, Phase::Available | Phase::Unloading))
+    }
+
+    /// Whether every configured model, that is, every one that labels were set for, has a version
+    /// that serves. Never blocks for long; not meant for the path of inference.
+    pub fn readiness(&self) -> Readiness {
+        let catalog = self.door.published.current();
+        let mut models = Vec::new();
+        let mut models_ready = 0;
+        for model in catalog.configured() {
+            let versions = self.door.board.status(model.as_str(), None).unwrap_or_default();
+            match readiness::reason(&versions) {
+                None => models_ready += 1,
+                Some(why) => models.push((model.clone(), why)),
+            }
+        }
+        let draining = catalog.closed || self.door.draining.load(Ordering::Acquire);
+        Readiness { ready: models.is_empty() && !draining, draining, models_ready, models }
+    }
+
+    /// From now on [`Serving::readiness`] says that the server is on its way out, so that no new
+    /// clients are sent to it. Everything else goes on until [`Serving::shutdown`].
+    pub fn begin_drain(&self) {
+        self.door.draining.store(true, Ordering::Release);
+        self.door.board.changed();
+    }
+
+    /// Hears of each change that [`Serving::readiness`] may follow; several may be told as one.
+    pub fn changes(&self) -> watch::Receiver<()> {
+        self.door.board.changes()
+    }
+
+    /// Replaces all labels of all models, in one publication. The models named, be it without
+    /// labels, are those that are configured. Sees what was aspired before by the
     /// same thread. Waits for the life cycle's thread, which does not block.
     ///
     /// # Errors

@@ -4,11 +4,11 @@
 
 use std::io::{BufRead, BufReader};
 use std::process::{Command, Stdio};
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
-use vesta_model::{Code, Engine, Shape, Signature, Status, Tensor};
+use vesta_model::{Code, Engine, Session, SessionHealth, Shape, Signature, Status, Tensor};
 use vesta_testkit::{FakeArtifact, FakeEngine, infer};
 use vesta_worker::{
     IsolatedEngine, IsolatedSession, RestartPolicy, WorkerCommand, WorkerOptions, probe,
@@ -143,6 +143,64 @@ fn a_stateful_run_is_never_sent_twice() {
     );
     loaded.serves_after(1);
     assert_eq!(loaded.count().unwrap(), 1);
+}
+
+#[test]
+fn a_stateful_run_that_the_dead_worker_had_not_begun_is_sent_again() {
+    let _alone = alone();
+    let one_at_a_time = WorkerOptions { runs_max: 1, ..options() };
+    let loaded = load_with("model counter\non run sleep 400", one_at_a_time);
+    let first = loaded.pid();
+    std::thread::scope(|scope| {
+        let begun = scope.spawn(|| loaded.count());
+        std::thread::sleep(Duration::from_millis(100));
+        let waits = scope.spawn(|| loaded.count());
+        std::thread::sleep(Duration::from_millis(100));
+        kill_process(first, Signal::KILL).unwrap();
+        let status = begun.join().unwrap().unwrap_err();
+        assert_eq!(status.code(), Code::Unavailable);
+        assert!(status.message().contains("ended (signal 9)"), "{status}");
+        assert_eq!(waits.join().unwrap(), Ok(1));
+    });
+    assert_eq!(loaded.session.health().restarts, 1);
+}
+
+#[test]
+fn whoever_watches_a_session_hears_of_its_restarts_and_of_its_end() {
+    let _alone = alone();
+    let restart = RestartPolicy { ends_max: 1, ..options().restart };
+    let loaded = load_with("model counter\non run exit 3", WorkerOptions { restart, ..options() });
+    let heard: Arc<Mutex<Vec<SessionHealth>>> = Arc::default();
+    let listener = {
+        let heard = Arc::clone(&heard);
+        Arc::new(move |health| heard.lock().unwrap().push(health))
+    };
+    assert_eq!(loaded.session.watch(listener), SessionHealth::Serving);
+    assert!(loaded.count().is_err());
+    loaded.serves_after(1);
+    assert!(loaded.count().is_err());
+    let until = Instant::now() + Duration::from_secs(20);
+    while heard.lock().unwrap().len() < 3 {
+        assert!(Instant::now() < until, "{heard:?}");
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    let told: Vec<String> = heard
+        .lock()
+        .unwrap()
+        .iter()
+        .map(|health| match health {
+            SessionHealth::Serving => "serving".to_owned(),
+            SessionHealth::Restarting(why) => format!("restarting: {}", why.message()),
+            SessionHealth::GivenUp(why) => format!("given up: {}", why.message()),
+        })
+        .collect();
+    let ended = "the worker process of model m version 1 ended (exit status 3)";
+    assert_eq!(told[0], format!("restarting: {ended}; it is being restarted"));
+    assert_eq!(told[1], "serving");
+    assert!(told[2].starts_with(&format!("given up: {ended}; that was end 2")), "{told:?}");
+    // How a session ends that nobody holds any more is of no interest.
+    drop(loaded);
+    assert_eq!(heard.lock().unwrap().len(), 3);
 }
 
 #[test]
@@ -455,7 +513,12 @@ fn unloading_ends_runs_in_order() {
 #[test]
 fn workers_that_die_all_the_time_never_mix_up_rows() {
     let _alone = alone();
-    let restart = RestartPolicy { ends_max: 1000, delay_max: Duration::ZERO, ..options().restart };
+    let restart = RestartPolicy {
+        ends_max: 1000,
+        unproven_max: 1000,
+        delay_max: Duration::ZERO,
+        ..options().restart
+    };
     let loaded = load_with("model half_plus_two", WorkerOptions { restart, ..options() });
     let until = Instant::now() + Duration::from_secs(3);
     let right = std::thread::scope(|scope| {

@@ -26,8 +26,8 @@ use crate::priority::Lowered;
 use crate::run::aligned;
 use crate::wake::lock;
 use crate::wire::{
-    Hello, Order, Report, WireLoad, WireLoaded, WireOutput, WireOutputs, WireRan, WireRun,
-    WireSlot, WireStatus, broken, decode, encode, length, tensor_bytes, wire_shape,
+    Hello, MARK_BYTES, Order, Report, WireLoad, WireLoaded, WireOutput, WireOutputs, WireRan,
+    WireRun, WireSlot, WireStatus, broken, decode, encode, length, tensor_bytes, wire_shape,
 };
 
 /// How long runs under way may go on after the parent said goodbye.
@@ -217,8 +217,10 @@ impl Child {
     fn work(&self, job: Job) -> Result<(), Status> {
         let (id, slot) = (job.run.id, job.run.slot);
         let start = length(job.run.outputs_start)?;
+        let mut memory = job.memory;
+        mark_begun(&mut memory, slot.generation)?;
         let (inputs, mut room) =
-            job.memory.split_at(start).ok_or_else(|| broken("inputs that exceed their slot"))?;
+            memory.split_at(start).ok_or_else(|| broken("inputs that exceed their slot"))?;
         let inputs = Arc::new(InputMemory(inputs));
         let outcome = catch_unwind(AssertUnwindSafe(|| {
             let outputs = self.compute(&job.run, &inputs, job.deadline)?;
@@ -341,6 +343,18 @@ impl Child {
     fn is_done(&self) -> bool {
         lock(&self.done).is_some()
     }
+}
+
+/// Says in the slot that its run is being computed from now on.
+fn mark_begun(memory: &mut SharedMemory, generation: u64) -> Result<(), Status> {
+    let mark = memory
+        .bytes_mut()
+        .first_chunk_mut::<MARK_BYTES>()
+        .ok_or_else(|| broken("a slot without room for its mark"))?;
+    *mark = generation.to_le_bytes();
+    // Nothing of the run may come before the mark.
+    std::sync::atomic::fence(std::sync::atomic::Ordering::SeqCst);
+    Ok(())
 }
 
 impl Slots {

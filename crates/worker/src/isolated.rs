@@ -9,8 +9,8 @@ use std::sync::{Arc, Mutex, Weak, mpsc};
 use std::thread::JoinHandle;
 
 use vesta_model::{
-    Engine, EngineIdentity, LoadRequest, ModelDescription, ModelName, Run, RunRequest, Session,
-    Status, Version,
+    Engine, EngineIdentity, HealthListener, LoadRequest, ModelDescription, ModelName, Run,
+    RunRequest, Session, SessionHealth, Status, Version,
 };
 
 use crate::arena::{Arena, ArenaLimits};
@@ -155,6 +155,10 @@ impl Session for IsolatedSession {
             ))
         })?;
         Ok(Box::new(IsolatedRun::prepare(Arc::clone(&self.keeper), signature, request)?))
+    }
+
+    fn watch(&self, listener: HealthListener) -> SessionHealth {
+        self.keeper.shared.watch(listener)
     }
 }
 

@@ -38,4 +38,4 @@ pub use options::{BUILD, WorkerOptions};
 pub use priority::Lowered;
 pub use probe::{Probed, Tried, probe, try_signatures};
 pub use process::WorkerCommand;
-pub use restart::{RestartPolicy, Restarts, Verdict};
+pub use restart::{Life, RestartPolicy, Restarts, Verdict};

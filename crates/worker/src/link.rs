@@ -14,10 +14,11 @@ use std::os::fd::{BorrowedFd, OwnedFd};
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
 
-use vesta_model::Status;
+use vesta_model::{Memory, Status};
 
 use crate::arena::Lease;
 use crate::frame::{BODY_BYTES_MAX, Frame, FrameReader, FrameWriter, Received};
+use crate::restart::Life;
 use crate::wake::{Wake, after, lock, try_lock};
 use crate::wire::{Order, Report, WireRan, WireRun, broken, decode, encode};
 
@@ -35,10 +36,13 @@ pub(crate) struct Link {
     wake: Arc<Wake>,
 }
 
+/// The runs of one child.
 #[derive(Default)]
 struct Runs {
     under_way: HashMap<u64, UnderWay>,
     id_last: u64,
+    /// Whether the child has answered a run.
+    answered: bool,
     /// Why the child has to be ended.
     broken: Option<Status>,
     /// The child was reaped; what callers are told.
@@ -77,6 +81,8 @@ pub(crate) enum Ended {
     Died {
         lease: Lease,
         status: Status,
+        /// Whether the worker had begun to compute the run.
+        begun: bool,
     },
     /// Time ran out; the slot comes home later.
     TimedOut,
@@ -112,7 +118,7 @@ impl Link {
         let id = {
             let mut runs = lock(&self.runs);
             if let Some(status) = &runs.ended {
-                return Ok(Ended::Died { status: status.clone(), lease });
+                return Ok(Ended::Died { status: status.clone(), lease, begun: false });
             }
             runs.id_last += 1;
             runs.id_last
@@ -134,7 +140,7 @@ impl Link {
         {
             let mut runs = lock(&self.runs);
             if let Some(status) = &runs.ended {
-                return Ok(Ended::Died { status: status.clone(), lease });
+                return Ok(Ended::Died { status: status.clone(), lease, begun: false });
             }
             let ticket = Arc::clone(&ticket);
             runs.under_way.insert(id, UnderWay { ticket, lease, kill_at: None });
@@ -258,6 +264,7 @@ impl Link {
                 runs.under_way.insert(ran.id, run);
                 return Err(broken("an answer in a slot that was used since"));
             }
+            runs.answered |= !session_broken;
             let mut lease = run.lease;
             if ran.slot_kept {
                 lease.spoil();
@@ -313,6 +320,16 @@ impl Link {
         lock(&self.runs).broken.clone()
     }
 
+    /// What the child has done so far.
+    pub(crate) fn life(&self) -> Life {
+        let runs = lock(&self.runs);
+        match (runs.answered, runs.under_way.is_empty()) {
+            (true, _) => Life::Proven,
+            (false, true) => Life::Idle,
+            (false, false) => Life::Unproven,
+        }
+    }
+
     /// When the first abandoned run is overdue; `None` without one.
     pub(crate) fn kill_at(&self) -> Option<Instant> {
         lock(&self.runs).under_way.values().filter_map(|run| run.kill_at).min()
@@ -328,10 +345,17 @@ impl Link {
         };
         for run in left {
             if run.kill_at.is_none() {
-                run.ticket.end(Ended::Died { lease: run.lease, status: status.clone() });
+                let begun = has_begun(&run.lease);
+                run.ticket.end(Ended::Died { lease: run.lease, status: status.clone(), begun });
             }
         }
     }
+}
+
+/// Whether the child has put its mark on the run in this slot. It is to be dead by now.
+fn has_begun(lease: &Lease) -> bool {
+    let mark = lease.bytes().first_chunk().copied().map(u64::from_le_bytes);
+    lease.slot().is_some_and(|slot| mark == Some(slot.generation))
 }
 
 impl Ticket {

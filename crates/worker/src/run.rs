@@ -1,8 +1,9 @@
 //! One run in a worker, from the slot for its inputs to tensors over its outputs.
 //!
 //! Owns the layout of a slot and the one retry. Knows nothing of processes but that they may die.
-//! Invariant: a run of a stateful signature is sent at most once, any other at most twice; outputs
-//! borrow the slot, so it is not used again while a view of one lives.
+//! Invariant: a run is sent at most twice, and one of a stateful signature a second time only if the
+//! worker that died had not begun it; outputs borrow the slot, so it is not used again while a view
+//! of one lives.
 
 use std::ops::Range;
 use std::os::fd::OwnedFd;
@@ -18,8 +19,8 @@ use crate::isolated::Keeper;
 use crate::link::{Ended, Link};
 use crate::wake::after;
 use crate::wire::{
-    WireInput, WireOutput, WireOutputs, WireRan, WireRun, WireSlot, broken, dtype, length, shape,
-    tensor_bytes, wire_shape,
+    MARK_BYTES, WireInput, WireOutput, WireOutputs, WireRan, WireRun, WireSlot, broken, dtype,
+    length, shape, tensor_bytes, wire_shape,
 };
 
 pub(crate) struct IsolatedRun {
@@ -37,7 +38,10 @@ pub(crate) struct IsolatedRun {
 enum Attempt {
     Answered(Vec<Tensor>),
     /// The worker died; the slot is back with its inputs.
-    Died(Status),
+    Died {
+        status: Status,
+        begun: bool,
+    },
 }
 
 impl IsolatedRun {
@@ -80,28 +84,28 @@ impl IsolatedRun {
         }
     }
 
-    /// Runs, once more if the worker dies and the signature allows it.
+    /// Runs, once more if the worker dies and that does no harm.
     fn run_to_end(&mut self, deadline: Option<Instant>) -> Result<Vec<Tensor>, Status> {
         let keeper = Arc::clone(&self.keeper);
         let shared = &keeper.shared;
         let until = deadline.unwrap_or_else(|| after(shared.options.run_limit));
-        let mut retries = usize::from(!self.stateful);
+        let mut may_retry = true;
         let mut link = shared.link();
         loop {
             if Instant::now() >= until {
                 return Err(self.late(deadline));
             }
-            let status = match link {
+            let (status, begun) = match link {
                 Ok(link) => match self.attempt(&link, until, deadline)? {
                     Attempt::Answered(outputs) => return Ok(outputs),
-                    Attempt::Died(status) => status,
+                    Attempt::Died { status, begun } => (status, begun),
                 },
-                Err(status) => status,
+                Err(status) => (status, false),
             };
-            if retries == 0 {
+            if !may_retry || (begun && self.stateful) {
                 return Err(status);
             }
-            retries -= 1;
+            may_retry = false;
             debug!(model = %shared.request.model, "run waits for the next worker");
             let patience = after(shared.options.retry_wait);
             link = Ok(shared.link_before(until.min(patience)).map_err(|status| {
@@ -126,9 +130,9 @@ impl IsolatedRun {
             Ended::Answered { lease, ran, fd } => {
                 Ok(Attempt::Answered(self.outcome(link, lease, ran, fd)?))
             }
-            Ended::Died { lease, status } => {
+            Ended::Died { lease, status, begun } => {
                 self.lease = Some(lease);
-                Ok(Attempt::Died(status))
+                Ok(Attempt::Died { status, begun })
             }
             Ended::TimedOut => Err(self.late(deadline)),
         }
@@ -242,13 +246,13 @@ fn check(signature: &Signature, request: &RunRequest) -> Result<(), Status> {
     Ok(())
 }
 
-/// Where the inputs lie and where they end, each aligned.
+/// Where the inputs lie, behind the child's mark, and where they end, each aligned.
 fn lay_out(
     signature: &Signature,
     request: &RunRequest,
 ) -> Result<(Vec<Range<usize>>, usize), Status> {
     let too_large = || Status::invalid_argument("the inputs of a request take too many bytes");
-    let mut end = 0usize;
+    let mut end = aligned(MARK_BYTES).ok_or_else(too_large)?;
     let mut ranges = Vec::with_capacity(request.inputs.len());
     for (spec, layout) in signature.inputs.iter().zip(&request.inputs) {
         let bytes = tensor_bytes(spec.fed_dtype(), &layout.shape, layout.string_bytes)

@@ -13,14 +13,16 @@ use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags};
 use tracing::{info, warn};
-use vesta_model::{EngineIdentity, LoadRequest, ModelDescription, Status};
+use vesta_model::{
+    EngineIdentity, HealthListener, LoadRequest, ModelDescription, SessionHealth, Status,
+};
 
 use crate::arena::Arena;
 use crate::frame::poll;
 use crate::link::Link;
 use crate::options::WorkerOptions;
 use crate::process::{Process, WorkerCommand};
-use crate::restart::{Restarts, Verdict};
+use crate::restart::{Life, Restarts, Verdict};
 use crate::sizes::OutputSizes;
 use crate::startup::{Started, Startup};
 use crate::wake::{Wake, after, lock};
@@ -39,6 +41,9 @@ pub(crate) struct Shared {
     pub(crate) restarts: AtomicU64,
     phase: Mutex<Phase>,
     changed: Condvar,
+    /// Who hears of changes of the phase; called with the phase locked, so that what is heard is in
+    /// order.
+    listener: Mutex<Option<HealthListener>>,
 }
 
 enum Phase {
@@ -51,6 +56,19 @@ enum Phase {
     Restarting(Status),
     /// Nobody tries again.
     Over(Status),
+}
+
+impl Phase {
+    fn health(&self) -> SessionHealth {
+        match self {
+            Phase::Ready { .. } => SessionHealth::Serving,
+            Phase::Starting => {
+                SessionHealth::Restarting(Status::unavailable("the worker is being started"))
+            }
+            Phase::Restarting(status) => SessionHealth::Restarting(status.clone()),
+            Phase::Over(status) => SessionHealth::GivenUp(status.clone()),
+        }
+    }
 }
 
 /// A child that serves.
@@ -99,6 +117,7 @@ impl Shared {
             restarts: AtomicU64::new(0),
             phase: Mutex::new(Phase::Starting),
             changed: Condvar::new(),
+            listener: Mutex::default(),
         }
     }
 
@@ -149,8 +168,23 @@ impl Shared {
     }
 
     fn enter(&self, phase: Phase) {
-        *lock(&self.phase) = phase;
+        let mut present = lock(&self.phase);
+        *present = phase;
+        // Nobody is interested in how a session ends that nobody holds any more.
+        if !self.is_closing()
+            && let Some(listener) = &*lock(&self.listener)
+        {
+            listener(present.health());
+        }
+        drop(present);
         self.changed.notify_all();
+    }
+
+    /// How the session is now; `listener` hears what follows.
+    pub(crate) fn watch(&self, listener: HealthListener) -> SessionHealth {
+        let present = lock(&self.phase);
+        *lock(&self.listener) = Some(listener);
+        present.health()
     }
 
     pub(crate) fn is_closing(&self) -> bool {
@@ -186,13 +220,14 @@ pub(crate) fn supervise(shared: &Shared, loaded: &SyncSender<Result<ModelDescrip
             let _ = loaded.send(Ok(description.clone()));
         }
         let stop = watch(shared, &worker);
+        let life = worker.link.life();
         if let Stop::Closing = stop {
             return close(shared, worker);
         }
         let why = end_text(shared, &mut worker, stop);
         warn!(model = %shared.request.model, version = shared.request.version.0, pid, "{why}");
         let Some(next) =
-            replace(shared, &worker, &why, &mut restarts, origin, &mut epoch, &description)
+            replace(shared, &worker, &why, life, &mut restarts, origin, &mut epoch, &description)
         else {
             return;
         };
@@ -231,10 +266,12 @@ fn is_panic(why: &Status) -> bool {
 }
 
 /// Starts children until one serves; `None` when the session is over.
+#[expect(clippy::too_many_arguments, reason = "they are the supervisor's own variables")]
 fn replace(
     shared: &Shared,
     dead: &Worker,
     why: &str,
+    mut life: Life,
     restarts: &mut Restarts,
     origin: Instant,
     epoch: &mut u64,
@@ -243,7 +280,7 @@ fn replace(
     let mut why = why.to_owned();
     let mut told = false;
     loop {
-        let delay = match restarts.ended(origin.elapsed()) {
+        let delay = match restarts.ended(origin.elapsed(), life) {
             Verdict::After(delay) => delay,
             Verdict::GiveUp { ends } => {
                 let status = Status::unavailable(give_up_text(shared, &why, ends));
@@ -266,6 +303,7 @@ fn replace(
             return None;
         }
         *epoch += 1;
+        life = Life::Unproven;
         shared.restarts.fetch_add(1, Ordering::Relaxed);
         match Startup::new(shared, *epoch).run() {
             Ok(started) if started.description == *description => return Some(started.worker),

@@ -17,7 +17,11 @@ use crate::describe::WireDescription;
 /// First in every hello, whatever the protocol's version.
 pub(crate) const MAGIC: [u8; 8] = *b"vesta/wk";
 /// Raised with every change of a message.
-pub(crate) const PROTOCOL: u32 = 1;
+pub(crate) const PROTOCOL: u32 = 2;
+/// What a slot begins with, in bytes: the child writes the slot's generation there, little-endian,
+/// when it begins to compute the run, so that a run that it never began can be sent again. The
+/// memory outlives the child.
+pub(crate) const MARK_BYTES: usize = 8;
 /// Longest text of an error, in bytes.
 const TEXT_BYTES_MAX: usize = 64 * 1024;
 

@@ -14,6 +14,7 @@ use vesta_frontends::{METRICS_PATH, model_configs};
 use vesta_model::{ModelConfig, Status};
 use vesta_protos::tensorflow::{ConfigProto, serving as proto};
 use vesta_repository::Poll;
+use vesta_serving::AspiredVersionPolicy;
 
 use crate::flags::Flags;
 use crate::placement::{EngineSettings, Isolation};
@@ -47,6 +48,10 @@ pub(crate) struct Resolved {
     pub(crate) load_retries_max: u32,
     /// Time between two tries.
     pub(crate) load_retry_interval: Duration,
+    /// Whether a new version is loaded beside the old one or in its place.
+    pub(crate) policy: AspiredVersionPolicy,
+    /// How often each recorded request is run before a version is available; 0 for no warm-up.
+    pub(crate) warm_up_iterations: u32,
     /// Which engine runs the models, and where.
     pub(crate) engine: EngineSettings,
     /// Whether the gRPC health service answers.
@@ -91,6 +96,8 @@ pub(crate) fn resolve(flags: &Flags) -> Result<Resolved, Status> {
             u64::try_from(flags.load_retry_interval_micros).unwrap_or(0),
         ),
         engine: engine(flags)?,
+        policy: policy(&flags.aspired_version_policy)?,
+        warm_up_iterations: warm_up_iterations(flags),
         grpc_health: flags.enable_grpc_healthcheck_service,
         request_bytes_max: megabytes(
             "max_memory_for_requests_mb",
@@ -121,6 +128,23 @@ fn address(flag: &str, port: i32) -> Result<Option<SocketAddr>, Status> {
         ))
     })?;
     Ok((port != 0).then(|| SocketAddr::new(IpAddr::V6(Ipv6Addr::UNSPECIFIED), port)))
+}
+
+fn policy(word: &str) -> Result<AspiredVersionPolicy, Status> {
+    match word {
+        "availability_preserving" => Ok(AspiredVersionPolicy::AvailabilityPreserving),
+        "resource_preserving" => Ok(AspiredVersionPolicy::ResourcePreserving),
+        _ => Err(Status::invalid_argument(format!(
+            "--aspired_version_policy={word} is unknown; choose availability_preserving or \
+             resource_preserving"
+        ))),
+    }
+}
+
+/// 0 and less mean once, as in the original.
+fn warm_up_iterations(flags: &Flags) -> u32 {
+    let iterations = u32::try_from(flags.num_request_iterations_for_warmup).unwrap_or(1).max(1);
+    if flags.enable_model_warmup { iterations } else { 0 }
 }
 
 fn engine(flags: &Flags) -> Result<EngineSettings, Status> {
@@ -269,6 +293,8 @@ mod tests {
         let missing = Flags { monitoring_config_file: "/nonexistent".to_owned(), ..base() };
         assert_eq!(error_of(&missing), "NOT_FOUND: /nonexistent; No such file or directory");
         assert!(error_of(&Flags { isolation: "maybe".to_owned(), ..base() }).contains("maybe"));
+        let policy = "brave".to_owned();
+        assert!(error_of(&Flags { aspired_version_policy: policy, ..base() }).contains("brave"));
         assert!(error_of(&Flags { engine: "warp".to_owned(), ..base() }).contains("warp"));
     }
 
@@ -281,6 +307,16 @@ mod tests {
         assert_eq!(resolve(&flags).unwrap().metrics_path.as_deref(), Some(METRICS_PATH));
         std::fs::write(&file, "prometheus_config: { path: '/m' }").unwrap();
         assert_eq!(resolve(&flags).unwrap().metrics_path, None);
+    }
+
+    #[test]
+    fn warm_up_is_run_once_unless_told_otherwise() {
+        let iterations = |enable_model_warmup, num_request_iterations_for_warmup| {
+            let flags = Flags { enable_model_warmup, num_request_iterations_for_warmup, ..base() };
+            resolve(&flags).unwrap().warm_up_iterations
+        };
+        assert_eq!((iterations(true, 0), iterations(true, -1), iterations(true, 3)), (1, 1, 3));
+        assert_eq!(iterations(false, 3), 0);
     }
 
     #[test]

@@ -100,6 +100,8 @@ flags! {
     num_load_threads: i32 = 0, "Threads that load versions; 0 lets the server choose.";
     max_num_load_retries: i32 = 5, "How often a failed load is tried again.";
     load_retry_interval_micros: i64 = 60_000_000, "Microseconds between two tries of a load; negative means none.";
+    enable_model_warmup: bool = true, "Whether the requests recorded in a version's assets.extra/tf_serving_warmup_requests are run before it is available.";
+    num_request_iterations_for_warmup: i32 = 0, "How often each recorded request is run; 0 means once.";
     file_system_poll_wait_seconds: i64 = 1, "Seconds between looks for new versions; 0 looks once, negative never.";
     allow_version_labels_for_unavailable_models: bool = false, "Whether a new label may name a version that is not yet available.";
     monitoring_config_file: String = String::new(), "Text MonitoringConfig that turns on the Prometheus page.";
@@ -112,6 +114,7 @@ flags! {
     isolation: String = "auto".to_owned(), "Vesta: where engines run: auto (native ones in a process per version, the embedded one inline when the graph is proven harmless), inline, worker (a process per version).";
     allow_native_inline: bool = false, "Vesta: whether --isolation=inline may open a native library in the server's own process.";
     custom_op_libraries: String = String::new(), "Vesta: comma-separated shared libraries of custom TensorFlow operators.";
+    aspired_version_policy: String = "availability_preserving".to_owned(), "Vesta: whether a new version is loaded beside the old one (availability_preserving) or once that is unloaded (resource_preserving).";
     log_format: String = "text".to_owned(), "Vesta: form of the log on standard error (text, json).";
     max_memory_for_requests_mb: i64 = 2048, "Vesta: megabytes that all requests and answers in flight may take together.";
     drain_timeout_seconds: i64 = 20, "Vesta: seconds that calls in flight get to finish after SIGTERM or SIGINT.";

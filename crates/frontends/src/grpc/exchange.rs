@@ -168,9 +168,9 @@ impl Inner {
         let message = self.message(body, encoding).await?;
         let mut reply = match route {
             Route::Call(method) => self.calls.call(method, message, deadline).await?,
-            Route::Health(HealthMethod::Check) => health::check(message)?,
+            Route::Health(HealthMethod::Check) => health::check(message, &self.calls.serving)?,
             Route::Health(HealthMethod::Watch) => {
-                return health::watch(message, self.ending.clone());
+                return health::watch(message, &self.calls.serving, self.ending.clone());
             }
         };
         if answer_encoding != Encoding::Identity {

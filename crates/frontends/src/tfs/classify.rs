@@ -10,7 +10,7 @@ use vesta_serving::{InferRequest, Lease};
 
 use super::debug_text::debug_text;
 use super::metadata::data_type_name;
-use super::predict::{run, signature_or_default};
+use super::predict::{Signatures, run, signature_or_default};
 use crate::metrics::{Api, Metrics};
 
 /// The alias of the one input.
@@ -41,7 +41,7 @@ pub(crate) async fn classify(
     metrics: &Metrics,
 ) -> Result<Vec<Classes>, Status> {
     let name = signature_or_default(signature);
-    let signature = find_signature(lease, name)?;
+    let signature = find_signature(lease.signatures(), name)?;
     let outputs = check_signature(signature)?;
     let inputs = vec![examples_tensor(examples)?];
     let request =
@@ -54,8 +54,11 @@ pub(crate) async fn classify(
 ///
 /// # Errors
 /// `INVALID_ARGUMENT` in the words of classify and regress, which are not those of predict.
-pub(crate) fn find_signature<'l>(lease: &'l Lease, name: &str) -> Result<&'l Signature, Status> {
-    let found = lease.signatures().get(name).map(|signature| &**signature);
+pub(crate) fn find_signature<'l>(
+    signatures: &'l Signatures,
+    name: &str,
+) -> Result<&'l Signature, Status> {
+    let found = signatures.get(name).map(|signature| &**signature);
     found.ok_or_else(|| {
         Status::invalid_argument(format!("No signature was found with the name: {name}"))
     })

@@ -1,11 +1,26 @@
 //! A run of a signature, as all calls do it: which outputs, how long it took.
 
+use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use vesta_model::{Signature, Status, Tensor};
 use vesta_serving::{InferRequest, Lease};
 
 use crate::metrics::{Api, Metrics};
+
+/// The signatures of a version, by name.
+pub(crate) type Signatures = BTreeMap<String, Arc<Signature>>;
+
+/// What a request asks a version to compute.
+#[derive(Clone, Debug)]
+pub(crate) struct Feed {
+    pub(crate) signature: String,
+    /// One for each input of the signature, in its order.
+    pub(crate) inputs: Vec<Tensor>,
+    /// Positions of the outputs wanted.
+    pub(crate) outputs: Vec<usize>,
+}
 
 /// The signature's own name, or the default one when the request says none.
 pub(crate) fn signature_or_default(name: &str) -> &str {

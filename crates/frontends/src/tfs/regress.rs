@@ -30,7 +30,7 @@ pub(crate) async fn regress(
     metrics: &Metrics,
 ) -> Result<Vec<f32>, Status> {
     let name = signature_or_default(signature);
-    let output = check_signature(find_signature(lease, name)?)?;
+    let output = check_signature(find_signature(lease.signatures(), name)?)?;
     let inputs = vec![examples_tensor(examples)?];
     let request =
         InferRequest { signature: name.to_owned(), inputs, outputs: vec![output], deadline };

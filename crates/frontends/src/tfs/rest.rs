@@ -33,6 +33,7 @@ use super::metadata::signature_def_map;
 use super::predict::{deadline_after, run};
 use super::regress::regress;
 use crate::budget::{Budget, Permit};
+use crate::health::{Probe, ready_answer};
 use crate::metrics::{Api, Metrics};
 use crate::offload::Offload;
 use crate::status::{error_json_of, http_status};
@@ -169,6 +170,9 @@ impl Rest {
         if let Some(answer) = self.metrics_page(method, target) {
             return answer;
         }
+        if let Some(probe) = Probe::of(method, target) {
+            return self.probe(probe);
+        }
         if !url::is_api(target) {
             return page(StatusCode::NOT_FOUND);
         }
@@ -228,6 +232,19 @@ impl Rest {
         };
         let headers = HeaderMap::from_iter([(CONTENT_TYPE, PLAIN)]);
         Some(Answer { status, headers, body: body.into() })
+    }
+
+    /// Says whether the server lives or is ready. Not counted as a request, for it comes from no
+    /// client.
+    fn probe(&self, probe: Probe) -> Answer {
+        let (status, kind, body) = match probe {
+            Probe::Live => (StatusCode::OK, PLAIN, b"ok".to_vec()),
+            Probe::Ready => {
+                let (status, body) = ready_answer(&self.inner.serving.readiness());
+                (status, JSON, body)
+            }
+        };
+        Answer { status, headers: HeaderMap::from_iter([(CONTENT_TYPE, kind)]), body: body.into() }
     }
 
     async fn call(

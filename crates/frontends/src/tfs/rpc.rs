@@ -6,9 +6,9 @@
 //! before anything else is looked at.
 
 mod examples;
-mod inference;
+pub(crate) mod inference;
 mod models;
-mod predict;
+pub(crate) mod predict;
 
 use std::sync::Arc;
 use std::time::Instant;

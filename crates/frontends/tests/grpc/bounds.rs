@@ -10,6 +10,8 @@ use flate2::Compression;
 use flate2::write::{GzEncoder, ZlibEncoder};
 use prost::Message as _;
 use vesta_frontends::{AnswerCompression, Budget, GrpcOptions};
+use vesta_model::Version;
+use vesta_serving::Aspired;
 
 use crate::client::{PREDICT, Remembers, Server, call, exchange, framed, predict, request, ys};
 use crate::slow::{Gate, serve_gated};
@@ -284,6 +286,39 @@ async fn health_answers_only_when_told_to() {
     assert_eq!(body.trailers().await.unwrap().unwrap()["grpc-status"], "14");
     drop((send, body));
     stopping.await.unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn health_follows_what_serves() {
+    let serving = crate::rig::serve_models().await;
+    let options = GrpcOptions { health: true, ..GrpcOptions::default() };
+    let server =
+        Server::start(serving.clone(), options, Budget::new(1 << 20), Remembers::default()).await;
+    let mut send = server.connect().await;
+    let head = request(&server, "/grpc.health.v1.Health/Watch").body(()).unwrap();
+    let (answer, mut stream) = send.send_request(head, false).unwrap();
+    stream.send_data(framed(&[]), true).unwrap();
+    let mut body = answer.await.unwrap().into_body();
+    let framed_status = |status: u8| vec![0, 0, 0, 0, 2, 8, status];
+    assert_eq!(body.data().await.unwrap().unwrap(), framed_status(1));
+
+    // The one model that is configured there goes and comes back.
+    let versions = serving.models().into_iter().find(|(name, _)| name.as_str() == "versioned");
+    assert!(versions.is_some_and(|(_, versions)| !versions.is_empty()));
+    serving.aspire(&"versioned".into(), Vec::new());
+    assert_eq!(body.data().await.unwrap().unwrap(), framed_status(2));
+    let wanted = Aspired {
+        version: Version(1),
+        artifact: Ok("/models/versioned/1".into()),
+        tags: vec!["serve".to_owned()],
+        edition: None,
+    };
+    serving.aspire(&"versioned".into(), vec![wanted]);
+    assert_eq!(body.data().await.unwrap().unwrap(), framed_status(1));
+    serving.begin_drain();
+    assert_eq!(body.data().await.unwrap().unwrap(), framed_status(2));
+    let check = call(&server, "/grpc.health.v1.Health/Check", &[]).await;
+    assert_eq!(check.message(), &[8, 2][..]);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -85,11 +85,15 @@ pub(crate) async fn serve_gated(gate: Arc<Gate>) -> Serving {
         load_retries_max: 0,
         load_retry_interval: Duration::from_secs(1),
         engine_threads: 1,
+        policy: Default::default(),
     };
     let serving = Serving::start(Arc::new(Gated(gate)), options).unwrap();
     let model = ModelName::from("m");
     let artifact = Ok(PathBuf::from("/models/m/1"));
-    serving.aspire(&model, vec![Aspired { version: Version(1), artifact, tags: Vec::new() }]);
+    serving.aspire(
+        &model,
+        vec![Aspired { version: Version(1), artifact, tags: Vec::new(), edition: None }],
+    );
     assert_eq!(serving.settled(std::slice::from_ref(&model)).await, []);
     serving
 }

@@ -42,6 +42,23 @@ fn connections_are_kept_as_each_version_says() {
 }
 
 #[test]
+fn probes_are_answered_beside_the_api() {
+    let mut server = Server::usual();
+    let get = |server: &Server, target: &str| {
+        server.exchange(format!("GET {target} HTTP/1.1\r\nHost: x\r\n\r\n").as_bytes())
+    };
+    let live = get(&server, "/healthz");
+    assert!(live.starts_with("HTTP/1.1 200 OK\r\n") && live.ends_with("\r\n\r\nok"), "{live}");
+    let ready = get(&server, "/readyz");
+    assert!(ready.starts_with("HTTP/1.1 200 OK\r\n"), "{ready}");
+    assert!(ready.ends_with("{\n    \"ready\": true\n}"), "{ready}");
+    let head = server.exchange(b"HEAD /readyz HTTP/1.1\r\nHost: x\r\n\r\n");
+    assert!(head.starts_with("HTTP/1.1 200 OK\r\n") && head.ends_with("\r\n\r\n"), "{head}");
+    assert!(get(&server, "/healthz/").starts_with("HTTP/1.1 404 Not Found\r\n"));
+    server.stop().unwrap();
+}
+
+#[test]
 fn pipelined_requests_end_at_an_error_page() {
     let server = Server::usual();
     let get = "GET /v1/models/half_plus_two/versions/123 HTTP/1.1\r\nHost: x\r\n\r\n";

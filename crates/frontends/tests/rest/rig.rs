@@ -450,6 +450,7 @@ pub(crate) async fn serve_models() -> Serving {
         load_retries_max: 0,
         load_retry_interval: Duration::from_secs(1),
         engine_threads: 1,
+        policy: Default::default(),
     };
     let serving = Serving::start(Arc::new(FewLines), options).unwrap();
     let mut names = Vec::new();
@@ -461,6 +462,7 @@ pub(crate) async fn serve_models() -> Serving {
                 version: Version(version),
                 artifact: Ok(PathBuf::from(format!("/models/{name}/{version}"))),
                 tags: vec!["serve".to_owned()],
+                edition: None,
             })
             .collect();
         serving.aspire(&name, wanted);

@@ -5,7 +5,7 @@ use std::sync::mpsc::SyncSender;
 use std::time::Instant;
 
 use tokio::sync::oneshot;
-use vesta_model::{ModelName, Session, Status, Version};
+use vesta_model::{ModelName, Session, SessionHealth, Status, Version};
 
 use super::Aspired;
 use crate::catalog::Labels;
@@ -30,6 +30,8 @@ pub(crate) enum Event {
     Loaded { id: ServableId, ticket: Ticket, result: Result<Arc<dyn Session>, Status> },
     /// A hold on a session ended: the catalog's and every lease of it are gone.
     Released { ticket: Ticket },
+    /// A session says how it is doing from now on.
+    Health { ticket: Ticket, health: SessionHealth },
     /// A session panicked.
     Broken { ticket: Ticket },
     /// An unloader is done.

@@ -1,13 +1,11 @@
-//! Loading, trying again, and replacing a session that broke. A part of the manager.
+//! Loading and trying again. A part of the manager.
 //!
-//! Invariant: at most `load_threads` loads are in the hands of loaders, so that the order of what
-//! waits is decided here and a load that is no longer wanted never begins.
+//! Invariant: at most `load_threads` loads that do not hang are in the hands of loaders, so that the
+//! order of what waits is decided here and a load that is no longer wanted never begins.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Instant;
-
 use vesta_model::{LoadRequest, Session, Status};
 
 use super::event::{Event, Ticket};
@@ -43,7 +41,7 @@ impl Manager {
 
     /// Queues every version whose alarm is due.
     pub(super) fn ring_alarms(&mut self) {
-        let now = Instant::now();
+        let now = self.now();
         while self.alarms.first().is_some_and(|(at, _)| *at <= now) {
             if let Some((_, id)) = self.alarms.pop_first() {
                 self.queue.push_back(id);
@@ -53,8 +51,8 @@ impl Manager {
 
     /// Gives work to free loaders.
     pub(super) fn start_loads(&mut self) {
-        let now = Instant::now();
-        while self.loads_running < self.parts.options.load_threads && self.closing.is_none() {
+        let now = self.now();
+        while self.loaders.has_room(now) && self.closing.is_none() {
             let Some(id) = self.queue.pop_front() else { return };
             let Some(entry) = self.fleet.entry(&id) else { continue };
             let due = entry.retry_at.is_none_or(|at| at <= now);
@@ -62,7 +60,7 @@ impl Manager {
             match entry.state {
                 State::Queued => self.begin(&id),
                 State::Retrying if due => self.begin(&id),
-                State::Serving if entry.repair.as_ref().is_some_and(repairable) => {
+                State::Restarting if entry.repair.as_ref().is_some_and(repairable) => {
                     self.begin_repair(&id);
                 }
                 // What it waited for has been done or is no longer wanted.
@@ -76,6 +74,7 @@ impl Manager {
         let Some(entry) = self.fleet.entry(id) else { return };
         let Some(wanted) = entry.wanted.clone() else { return };
         entry.tried = Some(wanted.clone());
+        entry.editions.tried();
         match wanted.artifact {
             Ok(artifact) => {
                 entry.ticket = Some(ticket);
@@ -103,7 +102,6 @@ impl Manager {
 
     /// Hands a load to a loader.
     fn load(&mut self, id: &ServableId, ticket: Ticket, artifact: PathBuf, tags: Vec<String>) {
-        self.loads_running += 1;
         let request = LoadRequest {
             model: id.model.clone(),
             version: id.version,
@@ -114,7 +112,8 @@ impl Manager {
         let engine = Arc::clone(&self.parts.engine);
         let events = self.parts.sender.clone();
         let id = id.clone();
-        self.loaders.submit(move || {
+        let now = self.now();
+        self.loaders.begin(ticket, now, move || {
             tracing::info!("Loading servable version {id}");
             let loaded = catch_unwind(AssertUnwindSafe(|| engine.load(&request)));
             let result = loaded.unwrap_or_else(|_| Err(texts::load_panicked(&id)));
@@ -129,7 +128,7 @@ impl Manager {
         ticket: Ticket,
         result: Result<Arc<dyn Session>, Status>,
     ) {
-        self.loads_running -= 1;
+        self.loaders.done(ticket);
         if let Err(status) = &result {
             tracing::error!("Loading servable: {id} failed: {status}");
         }
@@ -168,11 +167,12 @@ impl Manager {
         self.publish();
         self.step(id, Step::Publish);
         self.show(id);
+        self.follow_health(id, ticket);
         tracing::info!("Successfully loaded servable version {id}");
     }
 
     fn try_later(&mut self, id: &ServableId, status: Status) {
-        let at = Instant::now() + self.parts.options.load_retry_interval;
+        let at = self.now() + self.parts.options.load_retry_interval;
         if let Some(entry) = self.fleet.entry(id) {
             entry.tries += 1;
             entry.retry_at = Some(at);
@@ -184,22 +184,24 @@ impl Manager {
     }
 
     /// Ends a version with an error.
-    fn give_up(&mut self, id: &ServableId, status: Status) {
+    pub(super) fn give_up(&mut self, id: &ServableId, status: Status) {
         tracing::error!("Servable {id} cannot be loaded: {status}");
         if let Some(entry) = self.fleet.entry(id) {
             entry.error = Some(status);
             entry.ticket = None;
+            entry.repair = None;
         }
         self.step(id, Step::GiveUp);
         self.show(id);
     }
 
     /// Remembers a session.
-    fn adopt(&mut self, id: &ServableId, ticket: Ticket, session: Arc<dyn Session>) {
+    pub(super) fn adopt(&mut self, id: &ServableId, ticket: Ticket, session: Arc<dyn Session>) {
         let lane = self.parts.scheduler.lane(id.clone());
         let events = self.parts.sender.clone();
+        let health = self.listen(ticket, &*session);
         let servable = Arc::new(Servable::new(id.clone(), ticket, session, lane, events));
-        let instance = Instance { id: id.clone(), servable: Some(servable), holds: 0 };
+        let instance = Instance { id: id.clone(), servable: Some(servable), holds: 0, health };
         self.fleet.instances.insert(ticket, instance);
     }
 
@@ -223,78 +225,5 @@ impl Manager {
         let servable = instance.servable.clone()?;
         instance.holds += 1;
         Some(Lease::new(servable, events))
-    }
-
-    /// A session panicked: it refuses requests from now on, and another is loaded in its stead.
-    pub(super) fn on_broken(&mut self, ticket: Ticket) {
-        let Some(instance) = self.fleet.instances.get(&ticket) else { return };
-        let id = instance.id.clone();
-        self.repair_if_broken(&id);
-    }
-
-    /// Schedules a replacement when the session of a serving version is broken. A session that
-    /// breaks again soon after it was replaced waits as long as a load that failed.
-    pub(super) fn repair_if_broken(&mut self, id: &ServableId) {
-        let interval = self.parts.options.load_retry_interval;
-        let Some(entry) = self.fleet.models.get_mut(&id.model).and_then(|m| m.get_mut(&id.version))
-        else {
-            return;
-        };
-        let broken = entry
-            .ticket
-            .and_then(|ticket| self.fleet.instances.get(&ticket)?.servable.as_ref())
-            .is_some_and(|servable| servable.is_broken());
-        if !broken || entry.state != State::Serving || entry.repair.is_some() {
-            return;
-        }
-        let now = Instant::now();
-        let due = entry.repaired_at.map_or(now, |at| now.max(at + interval));
-        entry.repair = Some(Repair { ticket: None, tries: 0, due });
-        self.alarms.insert((due, id.clone()));
-        self.ring_alarms();
-    }
-
-    fn on_repaired(
-        &mut self,
-        id: &ServableId,
-        ticket: Ticket,
-        result: Result<Arc<dyn Session>, Status>,
-    ) {
-        match result {
-            Ok(session) => {
-                self.adopt(id, ticket, session);
-                if let Some(entry) = self.fleet.entry(id) {
-                    entry.repair = None;
-                    entry.repaired_at = Some(Instant::now());
-                    entry.ticket = Some(ticket);
-                }
-                // The broken session goes when its last lease does.
-                let lease = self.lease(ticket);
-                self.list(id, lease);
-                self.publish();
-                tracing::info!("Successfully loaded servable version {id}");
-            }
-            Err(status) => self.repair_failed(id, status),
-        }
-    }
-
-    fn repair_failed(&mut self, id: &ServableId, status: Status) {
-        let tries_max = self.parts.options.load_retries_max;
-        let due = Instant::now() + self.parts.options.load_retry_interval;
-        let Some(entry) = self.fleet.entry(id) else { return };
-        match &mut entry.repair {
-            Some(repair) if repair.tries < tries_max => {
-                repair.ticket = None;
-                repair.tries += 1;
-                repair.due = due;
-                self.alarms.insert((due, id.clone()));
-            }
-            repair => {
-                *repair = None;
-                self.give_up(id, status);
-                self.list(id, None);
-                self.publish();
-            }
-        }
     }
 }

@@ -18,20 +18,20 @@ use std::time::Instant;
 use tokio::sync::oneshot;
 use vesta_model::{Engine, ModelName, Status};
 
+use super::crew::Crew;
 use super::event::{Event, Failures, Ticket};
 use super::fleet::{Entry, Fleet};
 use super::phase::{State, Step};
 use super::planner::{self, Action};
-use super::pool::Pool;
+use super::pool::{Executor, Pool};
 use super::shutdown::Closing;
 use super::status_board::StatusBoard;
 use super::{Aspired, Phase};
-use crate::ServingOptions;
 use crate::catalog::{Catalog, Labels, Published};
 use crate::lease::Lease;
 use crate::scheduler::Scheduler;
-use crate::servable::ServableId;
-use crate::texts;
+use crate::servable::{Servable, ServableId};
+use crate::{Clock, ServingOptions, texts};
 
 /// What the manager is made of.
 pub(crate) struct Parts {
@@ -41,14 +41,15 @@ pub(crate) struct Parts {
     pub(crate) board: Arc<StatusBoard>,
     pub(crate) scheduler: Scheduler,
     pub(crate) sender: Sender<Event>,
+    pub(crate) clock: Arc<dyn Clock>,
 }
 
 /// The owner of all state that changes.
 pub(crate) struct Manager {
     pub(super) parts: Parts,
     events: Receiver<Event>,
-    pub(super) loaders: Pool,
-    pub(super) unloaders: Pool,
+    pub(super) loaders: Crew,
+    pub(super) unloaders: Crew,
     pub(super) fleet: Fleet,
     /// What is published; changed here first, then published as a whole.
     pub(super) catalog: Catalog,
@@ -56,7 +57,8 @@ pub(crate) struct Manager {
     pub(super) dirty: BTreeSet<ModelName>,
     /// Versions that wait for a loader, in their order. May hold some that need none any more.
     pub(super) queue: VecDeque<ServableId>,
-    pub(super) loads_running: usize,
+    /// Sessions that wait for an unloader.
+    pub(super) leaving: VecDeque<(Ticket, Arc<Servable>)>,
     /// When to look at which version again. May hold some that need it no more.
     pub(super) alarms: BTreeSet<(Instant, ServableId)>,
     waiters: Vec<Waiter>,
@@ -74,21 +76,34 @@ impl Manager {
     /// Starts loaders and unloaders; [`Manager::run`] does the rest.
     pub(crate) fn new(parts: Parts, events: Receiver<Event>) -> Result<Manager, Status> {
         let threads = parts.options.load_threads;
-        Ok(Manager {
-            loaders: Pool::start("load", threads)?,
-            unloaders: Pool::start("unload", threads)?,
+        let loaders = Box::new(Pool::start("load", threads)?);
+        let unloaders = Box::new(Pool::start("unload", threads)?);
+        Ok(Manager::with(parts, events, loaders, unloaders))
+    }
+
+    /// The same with other means of carrying out what may block.
+    pub(super) fn with(
+        parts: Parts,
+        events: Receiver<Event>,
+        loaders: Box<dyn Executor>,
+        unloaders: Box<dyn Executor>,
+    ) -> Manager {
+        let threads = parts.options.load_threads;
+        Manager {
+            loaders: Crew::new(loaders, threads),
+            unloaders: Crew::new(unloaders, threads),
             parts,
             events,
             fleet: Fleet::default(),
             catalog: Catalog::default(),
             dirty: BTreeSet::new(),
             queue: VecDeque::new(),
-            loads_running: 0,
+            leaving: VecDeque::new(),
             alarms: BTreeSet::new(),
             waiters: Vec::new(),
             next_ticket: 0,
             closing: None,
-        })
+        }
     }
 
     /// The life of the thread; returns when a shutdown is complete.
@@ -109,15 +124,28 @@ impl Manager {
 
     /// Sleeps until something happens; `None` for an alarm.
     fn next_event(&self) -> Option<Event> {
-        let alarm = self.alarms.first().map(|(at, _)| *at);
-        let closing = self.closing.as_ref().and_then(Closing::next_alarm);
-        match alarm.into_iter().chain(closing).min() {
-            Some(at) => self.events.recv_timeout(at.saturating_duration_since(Instant::now())).ok(),
+        match self.next_alarm() {
+            Some(at) => self.events.recv_timeout(at.saturating_duration_since(self.now())).ok(),
             None => self.events.recv().ok(),
         }
     }
 
-    fn on_event(&mut self, event: Event) {
+    /// When to look again though nothing happened.
+    pub(super) fn next_alarm(&self) -> Option<Instant> {
+        let now = self.now();
+        let alarm = self.alarms.first().map(|(at, _)| *at);
+        let closing = self.closing.as_ref().and_then(Closing::next_alarm);
+        let loads = (!self.queue.is_empty()).then(|| self.loaders.room_at(now)).flatten();
+        let unloads = (!self.leaving.is_empty()).then(|| self.unloaders.room_at(now)).flatten();
+        [alarm, closing, loads, unloads].into_iter().flatten().min()
+    }
+
+    /// The time.
+    pub(super) fn now(&self) -> Instant {
+        self.parts.clock.now()
+    }
+
+    pub(super) fn on_event(&mut self, event: Event) {
         match event {
             Event::Aspire { model, wanted } => self.on_aspire(model, wanted),
             Event::SetLabels { labels, allow_unavailable, reply } => {
@@ -127,6 +155,7 @@ impl Manager {
             Event::Settle { models, reply } => self.waiters.push(Waiter { models, reply }),
             Event::Loaded { id, ticket, result } => self.on_loaded(&id, ticket, result),
             Event::Released { ticket } => self.on_released(ticket),
+            Event::Health { ticket, health } => self.on_health(ticket, health),
             Event::Broken { ticket } => self.on_broken(ticket),
             Event::Unloaded { ticket } => self.on_unloaded(ticket),
             Event::Shutdown { until, reply } => self.on_shutdown(Some(until), Some(reply)),
@@ -135,14 +164,16 @@ impl Manager {
     }
 
     /// Does all that can be done until the next event.
-    fn advance(&mut self) {
+    pub(super) fn advance(&mut self) {
         self.ring_alarms();
+        self.start_unloads();
+        let policy = self.parts.options.policy;
         let mut touched = BTreeSet::new();
         while !self.dirty.is_empty() {
             let dirty = std::mem::take(&mut self.dirty);
             let plans = dirty
                 .iter()
-                .map(|model| (model.clone(), planner::plan(&self.fleet.seen(model))))
+                .map(|model| (model.clone(), planner::plan(&self.fleet.seen(model), policy)))
                 .collect();
             touched.extend(dirty);
             self.carry_out(&planner::merge(plans));
@@ -152,6 +183,9 @@ impl Manager {
         for model in touched {
             for id in self.fleet.prune(&model) {
                 self.parts.board.forget(&id);
+            }
+            for model in self.fleet.prune_models(&model) {
+                self.parts.board.forget_model(&model);
             }
         }
         self.answer_waiters();
@@ -168,12 +202,18 @@ impl Manager {
         }
         for aspired in wanted {
             let entry = versions.entry(aspired.version).or_insert_with(Entry::new);
-            entry.wanted = Some(aspired);
+            entry.offer(aspired);
         }
-        // A failed version is tried again only with other files, or after it was left out.
-        for entry in versions.values_mut() {
-            if entry.state == State::Failed && entry.offers_other_files() {
+        // A failed version is tried again only with other files, or after it was left out; one that
+        // waits for its next try need not wait then.
+        for (&version, entry) in versions.iter_mut() {
+            if !entry.offers_other_files() {
+                continue;
+            }
+            if entry.state == State::Failed {
                 entry.state = entry.state.after(Step::Forgive).unwrap_or(entry.state);
+            } else if entry.state == State::Retrying && entry.retry_at.take().is_some() {
+                self.queue.push_back(ServableId { model: model.clone(), version });
             }
         }
         self.dirty.insert(model);
@@ -225,7 +265,8 @@ impl Manager {
     pub(super) fn show(&mut self, id: &ServableId) {
         if let Some(entry) = self.fleet.entry(id) {
             let phase = entry.state.phase();
-            let error = entry.error.clone().filter(|_| phase == Phase::End);
+            let tells = phase == Phase::End || entry.state == State::Restarting;
+            let error = entry.error.clone().filter(|_| tells);
             self.parts.board.show(id, phase, error);
         }
     }
@@ -271,6 +312,7 @@ impl Manager {
         }
         self.catalog.labels = Arc::new(labels);
         self.publish();
+        self.parts.board.changed();
         Ok(())
     }
 

@@ -2,10 +2,12 @@
 //!
 //! `phase` says which steps are legal, `planner` which to take, `manager` takes them (with `loads`,
 //! `retirement` and `shutdown`, which are parts of it), `fleet` is what it remembers, `status_board`
-//! what it shows, `pool` the threads that may block in its stead.
+//! what it shows, `crew` and `pool` the jobs and threads that may block in its stead.
 
+mod crew;
 mod event;
 mod fleet;
+mod health;
 mod loads;
 mod manager;
 mod phase;
@@ -22,6 +24,7 @@ use vesta_model::{Status, Version};
 pub(crate) use event::{Event, Ticket};
 pub(crate) use manager::{Manager, Parts};
 pub use phase::{Phase, VersionStatus};
+pub use planner::AspiredVersionPolicy;
 pub(crate) use status_board::StatusBoard;
 
 /// One version that a source wants served.
@@ -34,4 +37,12 @@ pub struct Aspired {
     pub artifact: Result<PathBuf, Status>,
     /// SavedModel tags that select the graph.
     pub tags: Vec<String>,
+    /// Which state of its files this is; `None` when the source did not look. Only versions that
+    /// have failed are compared by it: see [`Serving::aspire`](crate::Serving::aspire).
+    pub edition: Option<Edition>,
 }
+
+/// One state of a version's files, as the source tells them apart. Two that are equal are taken for
+/// the same files.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Edition(pub u64);

@@ -11,7 +11,7 @@ use vesta_model::{Status, Version};
 pub enum Phase {
     /// Known and wanted; its load has not begun.
     Start,
-    /// Being loaded, or waiting to be tried again.
+    /// Being loaded, or waiting to be tried again; or loaded, while its engine is being restarted.
     Loading,
     /// Requests resolve to it.
     Available,
@@ -28,7 +28,8 @@ pub struct VersionStatus {
     pub version: Version,
     /// Its phase.
     pub phase: Phase,
-    /// Why it ended, when it ended by an error; `None` in every other phase.
+    /// Why it ended, when it ended by an error; why its engine is being restarted, of code
+    /// `UNAVAILABLE`, while it is; `None` otherwise.
     pub error: Option<Status>,
 }
 
@@ -43,6 +44,8 @@ pub(crate) enum State {
     Retrying,
     /// In the catalog.
     Serving,
+    /// In the catalog, but its session cannot run anything until it is restarted or replaced.
+    Restarting,
     /// Out of the catalog; leases remain.
     Draining,
     /// Out of the catalog; no lease remains.
@@ -72,6 +75,10 @@ pub(crate) enum Step {
     TryLater,
     /// The load failed, or its session broke, for good.
     GiveUp,
+    /// Its session cannot run anything for now.
+    Falter,
+    /// Its session runs again, or another has taken its place.
+    Recover,
     /// Take it out of the catalog.
     Retire,
     /// The last lease is gone.
@@ -91,11 +98,12 @@ pub(crate) enum Step {
 impl State {
     /// Every state.
     #[cfg(test)]
-    pub(crate) const ALL: [State; 9] = [
+    pub(crate) const ALL: [State; 10] = [
         State::Queued,
         State::Loading,
         State::Retrying,
         State::Serving,
+        State::Restarting,
         State::Draining,
         State::Drained,
         State::Unloading,
@@ -112,10 +120,17 @@ impl State {
             (State::Loading, Step::Publish) => State::Serving,
             (State::Loading, Step::Discard) => State::Unloading,
             (State::Loading, Step::TryLater) => State::Retrying,
-            (State::Queued | State::Loading | State::Retrying | State::Serving, Step::GiveUp) => {
-                State::Failed
-            }
-            (State::Serving, Step::Retire) => State::Draining,
+            (
+                State::Queued
+                | State::Loading
+                | State::Retrying
+                | State::Serving
+                | State::Restarting,
+                Step::GiveUp,
+            ) => State::Failed,
+            (State::Serving, Step::Falter) => State::Restarting,
+            (State::Restarting, Step::Recover) => State::Serving,
+            (State::Serving | State::Restarting, Step::Retire) => State::Draining,
             (State::Draining, Step::Release) => State::Drained,
             (State::Draining | State::Drained, Step::Revive) => State::Serving,
             (State::Drained, Step::Unload) => State::Unloading,
@@ -131,7 +146,7 @@ impl State {
     pub(crate) fn phase(self) -> Phase {
         match self {
             State::Queued => Phase::Start,
-            State::Loading | State::Retrying => Phase::Loading,
+            State::Loading | State::Retrying | State::Restarting => Phase::Loading,
             State::Serving => Phase::Available,
             State::Draining | State::Drained | State::Unloading => Phase::Unloading,
             State::Failed | State::Ended => Phase::End,
@@ -143,7 +158,7 @@ impl State {
 mod tests {
     use super::*;
 
-    const STEPS: [Step; 14] = [
+    const STEPS: [Step; 16] = [
         Step::Queue,
         Step::Cancel,
         Step::Begin,
@@ -151,6 +166,8 @@ mod tests {
         Step::Discard,
         Step::TryLater,
         Step::GiveUp,
+        Step::Falter,
+        Step::Recover,
         Step::Retire,
         Step::Release,
         Step::Revive,
@@ -160,7 +177,8 @@ mod tests {
         Step::Forgive,
     ];
 
-    /// The transitions that clients may see; the one from UNLOADING back to AVAILABLE is ours.
+    /// The transitions that clients may see; those from UNLOADING back to AVAILABLE, and from
+    /// AVAILABLE back to LOADING, are ours.
     #[test]
     fn no_legal_step_shows_an_unexpected_transition() {
         use Phase::{Available, End, Loading, Start, Unloading};
@@ -174,7 +192,7 @@ mod tests {
                             seen,
                             (Start, Loading | End)
                                 | (Loading, Available | Unloading | End)
-                                | (Available, Unloading | End)
+                                | (Available, Loading | Unloading | End)
                                 | (Unloading, Available | End)
                                 | (End, Start)
                         ),

@@ -1,19 +1,35 @@
 //! What to do next, given what is wanted and what there is.
 //!
-//! Owns the policy: availability is preserved, that is, a new version is loaded beside the old one
-//! and the old one goes when the new one serves. May not know threads, time, engines or files.
+//! Owns the two policies: whether a new version is loaded beside the old one, which goes when the
+//! new one serves, or in its place. May not know threads, time, engines or files.
 //! Invariants (tested below):
 //!
-//! - *availability*: while something is wanted and nothing wanted serves, the last serving version
-//!   stays;
+//! - *availability* (of the availability-preserving policy): while something is wanted and nothing
+//!   wanted serves, the last serving version stays; a version whose session is being restarted does
+//!   not count as serving;
+//! - *economy* (of the resource-preserving policy): no load is queued while a version that is not
+//!   wanted is loaded;
 //! - *one at a time*: one plan holds at most one action for one version;
 //! - *legality*: each action is a legal step of its version;
 //! - *fixpoint*: a plan carried out leaves nothing to plan until the next event;
-//! - *liveness*: when every load succeeds and every lease ends, exactly what is wanted serves.
+//! - *liveness*: when every load succeeds, every session recovers and every lease ends, exactly what
+//!   is wanted serves.
 
 use vesta_model::{ModelName, Version};
 
 use super::phase::{State, Step};
+
+/// In which order an old version goes and a new one comes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum AspiredVersionPolicy {
+    /// The new version is loaded beside the old one, so that the model always serves; both are in
+    /// memory for a while.
+    #[default]
+    AvailabilityPreserving,
+    /// The old version is unloaded first, so that there is memory for the new one; the model does
+    /// not serve meanwhile.
+    ResourcePreserving,
+}
 
 /// One version as the planner sees it. A wanted version that nothing is known of is `Ended`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -21,6 +37,8 @@ pub(crate) struct Seen {
     pub(crate) version: Version,
     pub(crate) wanted: bool,
     pub(crate) state: State,
+    /// Whether its session, if it has one, can run something now.
+    pub(crate) sound: bool,
 }
 
 /// One step for one version.
@@ -30,12 +48,32 @@ pub(crate) struct Action {
     pub(crate) step: Step,
 }
 
+impl Seen {
+    /// Whether it serves, or will as soon as it is put back into the catalog.
+    fn can_serve(&self) -> bool {
+        let loaded = matches!(self.state, State::Serving | State::Draining | State::Drained);
+        loaded && self.sound
+    }
+
+    /// Whether it takes memory, or is about to.
+    fn is_held(&self) -> bool {
+        match self.state {
+            State::Loading
+            | State::Serving
+            | State::Restarting
+            | State::Draining
+            | State::Drained
+            | State::Unloading => true,
+            State::Queued | State::Retrying | State::Failed | State::Ended => false,
+        }
+    }
+}
+
 /// Plans one model. Loads come newest first, everything else before them.
 ///
-/// The policy is the original's availability-preserving one (`core/availability_preserving_policy`),
-/// which takes one action per tick, run to its end at once: unwanted versions go, the lowest first,
-/// when nothing is wanted, when something wanted serves, or as long as more than one of them serves.
-pub(crate) fn plan(seen: &[Seen]) -> Vec<Action> {
+/// The policies are the original's (`core/availability_preserving_policy`,
+/// `core/resource_preserving_policy`), which take one action per tick, run to their end at once.
+pub(crate) fn plan(seen: &[Seen], policy: AspiredVersionPolicy) -> Vec<Action> {
     let mut actions: Vec<Action> = seen
         .iter()
         .filter_map(|one| {
@@ -49,7 +87,12 @@ pub(crate) fn plan(seen: &[Seen]) -> Vec<Action> {
             Some(Action { version: one.version, step })
         })
         .collect();
-    actions.extend(retirements(seen));
+    actions.extend(retirements(seen, policy));
+    if policy == AspiredVersionPolicy::ResourcePreserving
+        && seen.iter().any(|one| !one.wanted && one.is_held())
+    {
+        return actions;
+    }
     let mut loads: Vec<Version> = seen
         .iter()
         .filter(|one| one.wanted && one.state == State::Ended)
@@ -60,23 +103,26 @@ pub(crate) fn plan(seen: &[Seen]) -> Vec<Action> {
     actions
 }
 
-/// Which serving versions are to leave the catalog, lowest first.
-fn retirements(seen: &[Seen]) -> Vec<Action> {
+/// Which versions are to leave the catalog, lowest first.
+///
+/// Where availability is preserved, all go that are not wanted when nothing is wanted or when
+/// something wanted serves; else one of them stays, the highest that serves.
+fn retirements(seen: &[Seen], policy: AspiredVersionPolicy) -> Vec<Action> {
     let nothing_wanted = !seen.iter().any(|one| one.wanted);
     // What drains and is wanted again is revived by the same plan.
-    let wanted_serves = seen.iter().any(|one| {
-        one.wanted && matches!(one.state, State::Serving | State::Draining | State::Drained)
-    });
-    let mut unwanted: Vec<Version> = seen
+    let wanted_serves = seen.iter().any(|one| one.wanted && one.can_serve());
+    let mut unwanted: Vec<&Seen> = seen
         .iter()
-        .filter(|one| !one.wanted && one.state == State::Serving)
-        .map(|one| one.version)
+        .filter(|one| !one.wanted && matches!(one.state, State::Serving | State::Restarting))
         .collect();
-    unwanted.sort();
-    if !nothing_wanted && !wanted_serves {
+    unwanted.sort_by_key(|one| (one.state == State::Serving, one.version));
+    let preserves = policy == AspiredVersionPolicy::AvailabilityPreserving;
+    if preserves && !nothing_wanted && !wanted_serves {
         unwanted.pop();
     }
-    unwanted.into_iter().map(|version| Action { version, step: Step::Retire }).collect()
+    let mut versions: Vec<Version> = unwanted.into_iter().map(|one| one.version).collect();
+    versions.sort();
+    versions.into_iter().map(|version| Action { version, step: Step::Retire }).collect()
 }
 
 /// Puts the plans of several models in one order: whatever gives memory back goes before any load,

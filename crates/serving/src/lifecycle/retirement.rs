@@ -31,7 +31,7 @@ impl Manager {
             tracing::info!("Servable version {id} is wanted again before it was unloaded");
             self.step(id, Step::Revive);
             self.show(id);
-            self.repair_if_broken(id);
+            self.resume(id);
         }
     }
 
@@ -68,16 +68,28 @@ impl Manager {
     pub(super) fn hand_to_unloader(&mut self, ticket: Ticket) {
         let Some(instance) = self.fleet.instances.get_mut(&ticket) else { return };
         let Some(servable) = instance.servable.take() else { return };
-        let report = UnloadReport { ticket, events: self.parts.sender.clone() };
-        self.unloaders.submit(move || {
-            // Sent even when the engine panics.
-            let _report = report;
-            tracing::info!("Unloading servable version {}", servable.id);
-            drop(servable);
-        });
+        self.leaving.push_back((ticket, servable));
+        self.start_unloads();
+    }
+
+    /// Gives work to free unloaders.
+    pub(super) fn start_unloads(&mut self) {
+        let now = self.now();
+        while self.unloaders.has_room(now) {
+            let Some((ticket, servable)) = self.leaving.pop_front() else { return };
+            let report = UnloadReport { ticket, events: self.parts.sender.clone() };
+            self.unloaders.begin(ticket, now, move || {
+                // Sent even when the engine panics.
+                let _report = report;
+                tracing::info!("Unloading servable version {}", servable.id);
+                drop(servable);
+            });
+        }
     }
 
     pub(super) fn on_unloaded(&mut self, ticket: Ticket) {
+        self.unloaders.done(ticket);
+        self.start_unloads();
         let Some(instance) = self.fleet.instances.remove(&ticket) else { return };
         let id = instance.id;
         tracing::info!("Done unloading servable version {id}");

@@ -55,7 +55,7 @@ impl Manager {
 
     /// Stops waiting for runs when their time is over.
     pub(super) fn force_end_when_due(&mut self) {
-        let now = Instant::now();
+        let now = self.now();
         match &mut self.closing {
             Some(closing)
                 if closing.give_up_at.is_none() && closing.until.is_some_and(|at| at <= now) =>
@@ -88,7 +88,7 @@ impl Manager {
     /// Whether a shutdown is complete.
     pub(super) fn is_over(&self) -> bool {
         let Some(closing) = &self.closing else { return false };
-        let out_of_time = closing.give_up_at.is_some_and(|at| at <= Instant::now());
+        let out_of_time = closing.give_up_at.is_some_and(|at| at <= self.now());
         self.fleet.instances.is_empty() || out_of_time
     }
 

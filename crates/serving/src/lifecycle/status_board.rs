@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
+use tokio::sync::watch;
 use vesta_model::{ModelName, Status, Version};
 
 use super::phase::{Phase, VersionStatus};
@@ -14,9 +15,13 @@ use crate::texts;
 
 type Versions = BTreeMap<Version, VersionStatus>;
 
-/// The statuses of all models ever wanted.
+/// The statuses of all models that are remembered.
 #[derive(Default)]
-pub(crate) struct StatusBoard(RwLock<BTreeMap<ModelName, Versions>>);
+pub(crate) struct StatusBoard {
+    models: RwLock<BTreeMap<ModelName, Versions>>,
+    /// Told after each change, for those who would rather not ask again and again.
+    changes: watch::Sender<()>,
+}
 
 impl StatusBoard {
     /// Lists a model, be it without versions.
@@ -31,6 +36,17 @@ impl StatusBoard {
     pub(crate) fn show(&self, id: &ServableId, phase: Phase, error: Option<Status>) {
         let shown = VersionStatus { version: id.version, phase, error };
         self.write().entry(id.model.clone()).or_default().insert(id.version, shown);
+        self.changed();
+    }
+
+    /// Hears of each change from now on; several may be told as one.
+    pub(crate) fn changes(&self) -> watch::Receiver<()> {
+        self.changes.subscribe()
+    }
+
+    /// Tells that something changed that readers look at together with the statuses.
+    pub(crate) fn changed(&self) {
+        self.changes.send_replace(());
     }
 
     /// Lists a version no longer.
@@ -38,6 +54,11 @@ impl StatusBoard {
         if let Some(versions) = self.write().get_mut(&id.model) {
             versions.remove(&id.version);
         }
+    }
+
+    /// Lists a model no longer.
+    pub(crate) fn forget_model(&self, model: &ModelName) {
+        self.write().remove(model);
     }
 
     /// Known versions of a model, newest first; only `version` when given.
@@ -70,11 +91,11 @@ impl StatusBoard {
     }
 
     fn read(&self) -> RwLockReadGuard<'_, BTreeMap<ModelName, Versions>> {
-        self.0.read().unwrap_or_else(PoisonError::into_inner)
+        self.models.read().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn write(&self) -> RwLockWriteGuard<'_, BTreeMap<ModelName, Versions>> {
-        self.0.write().unwrap_or_else(PoisonError::into_inner)
+        self.models.write().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -5,8 +5,9 @@ use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
 
 use vesta_model::{
-    AlignedBytes, DType, Engine, EngineIdentity, LoadRequest, Memory, ModelDescription, Run,
-    RunRequest, Session, Shape, Signature, Status, Tensor, TensorSpec, strings_byte_len,
+    AlignedBytes, DType, Engine, EngineIdentity, HealthListener, LoadRequest, Memory,
+    ModelDescription, Run, RunRequest, Session, SessionHealth, Shape, Signature, Status, Tensor,
+    TensorSpec, strings_byte_len,
 };
 
 /// A door that callers wait at while it is shut.
@@ -50,6 +51,24 @@ pub(crate) struct Script {
     pub(crate) run_takes: Arc<Mutex<Duration>>,
     /// Whether runs give no outputs at all.
     pub(crate) mute: Arc<Mutex<bool>>,
+    /// How the sessions are doing, and who hears of it.
+    health: Arc<Mutex<(Option<SessionHealth>, Vec<HealthListener>)>>,
+}
+
+impl Script {
+    /// Lets sessions to come be like that, and tells nobody.
+    pub(crate) fn come_up_as(&self, health: SessionHealth) {
+        self.health.lock().unwrap().0 = Some(health);
+    }
+
+    /// Lets the sessions of this version be like that from now on, those to come as well.
+    pub(crate) fn be(&self, health: SessionHealth) {
+        let mut state = self.health.lock().unwrap();
+        for listener in &state.1 {
+            listener(health.clone());
+        }
+        state.0 = Some(health);
+    }
 }
 
 /// The engine. `y` of the signature `serving_default` is half of `x` plus the version's number; a
@@ -176,6 +195,12 @@ impl Session for FakeSession {
             request: request.clone(),
             inputs,
         }))
+    }
+
+    fn watch(&self, listener: HealthListener) -> SessionHealth {
+        let mut state = self.script.health.lock().unwrap();
+        state.1.push(listener);
+        state.0.clone().unwrap_or(SessionHealth::Serving)
     }
 }
 

@@ -2,6 +2,8 @@
 #![expect(clippy::unwrap_used, reason = "these are tests")]
 
 mod fake;
+mod files;
+mod health;
 mod leases;
 mod lifecycle;
 mod logs;

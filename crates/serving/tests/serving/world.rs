@@ -9,7 +9,9 @@ use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use vesta_model::{Label, ModelName, ModelSpec, Shape, Status, Tensor, Version, VersionChoice};
-use vesta_serving::{Aspired, InferRequest, Lease, Phase, Serving, ServingOptions};
+use vesta_serving::{
+    Aspired, AspiredVersionPolicy, Edition, InferRequest, Lease, Phase, Serving, ServingOptions,
+};
 
 use crate::fake::FakeEngine;
 
@@ -29,6 +31,7 @@ pub(crate) fn options() -> ServingOptions {
         load_retries_max: 0,
         load_retry_interval: Duration::from_millis(30),
         engine_threads: 1,
+        policy: AspiredVersionPolicy::default(),
     }
 }
 
@@ -99,7 +102,13 @@ pub(crate) fn aspired_at(version: i64, path: &str) -> Aspired {
         version: Version(version),
         artifact: Ok(PathBuf::from(path)),
         tags: vec!["serve".to_owned()],
+        edition: None,
     }
+}
+
+/// The same with the state of its files.
+pub(crate) fn aspired_in_edition(model: &str, version: i64, edition: u64) -> Aspired {
+    Aspired { edition: Some(Edition(edition)), ..aspired(model, version) }
 }
 
 pub(crate) fn labels(all: &[(&str, &str, i64)]) -> BTreeMap<ModelName, BTreeMap<Label, Version>> {

@@ -16,10 +16,11 @@ use vesta_serving::{InferRequest, Lease};
 
 use super::examples::InputWire;
 use super::{Calls, answered_by, counted_name, required_spec, wanted};
+use crate::budget::Budget;
 use crate::grpc::Reply;
 use crate::metrics::Api;
 use crate::tfs::classify::{self, Classes, ClassifyOutputs, classes_of, find_signature};
-use crate::tfs::predict::{run, signature_or_default};
+use crate::tfs::predict::{Feed, Signatures, run, signature_or_default};
 use crate::tfs::regress;
 
 const CLASSIFY: &str = "tensorflow/serving/classify";
@@ -71,7 +72,7 @@ impl Calls {
         let spec = required_spec(request.model_spec.as_ref())?;
         let lease = self.serving.resolve(&wanted(spec))?;
         let name = signature_or_default(&spec.signature_name);
-        let outputs = classify::check_signature(find_signature(&lease, name)?)?;
+        let outputs = classify::check_signature(find_signature(lease.signatures(), name)?)?;
         let input = request.input.unwrap_or_default();
         let request = InferRequest {
             signature: name.to_owned(),
@@ -107,7 +108,7 @@ impl Calls {
         let spec = required_spec(request.model_spec.as_ref())?;
         let lease = self.serving.resolve(&wanted(spec))?;
         let name = signature_or_default(&spec.signature_name);
-        let output = regress::check_signature(find_signature(&lease, name)?)?;
+        let output = regress::check_signature(find_signature(lease.signatures(), name)?)?;
         let input = request.input.unwrap_or_default();
         let request = InferRequest {
             signature: name.to_owned(),
@@ -131,7 +132,7 @@ impl Calls {
         let none = proto::ModelSpec::default();
         let first = request.tasks.first().and_then(|task| task.model_spec.as_ref());
         let lease = self.serving.resolve(&wanted(first.unwrap_or(&none)))?;
-        let tasks = check_tasks(&lease, &request.tasks)?;
+        let tasks = check_tasks(lease.signatures(), &request.tasks)?;
         let input = request.input.unwrap_or_default();
         let tensor = input.tensor(&self.budget)?;
         // The original computes the outputs of all tasks in one run. Runs here are of one
@@ -162,12 +163,16 @@ impl Task<'_> {
         input: Tensor,
         deadline: Option<Instant>,
     ) -> Result<Vec<Tensor>, Status> {
+        let Feed { signature, inputs, outputs } = self.feed(input);
+        lease.infer(InferRequest { signature, inputs, outputs, deadline }).await
+    }
+
+    fn feed(&self, input: Tensor) -> Feed {
         let outputs = match self {
             Task::Classify { outputs, .. } => outputs.positions(),
             Task::Regress { output, .. } => vec![*output],
         };
-        let signature = self.name().to_owned();
-        lease.infer(InferRequest { signature, inputs: vec![input], outputs, deadline }).await
+        Feed { signature: self.name().to_owned(), inputs: vec![input], outputs }
     }
 
     fn result(&self, tensors: &[Tensor], count: usize) -> Result<inference_result::Result, Status> {
@@ -185,7 +190,7 @@ impl Task<'_> {
 /// Holds all tasks to the rules, in the original's order. Their input tensors may differ: its own
 /// end-to-end test asks for two signatures of a TF2 model, which have one placeholder each.
 fn check_tasks<'l>(
-    lease: &Lease,
+    signatures: &Signatures,
     tasks: &'l [proto::InferenceTask],
 ) -> Result<Vec<Task<'l>>, Status> {
     let mut model = "";
@@ -210,7 +215,7 @@ fn check_tasks<'l>(
                 "Duplicate evaluation of signature: {name}"
             )));
         }
-        let signature = lease.signatures().get(name).ok_or_else(|| {
+        let signature = signatures.get(name).ok_or_else(|| {
             Status::invalid_argument(format!(
                 "Requested signature not found in model graph: {name}"
             ))
@@ -226,6 +231,80 @@ fn check_task<'l>(method: &str, name: &'l str, signature: &Signature) -> Result<
         REGRESS => Ok(Task::Regress { name, output: regress::check_signature(signature)? }),
         _ => Err(Status::unimplemented(format!("Unsupported signature method_name: {method}"))),
     }
+}
+
+/// How a recorded request is run. Its answer is made and dropped, since what cannot be answered is no
+/// success.
+pub(crate) type RunFeed<'r> = dyn FnMut(Feed) -> Result<Vec<Tensor>, Status> + 'r;
+
+/// Runs a recorded request of Classify.
+///
+/// # Errors
+/// Those of the call, and `INVALID_ARGUMENT` for bytes that are not its request.
+pub(crate) fn run_classify(
+    message: Bytes,
+    signatures: &Signatures,
+    budget: &Budget,
+    run: &mut RunFeed<'_>,
+) -> Result<(), Status> {
+    let request: ExamplesRequest = recorded(message)?;
+    let spec = required_spec(request.model_spec.as_ref())?;
+    let name = signature_or_default(&spec.signature_name);
+    let outputs = classify::check_signature(find_signature(signatures, name)?)?;
+    let task = Task::Classify { name, outputs };
+    run_task(&task, &request.input.unwrap_or_default(), budget, run)
+}
+
+/// Runs a recorded request of Regress.
+///
+/// # Errors
+/// As [`run_classify`].
+pub(crate) fn run_regress(
+    message: Bytes,
+    signatures: &Signatures,
+    budget: &Budget,
+    run: &mut RunFeed<'_>,
+) -> Result<(), Status> {
+    let request: ExamplesRequest = recorded(message)?;
+    let spec = required_spec(request.model_spec.as_ref())?;
+    let name = signature_or_default(&spec.signature_name);
+    let output = regress::check_signature(find_signature(signatures, name)?)?;
+    let task = Task::Regress { name, output };
+    run_task(&task, &request.input.unwrap_or_default(), budget, run)
+}
+
+/// Runs a recorded request of MultiInference.
+///
+/// # Errors
+/// As [`run_classify`].
+pub(crate) fn run_multi_inference(
+    message: Bytes,
+    signatures: &Signatures,
+    budget: &Budget,
+    run: &mut RunFeed<'_>,
+) -> Result<(), Status> {
+    let request: TasksRequest = recorded(message)?;
+    let input = request.input.unwrap_or_default();
+    for task in check_tasks(signatures, &request.tasks)? {
+        run_task(&task, &input, budget, run)?;
+    }
+    Ok(())
+}
+
+fn recorded<M: Message + Default>(message: Bytes) -> Result<M, Status> {
+    M::decode(message).map_err(|error| {
+        Status::invalid_argument(format!("a recorded request cannot be read: {error}"))
+    })
+}
+
+fn run_task(
+    task: &Task<'_>,
+    input: &InputWire,
+    budget: &Budget,
+    run: &mut RunFeed<'_>,
+) -> Result<(), Status> {
+    let tensors = run(task.feed(input.tensor(budget)?))?;
+    task.result(&tensors, input.len()).map(drop)
 }
 
 fn values_of(tensors: &[Tensor], count: usize) -> Result<Vec<f32>, Status> {

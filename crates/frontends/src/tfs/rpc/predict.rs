@@ -18,7 +18,7 @@ use super::{Calls, answered_by, counted_name, required_spec, unparsable, wanted}
 use crate::budget::Budget;
 use crate::grpc::Reply;
 use crate::metrics::Api;
-use crate::tfs::predict::{run, signature_or_default};
+use crate::tfs::predict::{Feed, Signatures, run, signature_or_default};
 use crate::tfs::tensor_proto::{self, Encoded, ParseError, TensorForm, TensorWire};
 
 /// More inputs or filtered outputs than any signature has; what is beyond would only cost memory.
@@ -90,6 +90,17 @@ impl Message for PredictWire {
     }
 }
 
+impl PredictWire {
+    fn check_names(&self) -> Result<(), Status> {
+        if self.too_many {
+            return Err(Status::resource_exhausted(format!(
+                "the request names more than {NAMES_MAX} inputs or outputs"
+            )));
+        }
+        Ok(())
+    }
+}
+
 impl Calls {
     pub(super) async fn predict(
         &self,
@@ -117,14 +128,8 @@ impl Calls {
         let spec = required_spec(request.model_spec.as_ref())?;
         let name = signature_or_default(&spec.signature_name).to_owned();
         let lease = self.serving.resolve(&wanted(spec))?;
-        let signature = Arc::clone(lease.signatures().get(&name).ok_or_else(|| {
-            Status::failed_precondition(format!("Serving signature key \"{name}\" not found."))
-        })?);
-        if request.too_many {
-            return Err(Status::resource_exhausted(format!(
-                "the request names more than {NAMES_MAX} inputs or outputs"
-            )));
-        }
+        let signature = Arc::clone(find_signature(lease.signatures(), &name)?);
+        request.check_names()?;
         let PredictWire { inputs, output_filter, .. } = request;
         let budget = self.budget.clone();
         let for_inputs = Arc::clone(&signature);
@@ -164,6 +169,41 @@ impl Calls {
             })
             .await
     }
+}
+
+/// What a recorded request asks a version with these signatures to compute.
+///
+/// # Errors
+/// Those of the call, and `INVALID_ARGUMENT` for bytes that are not its request.
+pub(crate) fn feed_of(
+    message: Bytes,
+    signatures: &Signatures,
+    budget: &Budget,
+) -> Result<Feed, Status> {
+    let request = PredictWire::decode(message).map_err(|error| {
+        Status::invalid_argument(format!("a recorded request cannot be read: {error}"))
+    })?;
+    if request.inputs.values().any(TensorWire::is_malformed) {
+        return Err(Status::invalid_argument("a recorded request cannot be read"));
+    }
+    let spec = required_spec(request.model_spec.as_ref())?;
+    let name = signature_or_default(&spec.signature_name);
+    let signature = find_signature(signatures, name)?;
+    request.check_names()?;
+    Ok(Feed {
+        signature: name.to_owned(),
+        inputs: read_inputs(signature, &request.inputs, budget)?,
+        outputs: filter_outputs(signature, &request.output_filter)?,
+    })
+}
+
+fn find_signature<'s>(
+    signatures: &'s Signatures,
+    name: &str,
+) -> Result<&'s Arc<Signature>, Status> {
+    signatures.get(name).ok_or_else(|| {
+        Status::failed_precondition(format!("Serving signature key \"{name}\" not found."))
+    })
 }
 
 /// Names in braces or not, as the original joins them.
