@@ -1,7 +1,7 @@
 //! The wiring: who gets whom, in which order things start and stop.
 //!
-//! Invariant: ports open only after every configured model has an available version (or the start
-//! has failed), gRPC before REST, as in the original; they close before the models go.
+//! Invariant: ports open only once `startup.rs` says so, gRPC before REST, as in the original; the
+//! server says that it is not ready before they close, and they close before the models go.
 
 use std::future::Future;
 use std::io::Write as _;
@@ -11,8 +11,10 @@ use std::time::Duration;
 use tokio::runtime::Runtime;
 use tokio::sync::watch;
 use tracing::{error, info, warn};
-use vesta_frontends::{Budget, GrpcOptions, Metrics, RestOptions, serve_grpc, serve_rest};
-use vesta_model::Status;
+use vesta_frontends::{
+    Budget, Draining, GrpcOptions, Metrics, RestOptions, serve_grpc, serve_rest,
+};
+use vesta_model::{ModelName, Status};
 use vesta_serving::{Serving, ServingOptions};
 
 use crate::config::Resolved;
@@ -21,6 +23,7 @@ use crate::listen::{self, Sharing};
 use crate::logs::LogFormat;
 use crate::models::Models;
 use crate::signals::Signals;
+use crate::startup;
 
 /// Runs of one version that may wait; more are refused at once.
 const QUEUE_RUNS_MAX: usize = 1024;
@@ -55,7 +58,10 @@ pub(crate) fn serve(
         resolved.tags.clone(),
         resolved.labels_for_unavailable,
     )?;
-    runtime.block_on(run(resolved, format, serving, Arc::new(models), ready))
+    let outcome = runtime.block_on(run(resolved, format, serving, Arc::new(models), ready));
+    // What still hangs was given its time.
+    runtime.shutdown_background();
+    outcome
 }
 
 fn runtime(cores: usize) -> Result<Runtime, Status> {
@@ -75,40 +81,64 @@ async fn run(
     ready: impl FnOnce(&Resolved),
 ) -> Result<(), Status> {
     let mut signals = Signals::take()?;
-    let new = models.apply(resolved.models.clone())?;
+    models.apply(resolved.models.clone())?;
     tokio::select! {
-        settled = models.settled(&new, "servable(s)") => settled?,
+        started = started(resolved, &serving, &models) => started?,
         signal = signals.recv() => {
             info!("{signal} before the models were ready");
             return Ok(());
         }
     }
 
+    let draining = Draining::default();
     let (stop, stopped) = watch::channel(false);
     let metrics = Metrics::new()?;
     let budget = Budget::new(resolved.request_bytes_max);
-    let grpc = grpc(resolved, &serving, &models, &metrics, &budget, until(stopped.clone()))?;
+    let grpc =
+        grpc(resolved, &serving, &models, &metrics, &budget, &draining, until(stopped.clone()))?;
     let grpc = tokio::spawn(grpc);
     let rest = rest(resolved, format, &serving, metrics, budget, until(stopped)).map(tokio::spawn);
     ready(resolved);
 
     let signal = signals.recv().await;
-    info!("{signal}: finishing the calls in flight");
-    let _ = stop.send(true);
-    let drain = async {
-        // A task that panicked has said so; there is nothing left to drain in it.
-        let _ = grpc.await;
-        if let Some(rest) = rest {
-            let _ = rest.await;
+    draining.begin();
+    info!(
+        "{signal}: no longer ready; calls are taken for {:?} more, then those in flight get {:?}; a \
+         second signal ends it at once",
+        resolved.drain_delay, resolved.drain_timeout
+    );
+    let end = async {
+        tokio::time::sleep(resolved.drain_delay).await;
+        info!("finishing the calls in flight");
+        let _ = stop.send(true);
+        let drain = async {
+            // A task that panicked has said so; there is nothing left to drain in it.
+            let _ = grpc.await;
+            if let Some(rest) = rest {
+                let _ = rest.await;
+            }
+        };
+        if tokio::time::timeout(resolved.drain_timeout, drain).await.is_err() {
+            warn!(
+                "calls were still in flight after {:?}; they are cut off",
+                resolved.drain_timeout
+            );
         }
+        // Unloading may block, and must not keep a second signal from being heard.
+        let _ = tokio::task::spawn_blocking(move || serving.shutdown(Duration::ZERO)).await;
+        info!("stopped");
     };
-    if tokio::time::timeout(resolved.drain_timeout, drain).await.is_err() {
-        warn!("calls were still in flight after {:?}; they are cut off", resolved.drain_timeout);
-    }
-    // The unloaders may block, and the wire's threads have nothing else to do any more.
-    tokio::task::block_in_place(|| serving.shutdown(Duration::ZERO));
-    info!("stopped");
+    signals.interrupt(end).await;
     Ok(())
+}
+
+/// Resolves when the ports may open.
+async fn started(resolved: &Resolved, serving: &Serving, models: &Models) -> Result<(), Status> {
+    let names: Vec<ModelName> = resolved.models.iter().map(|model| model.name.clone()).collect();
+    if resolved.strict_startup {
+        return models.settled(&names, "servable(s)").await;
+    }
+    startup::wait(serving, &names, resolved.startup_wait).await
 }
 
 /// Resolves once `true` is sent.
@@ -123,6 +153,7 @@ fn grpc(
     models: &Arc<Models>,
     metrics: &Metrics,
     budget: &Budget,
+    draining: &Draining,
     stopped: impl Future<Output = ()> + Send + 'static,
 ) -> Result<impl Future<Output = ()> + Send + 'static, Status> {
     let refused = |place: String, problem: std::io::Error| {
@@ -148,6 +179,7 @@ fn grpc(
     };
     let options = GrpcOptions {
         health: resolved.grpc_health,
+        draining: draining.clone(),
         drain: resolved.drain_timeout,
         ..GrpcOptions::default()
     };

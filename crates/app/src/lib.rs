@@ -9,11 +9,13 @@ mod compose;
 mod config;
 mod demo;
 mod flags;
+mod init;
 mod isolation;
 mod listen;
 mod logs;
 mod models;
 mod signals;
+mod startup;
 mod worker;
 
 pub use commands::{model_server, vesta};

@@ -5,7 +5,6 @@
 //! back.
 
 use std::collections::BTreeMap;
-use std::fmt::Write as _;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -15,6 +14,8 @@ use tracing::info;
 use vesta_model::{Label, ModelConfig, ModelName, Status, Version};
 use vesta_repository::{Found, Poll, Watcher};
 use vesta_serving::{Aspired, Reconfigure, Serving};
+
+use crate::startup;
 
 /// How long a model that was taken out of the configuration goes on serving. The original acts every
 /// 100 ms, and a client that reloads and asks at once is still answered there.
@@ -91,14 +92,7 @@ impl Models {
         if failures.is_empty() {
             return Ok(());
         }
-        let mut text = format!("{} {noun} did not become available: {{", failures.len());
-        for (name, version, status) in &failures {
-            // Writing to a String cannot fail.
-            let _ =
-                write!(text, "{{{{name: {name} version: {version}}} due to error: {status}}}, ");
-        }
-        text.push('}');
-        Err(Status::unknown(text))
+        Err(startup::did_not_become_available(&failures, noun))
     }
 }
 

@@ -26,6 +26,7 @@ use vesta_serving::{Reconfigure, Serving};
 pub(crate) use answer::Reply;
 
 use crate::budget::Budget;
+use crate::draining::Draining;
 use crate::metrics::Metrics;
 use crate::offload::Offload;
 use crate::tfs::rpc::Calls;
@@ -74,6 +75,8 @@ pub struct GrpcOptions {
     pub tensors_as_content: bool,
     /// How answers are compressed, for clients that take it.
     pub compression: AnswerCompression,
+    /// Says when the server is no longer ready.
+    pub draining: Draining,
     /// How long calls under way may go on once the shutdown began.
     pub drain: Duration,
 }
@@ -94,6 +97,7 @@ impl Default for GrpcOptions {
             health: false,
             tensors_as_content: false,
             compression: AnswerCompression::None,
+            draining: Draining::default(),
             drain: Duration::from_secs(30),
         }
     }

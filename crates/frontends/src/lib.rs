@@ -7,6 +7,7 @@
 //! Invariant: nothing here panics on input, and every buffer that input can grow has a limit.
 
 pub mod budget;
+mod draining;
 pub mod grpc;
 pub mod http;
 pub mod metrics;
@@ -15,6 +16,7 @@ pub mod status;
 pub mod tfs;
 
 pub use self::budget::Budget;
+pub use self::draining::Draining;
 pub use self::grpc::{AnswerCompression, GrpcOptions, serve_grpc};
 pub use self::http::serve_rest;
 pub use self::metrics::Metrics;

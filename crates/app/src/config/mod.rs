@@ -55,6 +55,12 @@ pub(crate) struct Resolved {
     pub(crate) grpc_health: bool,
     /// Bytes that all requests and answers in flight may take together.
     pub(crate) request_bytes_max: usize,
+    /// How long the start waits for models that are missing or fail.
+    pub(crate) startup_wait: Duration,
+    /// Whether the start has the original's rules.
+    pub(crate) strict_startup: bool,
+    /// How long new calls are still taken once the end was asked for.
+    pub(crate) drain_delay: Duration,
     /// Time that calls in flight get to finish at the end.
     pub(crate) drain_timeout: Duration,
 }
@@ -99,7 +105,10 @@ pub(crate) fn resolve(flags: &Flags) -> Result<Resolved, Status> {
             "max_memory_for_requests_mb",
             flags.max_memory_for_requests_mb,
         )?,
-        drain_timeout: Duration::from_secs(u64::try_from(flags.drain_timeout_seconds).unwrap_or(0)),
+        startup_wait: flags.startup_wait,
+        strict_startup: flags.strict_startup,
+        drain_delay: flags.drain_delay,
+        drain_timeout: flags.drain_timeout,
     })
 }
 

@@ -24,6 +24,7 @@ use super::health::{self, HealthMethod};
 use super::message::{Encoding, inflate, receive};
 use super::{AnswerCompression, Ending, GrpcOptions};
 use crate::budget::Budget;
+use crate::draining::Draining;
 use crate::offload::Offload;
 use crate::tfs::rpc::{self, Calls};
 
@@ -43,6 +44,7 @@ struct Inner {
     message_bytes_max: usize,
     health: bool,
     compression: AnswerCompression,
+    draining: Draining,
     ending: Ending,
 }
 
@@ -68,6 +70,7 @@ impl Exchange {
             message_bytes_max: options.message_bytes_max,
             health: options.health,
             compression: options.compression,
+            draining: options.draining.clone(),
             ending,
         };
         Exchange { inner: Arc::new(inner) }
@@ -168,9 +171,9 @@ impl Inner {
         let message = self.message(body, encoding).await?;
         let mut reply = match route {
             Route::Call(method) => self.calls.call(method, message, deadline).await?,
-            Route::Health(HealthMethod::Check) => health::check(message)?,
+            Route::Health(HealthMethod::Check) => health::check(message, &self.draining)?,
             Route::Health(HealthMethod::Watch) => {
-                return health::watch(message, self.ending.clone());
+                return health::watch(message, &self.draining, self.ending.clone());
             }
         };
         if answer_encoding != Encoding::Identity {

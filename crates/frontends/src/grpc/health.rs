@@ -1,13 +1,14 @@
 //! The health service.
 //!
 //! Owns: which names are known. May not know: whether models serve; the server answers only once
-//! they do.
+//! they do, and says NOT_SERVING from the moment that its end was asked for.
 
 use std::convert::Infallible;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
+use futures_util::future::{BoxFuture, Select, select};
 use http::{HeaderMap, Response};
 use http_body::{Body, Frame};
 use prost::Message as _;
@@ -18,6 +19,7 @@ use vesta_protos::health::{HealthCheckRequest, HealthCheckResponse};
 
 use super::Ending;
 use super::answer::{Reply, respond, trailers};
+use crate::draining::Draining;
 
 /// The server as a whole, its services by the names that the original has, and by their full names.
 const NAMES: [&str; 5] = [
@@ -60,32 +62,45 @@ fn reply(status: ServingStatus) -> Reply {
 ///
 /// # Errors
 /// `NOT_FOUND` for an unknown name.
-pub(super) fn check(message: Bytes) -> Result<Reply, Status> {
+pub(super) fn check(message: Bytes, draining: &Draining) -> Result<Reply, Status> {
     if is_known(message)? {
-        Ok(reply(ServingStatus::Serving))
+        Ok(reply(status(draining)))
     } else {
         Err(Status::not_found("service name unknown"))
     }
 }
 
-/// How a service is now and later: nothing changes until the server ends.
+fn status(draining: &Draining) -> ServingStatus {
+    if draining.has_begun() { ServingStatus::NotServing } else { ServingStatus::Serving }
+}
+
+/// How a service is now and later: one change, when the server is told to end.
 ///
 /// # Errors
 /// `INTERNAL` for an unreadable request.
-pub(super) fn watch(message: Bytes, ending: Ending) -> Result<Response<TonicBody>, Status> {
+pub(super) fn watch(
+    message: Bytes,
+    draining: &Draining,
+    ending: Ending,
+) -> Result<Response<TonicBody>, Status> {
     let known = is_known(message)?;
-    let first = if known { ServingStatus::Serving } else { ServingStatus::ServiceUnknown };
-    let last = known.then(|| reply(ServingStatus::NotServing).framed().0);
+    let first = if known { status(draining) } else { ServingStatus::ServiceUnknown };
+    let last =
+        (first == ServingStatus::Serving).then(|| reply(ServingStatus::NotServing).framed().0);
     let trailers = Some(trailers(&Status::unavailable("the server is shutting down")));
-    let watched = Watched { first: Some(reply(first).framed().0), last, trailers, ending };
+    // A server may end without having been drained.
+    let begun: BoxFuture<'static, ()> = Box::pin(draining.begun());
+    let change = select(begun, ending.clone());
+    let watched = Watched { first: Some(reply(first).framed().0), last, trailers, change, ending };
     Ok(respond(TonicBody::new(watched)))
 }
 
-/// An answer that stays open until the server ends, which it then says.
+/// An answer that stays open until the server ends, and says so as soon as that is to happen.
 struct Watched {
     first: Option<Bytes>,
     last: Option<Bytes>,
     trailers: Option<HeaderMap>,
+    change: Select<BoxFuture<'static, ()>, Ending>,
     ending: Ending,
 }
 
@@ -101,14 +116,14 @@ impl Body for Watched {
         if let Some(first) = this.first.take() {
             return Poll::Ready(Some(Ok(Frame::data(first))));
         }
+        if this.last.is_some() {
+            ready!(Pin::new(&mut this.change).poll(cx));
+            return Poll::Ready(this.last.take().map(|last| Ok(Frame::data(last))));
+        }
         if this.ending.peek().is_none() {
             ready!(Pin::new(&mut this.ending).poll(cx));
         }
-        let frame = match this.last.take() {
-            Some(last) => Some(Frame::data(last)),
-            None => this.trailers.take().map(Frame::trailers),
-        };
-        Poll::Ready(frame.map(Ok))
+        Poll::Ready(this.trailers.take().map(|trailers| Ok(Frame::trailers(trailers))))
     }
 
     fn is_end_stream(&self) -> bool {
@@ -122,14 +137,17 @@ mod tests {
 
     #[test]
     fn names_are_known_short_and_long() {
+        let draining = Draining::default();
         let check = |name: &str| {
             let request = HealthCheckRequest { service: name.to_owned() };
-            check(request.encode_to_vec().into()).map(|reply| reply.framed().0)
+            check(request.encode_to_vec().into(), &draining).map(|reply| reply.framed().0)
         };
         for name in NAMES {
             assert_eq!(check(name).unwrap(), &[0, 0, 0, 0, 2, 8, 1][..]);
         }
         let unknown = Status::not_found("service name unknown");
         assert_eq!(check("model"), Err(unknown));
+        draining.begin();
+        assert_eq!(check("").unwrap(), &[0, 0, 0, 0, 2, 8, 2][..]);
     }
 }

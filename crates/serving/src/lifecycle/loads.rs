@@ -180,6 +180,7 @@ impl Manager {
             entry.ticket = None;
         }
         self.step(id, Step::TryLater);
+        self.show(id);
         self.alarms.insert((at, id.clone()));
     }
 

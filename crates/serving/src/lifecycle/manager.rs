@@ -225,7 +225,8 @@ impl Manager {
     pub(super) fn show(&mut self, id: &ServableId) {
         if let Some(entry) = self.fleet.entry(id) {
             let phase = entry.state.phase();
-            let error = entry.error.clone().filter(|_| phase == Phase::End);
+            let error =
+                entry.error.clone().filter(|_| matches!(phase, Phase::End | Phase::Loading));
             self.parts.board.show(id, phase, error);
         }
     }
