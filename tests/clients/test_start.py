@@ -29,6 +29,7 @@ DEFAULTS = {
     "num_load_threads": "0",
     "max_num_load_retries": "5",
     "load_retry_interval_micros": "60000000",
+    "model_config_file_poll_wait_seconds": "0",
     "file_system_poll_wait_seconds": "1",
     "saved_model_tags": '"serve"',
     "monitoring_config_file": '""',

@@ -3,6 +3,7 @@
 //! Invariant: ports open only once `startup.rs` says so, gRPC before REST, as in the original; the
 //! server says that it is not ready before they close, and they close before the models go.
 
+use std::collections::BTreeMap;
 use std::future::Future;
 use std::io::Write as _;
 use std::sync::Arc;
@@ -14,10 +15,12 @@ use tracing::{error, info, warn};
 use vesta_frontends::{
     Budget, Draining, GrpcOptions, Metrics, RestOptions, serve_grpc, serve_rest,
 };
-use vesta_model::{ModelName, Status};
+use vesta_model::Status;
+use vesta_repository::LocalDisk;
 use vesta_serving::{Serving, ServingOptions};
 
 use crate::config::Resolved;
+use crate::config_poll;
 use crate::isolation;
 use crate::listen::{self, Sharing};
 use crate::logs::LogFormat;
@@ -55,6 +58,7 @@ pub(crate) fn serve(
     let models = Models::start(
         serving.clone(),
         resolved.poll,
+        Arc::new(LocalDisk),
         resolved.tags.clone(),
         resolved.labels_for_unavailable,
     )?;
@@ -81,7 +85,11 @@ async fn run(
     ready: impl FnOnce(&Resolved),
 ) -> Result<(), Status> {
     let mut signals = Signals::take()?;
-    models.apply(resolved.models.clone())?;
+    models.apply(resolved.models.clone(), BTreeMap::new())?;
+    if let Some((file, interval)) = &resolved.polled_file {
+        // Already while the start waits: a better file may be what it waits for.
+        tokio::spawn(config_poll::run(file.clone(), *interval, Arc::clone(&models)));
+    }
     tokio::select! {
         started = started(resolved, &serving, &models) => started?,
         signal = signals.recv() => {
@@ -134,11 +142,10 @@ async fn run(
 
 /// Resolves when the ports may open.
 async fn started(resolved: &Resolved, serving: &Serving, models: &Models) -> Result<(), Status> {
-    let names: Vec<ModelName> = resolved.models.iter().map(|model| model.name.clone()).collect();
     if resolved.strict_startup {
-        return models.settled(&names, "servable(s)").await;
+        return models.settled(&models.names(), "servable(s)").await;
     }
-    startup::wait(serving, &names, resolved.startup_wait).await
+    startup::wait(serving, || models.names(), resolved.startup_wait).await
 }
 
 /// Resolves once `true` is sent.

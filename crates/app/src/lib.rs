@@ -7,6 +7,7 @@
 mod commands;
 mod compose;
 mod config;
+mod config_poll;
 mod demo;
 mod flags;
 mod init;

@@ -104,25 +104,26 @@ fn judge(standings: &[(ModelName, Standing)], given_up: &BTreeSet<ModelName>) ->
     }
 }
 
-/// Waits until the ports may open.
+/// Waits until the ports may open. `models` gives the configured ones, which may change meanwhile.
 ///
 /// # Errors
 /// `UNKNOWN` with the original's list when every model failed for good.
 pub(crate) async fn wait(
     serving: &Serving,
-    models: &[ModelName],
+    models: impl Fn() -> Vec<ModelName>,
     stuck_max: Duration,
 ) -> Result<(), Status> {
     let begun = Instant::now();
     let mut given_up = BTreeSet::new();
     let mut remind_at = begun + FIRST_REMINDER;
     loop {
-        let standings: Vec<(ModelName, Standing)> = models
-            .iter()
+        let standings: Vec<(ModelName, Standing)> = models()
+            .into_iter()
             .map(|name| {
                 // An error says that nothing is known of it.
                 let versions = serving.status(name.as_str(), None).unwrap_or_default();
-                (name.clone(), Standing::of(&versions))
+                let standing = Standing::of(&versions);
+                (name, standing)
             })
             .collect();
         if begun.elapsed() >= stuck_max {

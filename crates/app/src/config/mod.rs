@@ -3,6 +3,7 @@
 //! Owns: the step from raw [`Flags`] and files to one [`Resolved`] value, and every check that
 //! stops a start. May not know: how any of it is carried out.
 
+mod model_file;
 mod text;
 
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
@@ -17,6 +18,8 @@ use vesta_repository::Poll;
 
 use crate::flags::Flags;
 use crate::isolation::Isolation;
+
+pub(crate) use model_file::ModelFile;
 
 /// Everything that a start needs, checked.
 #[derive(Clone, Debug)]
@@ -35,6 +38,8 @@ pub(crate) struct Resolved {
     pub(crate) metrics_path: Option<String>,
     /// Models to serve from the start.
     pub(crate) models: Vec<ModelConfig>,
+    /// The file that lists them, and how often it is looked at; `None` to read it once.
+    pub(crate) polled_file: Option<(ModelFile, Duration)>,
     /// Whether labels may name versions that are not yet available.
     pub(crate) labels_for_unavailable: bool,
     /// How often base paths are looked at.
@@ -77,6 +82,7 @@ pub(crate) fn resolve(flags: &Flags) -> Result<Resolved, Status> {
             "At least one of server_options.grpc_port or server_options.grpc_socket_path must be set.",
         ));
     }
+    let (models, file) = models(flags)?;
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     Ok(Resolved {
         grpc_address,
@@ -86,7 +92,8 @@ pub(crate) fn resolve(flags: &Flags) -> Result<Resolved, Status> {
         rest_timeout: positive_millis(flags.rest_api_timeout_in_ms),
         rest_cors: flags.rest_api_enable_cors_support,
         metrics_path: metrics_path(&flags.monitoring_config_file)?,
-        models: models(flags)?,
+        models,
+        polled_file: file.zip(positive_seconds(flags.model_config_file_poll_wait_seconds)),
         labels_for_unavailable: flags.allow_version_labels_for_unavailable_models,
         poll: Poll::from_seconds(flags.file_system_poll_wait_seconds),
         tags: flags.saved_model_tags.split(',').map(|tag| tag.trim().to_owned()).collect(),
@@ -135,6 +142,10 @@ fn address(flag: &str, port: i32) -> Result<Option<SocketAddr>, Status> {
     Ok((port != 0).then(|| SocketAddr::new(IpAddr::V6(Ipv6Addr::UNSPECIFIED), port)))
 }
 
+fn positive_seconds(seconds: i32) -> Option<Duration> {
+    u64::try_from(seconds).ok().filter(|&s| s > 0).map(Duration::from_secs)
+}
+
 fn positive_millis(millis: i32) -> Option<Duration> {
     u64::try_from(millis).ok().filter(|&ms| ms > 0).map(Duration::from_millis)
 }
@@ -160,13 +171,11 @@ fn metrics_path(file: &str) -> Result<Option<String>, Status> {
     }))
 }
 
-fn models(flags: &Flags) -> Result<Vec<ModelConfig>, Status> {
+fn models(flags: &Flags) -> Result<(Vec<ModelConfig>, Option<ModelFile>), Status> {
     if !flags.model_config_file.is_empty() {
-        let config: proto::ModelServerConfig = text::read(
-            Path::new(&flags.model_config_file),
-            "tensorflow.serving.ModelServerConfig",
-        )?;
-        return model_configs(&config);
+        let mut file = ModelFile::new(&flags.model_config_file);
+        let models = file.read()?;
+        return Ok((models.unwrap_or_default(), Some(file)));
     }
     if flags.model_base_path.is_empty() {
         return Err(Status::invalid_argument(
@@ -180,11 +189,12 @@ fn models(flags: &Flags) -> Result<Vec<ModelConfig>, Status> {
         model_platform: "tensorflow".to_owned(),
         ..proto::ModelConfig::default()
     };
-    model_configs(&proto::ModelServerConfig {
+    let models = model_configs(&proto::ModelServerConfig {
         config: Some(proto::model_server_config::Config::ModelConfigList(proto::ModelConfigList {
             config: vec![single],
         })),
-    })
+    })?;
+    Ok((models, None))
 }
 
 #[cfg(test)]

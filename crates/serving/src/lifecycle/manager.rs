@@ -31,7 +31,6 @@ use crate::catalog::{Catalog, Labels, Published};
 use crate::lease::Lease;
 use crate::scheduler::Scheduler;
 use crate::servable::ServableId;
-use crate::texts;
 
 /// What the manager is made of.
 pub(crate) struct Parts {
@@ -59,6 +58,8 @@ pub(crate) struct Manager {
     pub(super) loads_running: usize,
     /// When to look at which version again. May hold some that need it no more.
     pub(super) alarms: BTreeSet<(Instant, ServableId)>,
+    /// Labels of versions that do not serve yet.
+    pub(super) awaited_labels: Labels,
     waiters: Vec<Waiter>,
     next_ticket: u64,
     pub(super) closing: Option<Closing>,
@@ -85,6 +86,7 @@ impl Manager {
             queue: VecDeque::new(),
             loads_running: 0,
             alarms: BTreeSet::new(),
+            awaited_labels: Labels::default(),
             waiters: Vec::new(),
             next_ticket: 0,
             closing: None,
@@ -120,9 +122,9 @@ impl Manager {
     fn on_event(&mut self, event: Event) {
         match event {
             Event::Aspire { model, wanted } => self.on_aspire(model, wanted),
-            Event::SetLabels { labels, allow_unavailable, reply } => {
+            Event::SetLabels { labels, allow_unavailable, coming, reply } => {
                 // Whoever asked may have given up.
-                let _ = reply.send(self.set_labels(labels, allow_unavailable));
+                let _ = reply.send(self.set_labels(labels, allow_unavailable, &coming));
             }
             Event::Settle { models, reply } => self.waiters.push(Waiter { models, reply }),
             Event::Loaded { id, ticket, result } => self.on_loaded(&id, ticket, result),
@@ -251,28 +253,6 @@ impl Manager {
     pub(super) fn next_ticket(&mut self) -> Ticket {
         self.next_ticket += 1;
         Ticket(self.next_ticket)
-    }
-
-    /// Replaces all labels, or none when one of them may not be set.
-    fn set_labels(&mut self, labels: Labels, allow_unavailable: bool) -> Result<(), Status> {
-        if self.closing.is_some() {
-            return Err(texts::shutting_down());
-        }
-        for (model, wanted) in &labels {
-            let present = self.catalog.labels.get(model);
-            for (label, &version) in wanted {
-                let moved = present
-                    .and_then(|present| present.get(label))
-                    .is_some_and(|&former| former != version);
-                let may = allow_unavailable && !moved;
-                if !may && !self.catalog.serves(model, version) {
-                    return Err(texts::label_of_unavailable(model, version));
-                }
-            }
-        }
-        self.catalog.labels = Arc::new(labels);
-        self.publish();
-        Ok(())
     }
 
     fn answer_waiters(&mut self) {

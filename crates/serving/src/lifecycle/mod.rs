@@ -1,11 +1,12 @@
 //! The life cycle of versions: one thread owns all state that changes.
 //!
-//! `phase` says which steps are legal, `planner` which to take, `manager` takes them (with `loads`,
-//! `retirement` and `shutdown`, which are parts of it), `fleet` is what it remembers, `status_board`
+//! `phase` says which steps are legal, `planner` which to take, `manager` takes them (with `labels`,
+//! `loads`, `retirement` and `shutdown`, which are parts of it), `fleet` is what it remembers, `status_board`
 //! what it shows, `pool` the threads that may block in its stead.
 
 mod event;
 mod fleet;
+mod labels;
 mod loads;
 mod manager;
 mod phase;
