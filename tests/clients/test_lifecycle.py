@@ -1,6 +1,7 @@
 """Versions and models that come and go under the built program, by files and by reloads; and what
 its gRPC says of names and counts."""
 
+import json
 import pathlib
 import shutil
 import threading
@@ -118,6 +119,24 @@ class Asked(WithModels):
             entry.name, entry.base_path, entry.model_platform = name, str(path), "tensorflow"
         return self.models.HandleReloadConfigRequest(request, timeout=timeout)
 
+    def labelled(self, labels, name="m", base=None, specific=(), keep=False):
+        """Reloads one model with labels; `keep` leaves the model m beside it."""
+        request = model_management_pb2.ReloadConfigRequest()
+        listed = request.config.model_config_list.config
+        if keep:
+            listed.add(name="m", base_path=str(self.base), model_platform="tensorflow")
+        entry = listed.add(name=name, base_path=str(base or self.base), model_platform="tensorflow")
+        entry.version_labels.update(labels)
+        if specific:
+            entry.model_version_policy.specific.versions.extend(specific)
+        return self.models.HandleReloadConfigRequest(request, timeout=10)
+
+    def by_label(self, server, label, model="m"):
+        status, text = ask(server, "POST", f"/v1/models/{model}/labels/{label}:predict",
+                           json.dumps({"instances": [2.0]}))
+        self.assertEqual(status, 200, text)
+        return json.loads(text)["predictions"]
+
     def failure(self, call):
         with self.assertRaises(grpc.RpcError) as caught:
             call()
@@ -194,6 +213,236 @@ class ReloadTest(Asked):
             call.join()
             metrics = {metric.name: metric.int64_value_increase for metric in answers[0].metric}
             self.assertEqual(metrics, {REQUESTS: 3, "/nothing": 0})
+
+
+    def test_load_and_label_in_one_reload(self):
+        self.put(1)
+        with Server(*self.flags()) as server:
+            self.connect(server)
+            self.labelled(labels={"stable": 1}, specific=[1])
+            self.assertEqual(self.by_label(server, "stable"), [3.0])
+            self.put(2, THREE)
+            failures, stop = [], threading.Event()
+
+            def ask_all_the_while():
+                while not stop.is_set():
+                    try:
+                        answer = self.by_label(server, "stable")
+                    except AssertionError as problem:
+                        answer = str(problem)
+                    if answer not in ([3.0], [4.0]):
+                        failures.append(answer)
+            asking = threading.Thread(target=ask_all_the_while)
+            asking.start()
+            self.labelled(labels={"stable": 2, "new": 2}, specific=[2])
+            self.assertEqual(self.by_label(server, "stable"), [4.0])
+            self.assertEqual(self.by_label(server, "new"), [4.0])
+            self.assertTrue(wait_for(
+                lambda: states(server) == {"1": "END", "2": "AVAILABLE"}), states(server))
+            stop.set()
+            asking.join()
+            self.assertEqual(failures, [], "a label that moves always names a version that serves")
+            # A model that is new comes with its label, too.
+            self.labelled(name="three", base=THREE, labels={"first": 123}, keep=True)
+            self.assertEqual(self.by_label(server, "first", "three"), [4.0])
+
+    def test_a_label_of_a_version_that_is_not_there_changes_nothing(self):
+        self.put(1)
+        with Server(*self.flags()) as server:
+            self.connect(server)
+            self.labelled(labels={"stable": 1})
+            text = ("Request to assign label to version 9 of model m, which is not currently "
+                    "available for inference")
+            self.assertEqual(
+                self.failure(lambda: self.labelled(labels={"stable": 9, "x": 1}, specific=[9])),
+                ("FAILED_PRECONDITION", text))
+            time.sleep(1.2)
+            self.assertEqual(states(server), {"1": "AVAILABLE"})
+            self.assertEqual(self.by_label(server, "stable"), [3.0])
+            with self.assertRaisesRegex(AssertionError, "Unrecognized servable version label: x"):
+                self.by_label(server, "x")
+
+    def test_a_label_of_a_version_that_fails(self):
+        self.put(1)
+        with Server(*self.flags()) as server:
+            self.connect(server)
+            self.labelled(labels={"stable": 1})
+            (self.base / "2").mkdir()
+            text = ("Request to assign label to version 2 of model m, which is not currently "
+                    "available for inference")
+            for _ in range(2):
+                self.assertEqual(self.failure(lambda: self.labelled(labels={"stable": 2})),
+                                 ("FAILED_PRECONDITION", text))
+                self.assertEqual(self.by_label(server, "stable"), [3.0])
+
+    def test_a_refused_list_changes_nothing(self):
+        self.put(1)
+        with Server(*self.flags()) as server:
+            self.connect(server)
+            config = model_management_pb2.ReloadConfigRequest().config.model_config_list.config
+            good = config.add(name="good", base_path=str(THREE), model_platform="tensorflow")
+            bad = {
+                "Illegal to list model good multiple times in config list": good,
+                "Expected model rel to have an absolute path or URI; got base_path()=rel/path":
+                    config.add(name="rel", base_path="rel/path", model_platform="tensorflow"),
+                "Model p requests unsupported platform caffe":
+                    config.add(name="p", base_path="/p", model_platform="caffe"),
+            }
+            for text, entry in bad.items():
+                request = model_management_pb2.ReloadConfigRequest()
+                request.config.model_config_list.config.extend([good, entry])
+                self.assertEqual(
+                    self.failure(lambda: self.models.HandleReloadConfigRequest(request)),
+                    ("INVALID_ARGUMENT", text))
+            time.sleep(0.3)
+            self.assertEqual(states(server), {"1": "AVAILABLE"})
+            self.assertEqual(states(server, "good"), {})
+
+    def test_remove_and_add_again(self):
+        self.put(1)
+        with Server(*self.flags()) as server:
+            self.connect(server)
+            for pause in (0, 0, 0.3, 0, 0.12):
+                self.reload(other=THREE)
+                time.sleep(pause)
+                self.reload(m=self.base, other=THREE)
+                self.assertEqual(predict(server, [2.0]), [3.0])
+            # Quickly back from another place, with the same number.
+            other = self.base.parent / "elsewhere"
+            shutil.copytree(THREE / "00000123", other / "1")
+            self.reload(other=THREE)
+            self.reload(m=other, other=THREE)
+            self.assertEqual(predict(server, [2.0]), [4.0])
+            self.assertEqual(states(server), {"1": "AVAILABLE"})
+
+    def test_a_reload_that_a_later_one_makes_void_ends(self):
+        self.put(1)
+        with Server(*self.flags()) as server:
+            self.connect(server)
+            ended = []
+            call = threading.Thread(target=lambda: ended.append(self.failure(
+                lambda: self.reload(20, m=self.base, missing=self.base.parent / "missing"))))
+            call.start()
+            self.assertTrue(wait_for(lambda: "Could not find base path" in server.log()))
+            self.reload(m=self.base)
+            call.join(5)
+            self.assertEqual(ended, [("ABORTED", "a later configuration no longer asks for this "
+                                      "of missing")])
+
+
+class PolledFileTest(Asked):
+    """`--model_config_file_poll_wait_seconds`."""
+
+    def setUp(self):
+        super().setUp()
+        self.folder = self.base.parent / "config"
+        self.folder.mkdir()
+        self.file = self.folder / "models.config"
+        self.flags = (f"--model_config_file={self.file}", "--model_config_file_poll_wait_seconds=1",
+                      "--max_num_load_retries=0")
+
+    def text(self, more="", **bases):
+        return "model_config_list {" + "".join(
+            f'config {{ name: "{name}" base_path: "{base}" model_platform: "tensorflow" {more} }}'
+            for name, base in bases.items()) + "}"
+
+    def swap(self, text):
+        """As a ConfigMap does: the folder behind a link is exchanged."""
+        self.generation = getattr(self, "generation", 0) + 1
+        behind = self.folder / f"..{self.generation}"
+        behind.mkdir()
+        (behind / "models.config").write_text(text)
+        new = self.folder / "..new"
+        new.symlink_to(behind.name)
+        new.rename(self.folder / "..data")
+        if not self.file.is_symlink():
+            self.file.symlink_to("..data/models.config")
+
+    def test_a_config_map_that_changes(self):
+        self.swap(self.text(a=MODEL))
+        with Server(*self.flags) as server:
+            self.assertEqual(states(server, "a"), {"123": "AVAILABLE"})
+            self.swap(self.text(b=THREE))
+            self.assertTrue(wait_for(lambda: states(server, "a") == {"123": "END"}))
+            self.assertEqual(predict(server, [2.0], "b"), [4.0])
+            self.swap(self.text(a=MODEL))
+            self.assertTrue(wait_for(lambda: states(server, "b") == {"123": "END"}))
+            self.assertEqual(predict(server, [2.0], "a"), [3.0])
+            # A model that is missing blocks no later file.
+            self.swap(self.text(a=MODEL, z=self.base.parent / "nowhere"))
+            self.assertTrue(wait_for(lambda: "Could not find base path" in server.log()))
+            self.swap(self.text(a=MODEL, b=THREE))
+            self.assertTrue(wait_for(lambda: states(server, "b") == {"123": "AVAILABLE"}))
+            self.assertEqual(states(server, "z"), {})
+
+    def test_a_bad_file_keeps_what_was(self):
+        self.file.write_text(self.text(a=MODEL))
+        with Server(*self.flags) as server:
+            for bad, told in (
+                    ("garbage", "Failed to read ModelServerConfig file: Invalid protobuf file: "),
+                    ("", f"Failed to read ModelServerConfig file: {self.file}; Invalid argument"),
+                    ("# nothing\n", "Taking no action for empty config."),
+                    (self.text(a="relative"), "Expected model a to have an absolute path or URI"),
+                    (None, f"file: {self.file}; No such file or directory")):
+                if bad is None:
+                    self.file.unlink()
+                else:
+                    self.file.write_text(bad)
+                self.assertTrue(wait_for(lambda: told in server.log()), server.log())
+                self.assertEqual(predict(server, [2.0], "a"), [3.0])
+                self.assertEqual(states(server, "a"), {"123": "AVAILABLE"})
+            time.sleep(2.2)
+            self.assertEqual(server.log().count("No such file or directory"), 1, "told once")
+            self.file.write_text(self.text(b=THREE))
+            self.assertTrue(wait_for(lambda: states(server, "b") == {"123": "AVAILABLE"}))
+            self.file.write_text("model_config_list {}")
+            self.assertTrue(wait_for(lambda: states(server, "b") == {"123": "END"}))
+
+    def test_only_a_changed_file_is_applied(self):
+        self.put(1)
+        self.file.write_text(self.text(a=MODEL))
+        with Server(*self.flags) as server:
+            self.connect(server)
+            self.reload(a=MODEL, b=THREE)
+            time.sleep(2.2)
+            self.assertEqual(predict(server, [2.0], "b"), [4.0])
+            self.assertEqual(server.log().count("Adding/updating models."), 2)
+
+    def test_a_broken_model_is_told_and_a_refused_label_is_tried_again(self):
+        self.put(1)
+        bad = self.base.parent / "bad"
+        (bad / "1").mkdir(parents=True)
+        self.file.write_text(self.text(m=self.base))
+        with Server(*self.flags) as server:
+            self.file.write_text(self.text(m=self.base, bad=bad))
+            self.assertTrue(wait_for(
+                lambda: "PollFilesystemAndReloadConfig failed to ReloadConfig: 1 model(s) did not "
+                "become available: {{{name: bad version: 1} due to error: NOT_FOUND" in server.log()))
+            label = 'version_labels { key: "next" value: 2 }'
+            self.file.write_text(self.text(label, m=self.base))
+            self.assertTrue(wait_for(
+                lambda: "failed to ReloadConfig: Request to assign label to version 2 of model m"
+                in server.log()), server.log())
+            self.assertEqual(states(server, "bad"), {"1": "END"})
+            self.put(2, THREE)
+            self.assertTrue(wait_for(lambda: "200" in str(ask(
+                server, "GET", "/v1/models/m/labels/next/metadata")[0])), server.log())
+
+    def test_without_the_flag_it_is_read_once(self):
+        self.file.write_text(self.text(a=MODEL))
+        with Server(self.flags[0]) as server:
+            self.file.write_text(self.text(b=THREE))
+            time.sleep(2.2)
+            self.assertEqual(states(server, "a"), {"123": "AVAILABLE"})
+            self.assertEqual(states(server, "b"), {})
+
+    def test_a_better_file_ends_the_wait_of_the_start(self):
+        self.file.write_text(self.text(a=self.base.parent / "nowhere"))
+        with Server(*self.flags, wait=False) as server:
+            self.assertTrue(wait_for(lambda: "Could not find base path" in server.log()))
+            self.file.write_text(self.text(a=MODEL))
+            server.wait_ready()
+            self.assertEqual(predict(server, [2.0], "a"), [3.0])
 
 
 class NamesTest(Asked):

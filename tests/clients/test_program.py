@@ -356,21 +356,6 @@ class BadInputTest(WithModels):
             self.assertEqual(predict(server, [2.0]), [3.0])
 
 
-class StopTest(WithModels):
-    def test_signals_end_with_0(self):
-        self.put(1)
-        for number in (signal.SIGTERM, signal.SIGINT):
-            with Server(*self.flags()) as server:
-                self.assertEqual(server.stop(number), 0)
-
-    def test_before_ready_it_ends_at_once(self):
-        with Server("--model_base_path=/nonexistent", wait=False) as server:
-            self.assertTrue(wait_for(lambda: "Could not find base path" in server.log()))
-            started = time.monotonic()
-            self.assertEqual(server.stop(), 0)
-            self.assertLess(time.monotonic() - started, 5)
-
-
 class DemoTest(unittest.TestCase):
     def setUp(self):
         folder = tempfile.TemporaryDirectory()

@@ -2,6 +2,7 @@
 
 import http.client
 import pathlib
+import shutil
 import signal
 import socket
 import stat
@@ -28,6 +29,7 @@ DEFAULTS = {
     "num_load_threads": "0",
     "max_num_load_retries": "5",
     "load_retry_interval_micros": "60000000",
+    "model_config_file_poll_wait_seconds": "0",
     "file_system_poll_wait_seconds": "1",
     "saved_model_tags": '"serve"',
     "monitoring_config_file": '""',
@@ -106,6 +108,96 @@ class ConfigTest(WithModels):
             status, text = ask(server, "POST", "/v1/models/m/labels/stable:predict",
                                '{"instances": [2.0]}')
             self.assertEqual((status, text), (200, '{\n    "predictions": [3.0\n    ]\n}'))
+
+
+class WaitingTest(WithModels):
+    """Which models the open ports wait for."""
+
+    def setUp(self):
+        super().setUp()
+        self.put(1)
+        self.other = self.base.parent / "other"
+
+    def two(self, *more):
+        path = self.base.parent / "models.config"
+        path.write_text("model_config_list {" + "".join(
+            f'config {{ name: "{name}" base_path: "{base}" model_platform: "tensorflow" }}'
+            for name, base in (("m", self.base), ("other", self.other))) + "}")
+        return (f"--model_config_file={path}", *more)
+
+    def assert_closed(self, server):
+        self.assertIsNone(server.process.poll())
+        self.assertFalse(can_connect(server.rest_port) or can_connect(server.grpc_port))
+
+    def test_a_failed_model_does_not_keep_the_others_closed(self):
+        (self.other / "1").mkdir(parents=True)
+        with Server(*self.two("--max_num_load_retries=0")) as server:
+            self.assertLess(server.ready_after, 9)
+            self.assertEqual(states(server, "other"), {"1": "END"})
+            self.assertEqual(predict(server, [2.0]), [3.0])
+            self.assertIn("opening the ports without some of the models: other (version 1 failed: "
+                          "NOT_FOUND: Specified file path", server.log())
+
+    def test_a_missing_model_is_waited_for_a_while(self):
+        with Server(*self.two("--startup_wait=1500ms")) as server:
+            self.assertGreater(server.ready_after, 1.4)
+            self.assertIn("the ports are closed until a model serves; waiting for: other (no "
+                          "version under its base path)", server.log())
+            self.assertEqual(predict(server, [2.0]), [3.0])
+            shutil.copytree(self.base, self.other)
+            self.assertTrue(wait_for(lambda: states(server, "other") == {"1": "AVAILABLE"}))
+
+    def test_a_model_that_is_tried_again_is_waited_for_a_while(self):
+        (self.other / "1").mkdir(parents=True)
+        with Server(*self.two("--startup_wait=1.5")) as server:
+            self.assertGreater(server.ready_after, 1.4)
+            self.assertEqual(states(server, "other"), {"1": "LOADING"})
+            status, text = ask(server, "GET", "/v1/models/other")
+            self.assertNotIn("NOT_FOUND", text)
+            self.assertEqual(predict(server, [2.0]), [3.0])
+
+    def test_ports_stay_closed_while_nothing_serves(self):
+        shutil.rmtree(self.base / "1")
+        (self.other / "1").mkdir(parents=True)
+        with Server(*self.two("--startup_wait=0.2", "--max_num_load_retries=0"),
+                    wait=False) as server:
+            text = "waiting for: m (no version under its base path), other (version 1 failed: "
+            self.assertTrue(wait_for(lambda: text in server.log()), server.log())
+            self.assert_closed(server)
+            self.put(1)
+            server.wait_ready()
+            self.assertEqual(predict(server, [2.0]), [3.0])
+
+    def test_a_start_of_which_all_models_failed(self):
+        (self.other / "1").mkdir(parents=True)
+        (self.base / "1" / "saved_model.pb").unlink()
+        done = run(f"--port={free_port()}", *self.two("--max_num_load_retries=0"))
+        self.assertEqual(done.returncode, 255)
+        errors = "".join(
+            f"{{{{name: {name} version: 1}} due to error: NOT_FOUND: Specified file path does not "
+            "appear to contain a SavedModel bundle (should have a file called `saved_model.pb`)\n"
+            f"Specified file path: {base / '1'}}}, "
+            for name, base in (("m", self.base), ("other", self.other)))
+        self.assertEqual(done.stdout, "Failed to start server. Error: UNKNOWN: 2 servable(s) did "
+                         f"not become available: {{{errors}}}\n")
+
+    def test_a_strict_start_fails_with_any_model(self):
+        (self.other / "1").mkdir(parents=True)
+        done = run(f"--port={free_port()}",
+                   *self.two("--max_num_load_retries=0", "--strict_startup"))
+        self.assertEqual(done.returncode, 255)
+        self.assertTrue(done.stdout.startswith(
+            "Failed to start server. Error: UNKNOWN: 1 servable(s) did not become available: "
+            "{{{name: other version: 1} due to error: "), done.stdout)
+
+    def test_a_strict_start_waits_without_end(self):
+        with Server(*self.two("--startup_wait=0.1", "--strict_startup"), wait=False) as server:
+            text = "Successfully loaded servable version {name: m version: 1}"
+            self.assertTrue(wait_for(lambda: text in server.log()), server.log())
+            time.sleep(1)
+            self.assert_closed(server)
+            shutil.copytree(self.base, self.other)
+            server.wait_ready()
 
 
 class PortsTest(WithModels):

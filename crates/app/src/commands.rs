@@ -7,7 +7,7 @@ use vesta_model::Status;
 
 use crate::flags::{self, Parsed};
 use crate::logs::{self, LogFormat};
-use crate::{compose, config, demo, engine, placement, worker};
+use crate::{compose, config, demo, engine, init, placement, worker};
 
 /// The version of Vesta.
 const VERSION: &str = env!("CARGO_PKG_VERSION");
@@ -109,10 +109,14 @@ pub fn model_server(program: &str, arguments: Vec<String>) -> ExitCode {
 pub(crate) fn serve(flags: &flags::Flags, ready: impl FnOnce(&config::Resolved)) -> ExitCode {
     let outcome = LogFormat::parse(&flags.log_format).and_then(|format| {
         logs::start(format);
-        compose::serve(&config::resolve(flags)?, format, ready)
+        if let Some(code) = init::serve_in_child() {
+            return Ok(code);
+        }
+        compose::serve(&config::resolve(flags)?, format, ready)?;
+        Ok(ExitCode::SUCCESS)
     });
     match outcome {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(status) => failed_to_start(&status),
     }
 }

@@ -1,8 +1,9 @@
 //! The wiring: who gets whom, in which order things start and stop.
 //!
-//! Invariant: ports open only after every configured model has an available version (or the start
-//! has failed), gRPC before REST, as in the original; they close before the models go.
+//! Invariant: ports open only once `startup.rs` says so, gRPC before REST, as in the original; the
+//! server says that it is not ready before they close, and they close before the models go.
 
+use std::collections::BTreeMap;
 use std::future::Future;
 use std::io::Write as _;
 use std::sync::Arc;
@@ -13,14 +14,17 @@ use tokio::sync::watch;
 use tracing::{error, info, warn};
 use vesta_frontends::{Budget, GrpcOptions, Metrics, RestOptions, WarmUp, serve_grpc, serve_rest};
 use vesta_model::{Engine, Status};
+use vesta_repository::LocalDisk;
 use vesta_serving::{Serving, ServingOptions};
 
 use crate::config::Resolved;
+use crate::config_poll;
 use crate::listen::{self, Sharing};
 use crate::logs::LogFormat;
 use crate::models::Models;
 use crate::placement;
 use crate::signals::Signals;
+use crate::startup;
 use crate::warmup::WarmedUp;
 
 /// Runs of one version that may wait; more are refused at once.
@@ -56,10 +60,15 @@ pub(crate) fn serve(
     let models = Models::start(
         serving.clone(),
         resolved.poll,
+        Arc::new(LocalDisk),
         resolved.tags.clone(),
         resolved.labels_for_unavailable,
     )?;
-    runtime.block_on(run(resolved, format, serving, Arc::new(models), metrics, ready))
+    let outcome =
+        runtime.block_on(run(resolved, format, serving, Arc::new(models), metrics, ready));
+    // What still hangs was given its time.
+    runtime.shutdown_background();
+    outcome
 }
 
 /// The engine whose versions run their recorded requests before they are available, if that is
@@ -96,9 +105,13 @@ async fn run(
     ready: impl FnOnce(&Resolved),
 ) -> Result<(), Status> {
     let mut signals = Signals::take()?;
-    let new = models.apply(resolved.models.clone())?;
+    models.apply(resolved.models.clone(), BTreeMap::new())?;
+    if let Some((file, interval)) = &resolved.polled_file {
+        // Already while the start waits: a better file may be what it waits for.
+        tokio::spawn(config_poll::run(file.clone(), *interval, Arc::clone(&models)));
+    }
     tokio::select! {
-        settled = models.settled(&new, "servable(s)") => settled?,
+        started = started(resolved, &serving, &models) => started?,
         signal = signals.recv() => {
             info!("{signal} before the models were ready");
             return Ok(());
@@ -113,22 +126,43 @@ async fn run(
     ready(resolved);
 
     let signal = signals.recv().await;
-    info!("{signal}: finishing the calls in flight");
-    let _ = stop.send(true);
-    let drain = async {
-        // A task that panicked has said so; there is nothing left to drain in it.
-        let _ = grpc.await;
-        if let Some(rest) = rest {
-            let _ = rest.await;
+    serving.begin_drain();
+    info!(
+        "{signal}: no longer ready; calls are taken for {:?} more, then those in flight get {:?}; a \
+         second signal ends it at once",
+        resolved.drain_delay, resolved.drain_timeout
+    );
+    let end = async {
+        tokio::time::sleep(resolved.drain_delay).await;
+        info!("finishing the calls in flight");
+        let _ = stop.send(true);
+        let drain = async {
+            // A task that panicked has said so; there is nothing left to drain in it.
+            let _ = grpc.await;
+            if let Some(rest) = rest {
+                let _ = rest.await;
+            }
+        };
+        if tokio::time::timeout(resolved.drain_timeout, drain).await.is_err() {
+            warn!(
+                "calls were still in flight after {:?}; they are cut off",
+                resolved.drain_timeout
+            );
         }
+        // Unloading may block, and must not keep a second signal from being heard.
+        let _ = tokio::task::spawn_blocking(move || serving.shutdown(Duration::ZERO)).await;
+        info!("stopped");
     };
-    if tokio::time::timeout(resolved.drain_timeout, drain).await.is_err() {
-        warn!("calls were still in flight after {:?}; they are cut off", resolved.drain_timeout);
-    }
-    // The unloaders may block, and the wire's threads have nothing else to do any more.
-    tokio::task::block_in_place(|| serving.shutdown(Duration::ZERO));
-    info!("stopped");
+    signals.interrupt(end).await;
     Ok(())
+}
+
+/// Resolves when the ports may open.
+async fn started(resolved: &Resolved, serving: &Serving, models: &Models) -> Result<(), Status> {
+    if resolved.strict_startup {
+        return models.settled(&models.names(), "servable(s)").await;
+    }
+    startup::wait(serving, || models.names(), resolved.startup_wait).await
 }
 
 /// Resolves once `true` is sent.

@@ -7,15 +7,18 @@
 mod commands;
 mod compose;
 mod config;
+mod config_poll;
 mod demo;
 mod engine;
 mod flags;
+mod init;
 mod listen;
 mod logs;
 mod models;
 mod placement;
 mod progress;
 mod signals;
+mod startup;
 mod warmup;
 mod worker;
 

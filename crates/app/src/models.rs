@@ -2,30 +2,63 @@
 //!
 //! Owns the set of configured models and the reload of it. One lock orders what the watcher
 //! announces and what a reload removes, so a poll that was under way cannot bring a removed model
-//! back.
+//! back. Reloads are checked and applied one at a time; the wait for their models blocks no other.
 
-use std::collections::BTreeMap;
-use std::fmt::Write as _;
+use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use tokio::sync::{oneshot, watch};
 use tracing::info;
-use vesta_model::{Label, ModelConfig, ModelName, Status, Version};
-use vesta_repository::{Found, Poll, Watcher, fingerprint};
-use vesta_serving::{Aspired, Edition, Reconfigure, Serving};
+use vesta_model::{BasePath, Code, Label, ModelConfig, ModelName, Status, Version};
+use vesta_repository::{Found, Poll, Store, Watcher, fingerprint, select};
+use vesta_serving::{Aspired, Edition, Phase, Reconfigure, Serving};
+
+use crate::startup;
 
 /// How long a model that was taken out of the configuration goes on serving. The original acts every
 /// 100 ms, and a client that reloads and asks at once is still answered there.
 const REMOVAL_DELAY: Duration = Duration::from_millis(100);
+/// How long a reload waits to see whether a version that a label names is there at all.
+const LOOK_TIMEOUT: Duration = Duration::from_secs(5);
+/// How often a reload looks whether the versions that its labels name are there.
+const LABEL_INTERVAL: Duration = Duration::from_millis(20);
+
+/// How long an error may be an old one that the next poll makes void.
+const ERROR_GRACE: Duration = Duration::from_secs(2);
+
+/// Versions by model.
+type Versions = BTreeMap<ModelName, BTreeSet<Version>>;
 
 /// The operator's door: what is configured, and how to change it.
 pub(crate) struct Models {
     serving: Serving,
     watcher: Watcher,
-    configured: Arc<Mutex<BTreeMap<ModelName, ModelConfig>>>,
+    poll: Poll,
+    configured: Arc<Mutex<Configured>>,
+    /// Told of each change of the configuration.
+    changes: watch::Sender<()>,
+    /// Held while a reload is checked and applied.
+    turn: tokio::sync::Mutex<()>,
     labels_for_unavailable: bool,
+}
+
+#[derive(Default)]
+struct Configured {
+    models: BTreeMap<ModelName, ModelConfig>,
+    /// Models that were taken out and still serve, with their base paths.
+    leaving: BTreeMap<ModelName, BasePath>,
+}
+
+/// What is to be waited for once a configuration was applied.
+#[derive(Debug, Default)]
+pub(crate) struct Applied {
+    /// Models that are new.
+    new: Vec<ModelName>,
+    /// Versions that labels wait for.
+    labelled: Versions,
 }
 
 impl Models {
@@ -33,41 +66,214 @@ impl Models {
     pub(crate) fn start(
         serving: Serving,
         poll: Poll,
+        store: Arc<dyn Store>,
         tags: Vec<String>,
         labels_for_unavailable: bool,
     ) -> Result<Models, Status> {
-        let configured: Arc<Mutex<BTreeMap<ModelName, ModelConfig>>> = Arc::default();
+        let configured: Arc<Mutex<Configured>> = Arc::default();
         let (current, target) = (Arc::clone(&configured), serving.clone());
-        let watcher = Watcher::start(poll, move |model, found| {
+        let watcher = Watcher::start(poll, store, move |announced| {
             // Files are looked at before the lock is taken.
-            let wanted: Vec<Aspired> =
-                found.into_iter().map(|f| aspired(&target, model, f, &tags)).collect();
+            let model = &announced.model;
+            let wanted: Vec<Aspired> = announced
+                .wanted
+                .into_iter()
+                .map(|found| aspired(&target, model, found, &tags))
+                .collect();
             let current = lock(&current);
-            if current.contains_key(model) {
+            let configured = current.models.get(model);
+            // What was seen under a base path that it had before says nothing about this one.
+            if configured.is_some_and(|model| model.base_path == announced.base) {
                 target.aspire(model, wanted);
             }
         })?;
-        Ok(Models { serving, watcher, configured, labels_for_unavailable })
+        Ok(Models {
+            serving,
+            watcher,
+            poll,
+            configured,
+            changes: watch::Sender::new(()),
+            turn: tokio::sync::Mutex::default(),
+            labels_for_unavailable,
+        })
     }
 
-    /// Makes `models` the whole configuration; gives the names that are new. Call it inside the
-    /// runtime.
-    pub(crate) fn apply(&self, models: Vec<ModelConfig>) -> Result<Vec<ModelName>, Status> {
+    /// The configured models.
+    pub(crate) fn names(&self) -> Vec<ModelName> {
+        lock(&self.configured).models.keys().cloned().collect()
+    }
+
+    /// Makes `models` the whole configuration, or none of it. Call it inside the runtime.
+    ///
+    /// # Errors
+    /// `FAILED_PRECONDITION` for a label whose version neither serves nor is `coming`.
+    pub(crate) fn apply(
+        &self,
+        models: Vec<ModelConfig>,
+        coming: Versions,
+    ) -> Result<Applied, Status> {
         let mut configured = lock(&self.configured);
         let labels: BTreeMap<ModelName, BTreeMap<Label, Version>> =
             models.iter().map(|model| (model.name.clone(), model.labels.clone())).collect();
         // First, because it checks: a refused label leaves everything as it was.
-        self.serving.set_labels(labels, self.labels_for_unavailable)?;
+        self.serving.set_labels_expecting(labels, self.labels_for_unavailable, coming.clone())?;
         info!("Adding/updating models.");
         let next: BTreeMap<ModelName, ModelConfig> =
             models.iter().map(|model| (model.name.clone(), model.clone())).collect();
-        let removed = configured.keys().filter(|name| !next.contains_key(*name)).cloned().collect();
-        let new = next.keys().filter(|name| !configured.contains_key(*name)).cloned().collect();
-        *configured = next;
+        let gone = |name: &&ModelName| !next.contains_key(*name);
+        let removed: Vec<ModelName> = configured.models.keys().filter(gone).cloned().collect();
+        let is_new = |name: &&ModelName| !configured.models.contains_key(*name);
+        let new: Vec<ModelName> = next.keys().filter(is_new).cloned().collect();
+        for name in &removed {
+            if let Some(base) = configured.models.get(name).map(|model| model.base_path.clone()) {
+                configured.leaving.insert(name.clone(), base);
+            }
+        }
+        for name in &new {
+            let former = configured.leaving.remove(name);
+            if former.is_some_and(|former| next.get(name).is_some_and(|m| m.base_path != former)) {
+                // Another model under the same name: the former one ends before this one begins.
+                self.serving.aspire(name, Vec::new());
+            }
+        }
+        configured.models = next;
         drop(configured);
         self.remove_later(removed);
         self.watcher.watch(models);
-        Ok(new)
+        self.changes.send_replace(());
+        Ok(Applied { new, labelled: coming })
+    }
+
+    /// Checks a configuration and makes it the whole one, or none of it.
+    ///
+    /// # Errors
+    /// Those of [`apply`](Self::apply).
+    pub(crate) async fn replace(&self, models: Vec<ModelConfig>) -> Result<Applied, Status> {
+        let _turn = self.turn.lock().await;
+        let coming = self.coming(&models).await;
+        self.apply(models, coming)
+    }
+
+    /// Waits until what was applied serves, or will not.
+    ///
+    /// # Errors
+    /// `UNKNOWN` with the new models that failed, in the original's words; `FAILED_PRECONDITION` when
+    /// a version that a label names failed; `ABORTED` when a later configuration has none of the
+    /// models that are waited for.
+    pub(crate) async fn arrived(&self, applied: Applied) -> Result<(), Status> {
+        let mut changes = self.changes.subscribe();
+        loop {
+            changes.mark_unchanged();
+            let left: Vec<ModelName> = {
+                let configured = lock(&self.configured);
+                let stays = |name: &&ModelName| configured.models.contains_key(*name);
+                applied.new.iter().filter(stays).cloned().collect()
+            };
+            if left.is_empty() && !applied.new.is_empty() {
+                return Err(taken_away(&applied.new));
+            }
+            tokio::select! {
+                settled = self.settled(&left, "model(s)") => break settled?,
+                _ = changes.changed() => {}
+            }
+        }
+        for (model, versions) in &applied.labelled {
+            for &version in versions {
+                self.labelled(model, version).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Waits until a version that a label names serves, or will not.
+    async fn labelled(&self, model: &ModelName, version: Version) -> Result<(), Status> {
+        // It may have failed long ago, before it was left out, and be tried again in a moment.
+        let mut believed_at = Instant::now() + ERROR_GRACE;
+        loop {
+            // An error says that it is not known yet.
+            let shown = self.serving.status(model.as_str(), Some(version)).unwrap_or_default();
+            for one in &shown {
+                if one.phase == Phase::Available {
+                    return Ok(());
+                }
+                match one.end_error() {
+                    Some(problem) if Instant::now() >= believed_at => {
+                        return Err(label_of_unavailable(model, version, problem));
+                    }
+                    Some(_) => {}
+                    None => believed_at = Instant::now(),
+                }
+            }
+            let still_named = lock(&self.configured)
+                .models
+                .get(model)
+                .is_some_and(|config| config.labels.values().any(|&labelled| labelled == version));
+            if !still_named {
+                return Err(taken_away(std::slice::from_ref(model)));
+            }
+            tokio::time::sleep(LABEL_INTERVAL).await;
+        }
+    }
+
+    /// The versions that labels name, that do not serve yet, and that this configuration brings.
+    async fn coming(&self, models: &[ModelConfig]) -> Versions {
+        let mut coming = Versions::new();
+        if self.poll == Poll::Never {
+            return coming;
+        }
+        for model in models {
+            let named: BTreeSet<Version> = model
+                .labels
+                .values()
+                .copied()
+                .filter(|&version| !self.serves(&model.name, version))
+                .collect();
+            if named.is_empty() {
+                continue;
+            }
+            let Some(found) = self.look(model).await else { continue };
+            let before = lock(&self.configured).models.get(&model.name).cloned();
+            let comes = |version: &Version| {
+                let is_there = found.iter().any(|f| f.version == *version && f.artifact.is_ok());
+                is_there && !self.has_failed(model, before.as_ref(), &found, *version)
+            };
+            let versions: BTreeSet<Version> = named.into_iter().filter(comes).collect();
+            if !versions.is_empty() {
+                coming.insert(model.name.clone(), versions);
+            }
+        }
+        coming
+    }
+
+    fn serves(&self, model: &ModelName, version: Version) -> bool {
+        let shown = self.serving.status(model.as_str(), Some(version)).unwrap_or_default();
+        shown.iter().any(|one| one.phase == Phase::Available)
+    }
+
+    /// Whether a version has failed and nothing about it changes, so that it is not tried again.
+    fn has_failed(
+        &self,
+        model: &ModelConfig,
+        before: Option<&ModelConfig>,
+        found: &[Found],
+        version: Version,
+    ) -> bool {
+        let shown = self.serving.status(model.name.as_str(), Some(version)).unwrap_or_default();
+        let was_wanted = before.is_some_and(|before| {
+            let kept = select(&before.policy, found.to_vec());
+            before.base_path == model.base_path && kept.iter().any(|f| f.version == version)
+        });
+        was_wanted && shown.iter().any(|one| one.end_error().is_some())
+    }
+
+    /// What lies under a model's base path now and is wanted; `None` when that cannot be told.
+    async fn look(&self, model: &ModelConfig) -> Option<Vec<Found>> {
+        let (send, receive) = oneshot::channel();
+        self.watcher.look(model.clone(), move |found| {
+            // Whoever asked may have stopped waiting.
+            let _ = send.send(found);
+        });
+        tokio::time::timeout(LOOK_TIMEOUT, receive).await.ok()?.ok()?.ok()
     }
 
     /// Unloads models after the delay, unless they were configured anew by then.
@@ -78,9 +284,12 @@ impl Models {
         let (configured, serving) = (Arc::clone(&self.configured), self.serving.clone());
         tokio::spawn(async move {
             tokio::time::sleep(REMOVAL_DELAY).await;
-            let configured = lock(&configured);
-            for name in removed.iter().filter(|name| !configured.contains_key(*name)) {
-                serving.aspire(name, Vec::new());
+            let mut configured = lock(&configured);
+            for name in &removed {
+                if !configured.models.contains_key(name) {
+                    configured.leaving.remove(name);
+                    serving.aspire(name, Vec::new());
+                }
             }
         });
     }
@@ -94,14 +303,7 @@ impl Models {
         if failures.is_empty() {
             return Ok(());
         }
-        let mut text = format!("{} {noun} did not become available: {{", failures.len());
-        for (name, version, status) in &failures {
-            // Writing to a String cannot fail.
-            let _ =
-                write!(text, "{{{{name: {name} version: {version}}} due to error: {status}}}, ");
-        }
-        text.push('}');
-        Err(Status::unknown(text))
+        Err(startup::did_not_become_available(&failures, noun))
     }
 }
 
@@ -111,8 +313,8 @@ impl Reconfigure for Models {
         models: Vec<ModelConfig>,
     ) -> Pin<Box<dyn Future<Output = Result<(), Status>> + Send + '_>> {
         Box::pin(async move {
-            let new = self.apply(models)?;
-            self.settled(&new, "model(s)").await
+            let applied = self.replace(models).await?;
+            self.arrived(applied).await
         })
     }
 }
@@ -127,7 +329,24 @@ fn aspired(serving: &Serving, model: &ModelName, found: Found, tags: &[String]) 
     Aspired { version: found.version, artifact: found.artifact, tags: tags.to_vec(), edition }
 }
 
-/// The map is replaced whole, so a panic elsewhere cannot leave it half-changed.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+fn taken_away(models: &[ModelName]) -> Status {
+    let names: Vec<&str> = models.iter().map(ModelName::as_str).collect();
+    Status::new(
+        Code::Aborted,
+        format!("a later configuration no longer asks for this of {}", names.join(", ")),
+    )
+}
+
+/// The original's words for a label that cannot be set, and why it cannot.
+fn label_of_unavailable(model: &ModelName, version: Version, problem: &Status) -> Status {
+    Status::failed_precondition(format!(
+        "Request to assign label to version {version} of model {model}, which is not currently \
+         available for inference"
+    ))
+    .with_cause(problem.clone())
+}
+
+/// The maps are replaced whole, so a panic elsewhere cannot leave them half-changed.
+fn lock(mutex: &Mutex<Configured>) -> MutexGuard<'_, Configured> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

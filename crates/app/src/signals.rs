@@ -28,4 +28,15 @@ impl Signals {
             _ = self.interrupt.recv() => "SIGINT",
         }
     }
+
+    /// Waits for `work` to end, or for a signal; says which it was.
+    pub(crate) async fn interrupt<T>(&mut self, work: impl Future<Output = T>) -> Option<T> {
+        tokio::select! {
+            done = work => Some(done),
+            signal = self.recv() => {
+                tracing::warn!("{signal} again: ending at once");
+                None
+            }
+        }
+    }
 }

@@ -1,7 +1,8 @@
 //! What the operator asks to be served. Owns the words, not how they are read or carried out.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::fmt;
+use std::path::{Path, PathBuf};
 
 use crate::{Label, ModelName, Version};
 
@@ -22,13 +23,37 @@ impl Default for VersionPolicy {
     }
 }
 
+/// Where the versions of a model lie.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum BasePath {
+    /// A directory whose numbered children are versions; an absolute path.
+    Directory(PathBuf),
+    /// A prefix in an object store, such as `s3://bucket/models/m`; no slash at its end.
+    Store(String),
+}
+
+impl From<&Path> for BasePath {
+    fn from(path: &Path) -> BasePath {
+        BasePath::Directory(path.to_path_buf())
+    }
+}
+
+impl fmt::Display for BasePath {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            BasePath::Directory(path) => path.display().fmt(f),
+            BasePath::Store(url) => url.fmt(f),
+        }
+    }
+}
+
 /// One model as the operator configured it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ModelConfig {
     /// The name that requests use.
     pub name: ModelName,
-    /// The directory whose numbered children are versions.
-    pub base_path: PathBuf,
+    /// Where its versions lie.
+    pub base_path: BasePath,
     /// Which versions are wanted.
     pub policy: VersionPolicy,
     /// Names for versions.

@@ -1,16 +1,20 @@
 //! Model files at rest.
 //!
-//! Owns: what a version directory is, which of them a policy wants, and polling for changes.
-//! May not know: engines, phases of a version, any wire.
-//! Invariant: what it announces is always the whole set of versions wanted for one model; a model
-//! whose directory cannot be read is announced nothing about, so nothing of it is unloaded.
+//! Owns: what a version directory is, which of them a policy wants, and looking for changes. May not
+//! know: engines, phases of a version, any wire.
+//! Invariants: what it announces is always the whole set of versions wanted for one model; a model
+//! whose base path cannot be read is announced nothing about, so nothing of it is unloaded; a base
+//! path that does not answer delays no other.
 
 mod edition;
 mod policy;
 mod scan;
+mod scanners;
+mod store;
 mod watch;
 
 pub use edition::fingerprint;
 pub use policy::select;
-pub use scan::{Found, scan};
-pub use watch::{Poll, Watcher};
+pub use scan::scan;
+pub use store::{Fetched, Found, Hold, Listing, LocalDisk, Store};
+pub use watch::{Announcement, Poll, Watcher};

@@ -1,12 +1,11 @@
 //! Which of the versions found are wanted. Pure.
 
-use tracing::warn;
-use vesta_model::{ModelName, VersionPolicy};
+use vesta_model::VersionPolicy;
 
 use crate::Found;
 
 /// Keeps of `found` (oldest first) what `policy` wants, in the same order.
-pub fn select(model: &ModelName, policy: &VersionPolicy, mut found: Vec<Found>) -> Vec<Found> {
+pub fn select(policy: &VersionPolicy, mut found: Vec<Found>) -> Vec<Found> {
     match policy {
         VersionPolicy::All => {}
         VersionPolicy::Latest(count) => {
@@ -14,11 +13,6 @@ pub fn select(model: &ModelName, policy: &VersionPolicy, mut found: Vec<Found>) 
             found.drain(..surplus);
         }
         VersionPolicy::Specific(wanted) => {
-            for version in wanted {
-                if !found.iter().any(|f| f.version == *version) {
-                    warn!(%model, %version, "this version is configured but not on disk");
-                }
-            }
             found.retain(|f| wanted.contains(&f.version));
         }
     }
@@ -40,7 +34,7 @@ mod tests {
     }
 
     fn kept(policy: &VersionPolicy, numbers: &BTreeSet<i64>) -> Vec<i64> {
-        select(&"m".into(), policy, versions(numbers)).iter().map(|f| f.version.0).collect()
+        select(policy, versions(numbers)).iter().map(|f| f.version.0).collect()
     }
 
     proptest! {

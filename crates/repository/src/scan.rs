@@ -4,52 +4,66 @@
 //! (`sources/storage_path/file_system_storage_path_source.cc`): decimal, optional sign, leading
 //! zeros and surrounding white space; everything else is passed over in silence.
 
-use std::collections::BTreeMap;
-use std::ffi::OsString;
+use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::OsStr;
+use std::fmt::Display;
 use std::io::ErrorKind;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-use tracing::warn;
 use vesta_model::{ModelName, Status, Version};
 
-/// One version seen under a base path.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Found {
-    /// Its number.
-    pub version: Version,
-    /// Its directory, or why there is none: a dangling link, a plain file.
-    pub artifact: Result<PathBuf, Status>,
-}
+use crate::{Found, Listing};
 
-/// Lists the versions under `base`, oldest first.
+/// Lists the versions under the directory `base`.
 ///
 /// # Errors
 /// `NOT_FOUND` when the base path does not exist, `PERMISSION_DENIED` and the like when it cannot
 /// be read; the text is the original's.
-pub fn scan(model: &ModelName, base: &Path) -> Result<Vec<Found>, Status> {
+pub fn scan(model: &ModelName, base: &Path) -> Result<Listing, Status> {
     let entries = std::fs::read_dir(base).map_err(|error| unreadable(model, base, &error))?;
-    let mut named: BTreeMap<Version, OsString> = BTreeMap::new();
+    let mut numbered = Numbered::default();
     for entry in entries {
         let name = entry.map_err(|error| unreadable(model, base, &error))?.file_name();
-        let Some(version) = parse_version(name.as_bytes()) else { continue };
-        match named.get(&version) {
-            // Two names of one number: the later in byte order wins, as in the original.
-            Some(other) if *other >= name => {
-                warn!(%model, %version, "two directories have this version's number; the later name is used");
-            }
-            _ => {
-                named.insert(version, name);
-            }
+        numbered.add(name.as_bytes());
+    }
+    Ok(numbered
+        .listing(|version, name| directory(model, version, base.join(OsStr::from_bytes(name)))))
+}
+
+/// Names under a base path that stand for versions.
+#[derive(Default)]
+pub(crate) struct Numbered {
+    named: BTreeMap<Version, Vec<u8>>,
+    doubled: BTreeSet<Version>,
+}
+
+impl Numbered {
+    /// Takes a name in. Of two names of one number the later in byte order counts, as in the
+    /// original.
+    pub(crate) fn add(&mut self, name: &[u8]) {
+        let Some(version) = parse_version(name) else { return };
+        let kept = self.named.entry(version).or_default();
+        if !kept.is_empty() {
+            self.doubled.insert(version);
+        }
+        if kept.as_slice() < name {
+            *kept = name.to_vec();
         }
     }
-    Ok(named
-        .into_iter()
-        .map(|(version, name)| Found {
-            version,
-            artifact: directory(model, version, base.join(name)),
-        })
-        .collect())
+
+    /// The versions, with what `artifact` makes of each name.
+    pub(crate) fn listing(
+        self,
+        artifact: impl Fn(Version, &[u8]) -> Result<PathBuf, Status>,
+    ) -> Listing {
+        let versions = self
+            .named
+            .iter()
+            .map(|(&version, name)| Found { version, artifact: artifact(version, name) })
+            .collect();
+        Listing { versions, doubled: self.doubled.into_iter().collect() }
+    }
 }
 
 fn unreadable(model: &ModelName, base: &Path, error: &std::io::Error) -> Status {
@@ -58,12 +72,14 @@ fn unreadable(model: &ModelName, base: &Path, error: &std::io::Error) -> Status 
     } else {
         status_of(base, error)
     };
+    no_base_path(model, base.display(), &status)
+}
+
+/// What the original says of a base path that it cannot list.
+pub(crate) fn no_base_path(model: &ModelName, base: impl Display, problem: &Status) -> Status {
     Status::new(
-        status.code(),
-        format!(
-            "Could not find base path {} for servable {model} with error {status}",
-            base.display()
-        ),
+        problem.code(),
+        format!("Could not find base path {base} for servable {model} with error {problem}"),
     )
 }
 
@@ -88,10 +104,15 @@ fn directory(model: &ModelName, version: Version, path: PathBuf) -> Result<PathB
         }
         Err(error) => status_of(&path, &error),
     };
-    Err(problem.prefixed(&format!(
+    Err(no_reservation(model, version, &problem))
+}
+
+/// What the original says of a version that it finds no directory for.
+pub(crate) fn no_reservation(model: &ModelName, version: Version, problem: &Status) -> Status {
+    problem.clone().prefixed(&format!(
         "Error while attempting to reserve resources to load servable \
          {{name: {model} version: {version}}}: "
-    )))
+    ))
 }
 
 /// The version that a directory name stands for.
@@ -137,7 +158,8 @@ mod tests {
         fs::write(base.path().join("11"), "x").unwrap();
         std::os::unix::fs::symlink("nowhere", base.path().join("3")).unwrap();
         std::os::unix::fs::symlink("1", base.path().join("4")).unwrap();
-        let found = scan(&"m".into(), base.path()).unwrap();
+        let Listing { versions: found, doubled } = scan(&"m".into(), base.path()).unwrap();
+        assert_eq!(doubled, [Version(1)]);
         let versions: Vec<i64> = found.iter().map(|f| f.version.0).collect();
         assert_eq!(versions, [1, 3, 4, 11]);
         assert_eq!(found[0].artifact, Ok(base.path().join("1")));

@@ -3,7 +3,7 @@
 //! Owns the threads' start; may not know what they do. Invariant: requests only read publications,
 //! everything that changes something is an event for the one thread that owns the state.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Sender, channel, sync_channel};
@@ -171,8 +171,23 @@ impl Serving {
         labels: BTreeMap<ModelName, BTreeMap<Label, Version>>,
         allow_unavailable: bool,
     ) -> Result<(), Status> {
+        self.set_labels_expecting(labels, allow_unavailable, BTreeMap::new())
+    }
+
+    /// As [`set_labels`](Self::set_labels), but a label may also name a version of `coming`, which
+    /// is about to be aspired. It goes on naming what it named before, if anything, until that
+    /// version serves: the version and its labels then come in one publication.
+    ///
+    /// # Errors
+    /// Those of [`set_labels`](Self::set_labels).
+    pub fn set_labels_expecting(
+        &self,
+        labels: BTreeMap<ModelName, BTreeMap<Label, Version>>,
+        allow_unavailable: bool,
+        coming: BTreeMap<ModelName, BTreeSet<Version>>,
+    ) -> Result<(), Status> {
         let (reply, answer) = sync_channel(1);
-        self.tell(Event::SetLabels { labels, allow_unavailable, reply });
+        self.tell(Event::SetLabels { labels, allow_unavailable, coming, reply });
         answer.recv().unwrap_or_else(|_| Err(texts::shutting_down()))
     }
 

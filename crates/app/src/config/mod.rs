@@ -3,6 +3,7 @@
 //! Owns: the step from raw [`Flags`] and files to one [`Resolved`] value, and every check that
 //! stops a start. May not know: how any of it is carried out.
 
+mod model_file;
 mod text;
 
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
@@ -18,6 +19,8 @@ use vesta_serving::AspiredVersionPolicy;
 
 use crate::flags::Flags;
 use crate::placement::{EngineSettings, Isolation};
+
+pub(crate) use model_file::ModelFile;
 
 /// Everything that a start needs, checked.
 #[derive(Clone, Debug)]
@@ -36,6 +39,8 @@ pub(crate) struct Resolved {
     pub(crate) metrics_path: Option<String>,
     /// Models to serve from the start.
     pub(crate) models: Vec<ModelConfig>,
+    /// The file that lists them, and how often it is looked at; `None` to read it once.
+    pub(crate) polled_file: Option<(ModelFile, Duration)>,
     /// Whether labels may name versions that are not yet available.
     pub(crate) labels_for_unavailable: bool,
     /// How often base paths are looked at.
@@ -58,6 +63,12 @@ pub(crate) struct Resolved {
     pub(crate) grpc_health: bool,
     /// Bytes that all requests and answers in flight may take together.
     pub(crate) request_bytes_max: usize,
+    /// How long the start waits for models that are missing or fail.
+    pub(crate) startup_wait: Duration,
+    /// Whether the start has the original's rules.
+    pub(crate) strict_startup: bool,
+    /// How long new calls are still taken once the end was asked for.
+    pub(crate) drain_delay: Duration,
     /// Time that calls in flight get to finish at the end.
     pub(crate) drain_timeout: Duration,
 }
@@ -74,6 +85,7 @@ pub(crate) fn resolve(flags: &Flags) -> Result<Resolved, Status> {
             "At least one of server_options.grpc_port or server_options.grpc_socket_path must be set.",
         ));
     }
+    let (models, file) = models(flags)?;
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     Ok(Resolved {
         grpc_address,
@@ -83,7 +95,8 @@ pub(crate) fn resolve(flags: &Flags) -> Result<Resolved, Status> {
         rest_timeout: positive_millis(flags.rest_api_timeout_in_ms),
         rest_cors: flags.rest_api_enable_cors_support,
         metrics_path: metrics_path(&flags.monitoring_config_file)?,
-        models: models(flags)?,
+        models,
+        polled_file: file.zip(positive_seconds(flags.model_config_file_poll_wait_seconds)),
         labels_for_unavailable: flags.allow_version_labels_for_unavailable_models,
         poll: Poll::from_seconds(flags.file_system_poll_wait_seconds),
         tags: flags.saved_model_tags.split(',').map(|tag| tag.trim().to_owned()).collect(),
@@ -103,7 +116,10 @@ pub(crate) fn resolve(flags: &Flags) -> Result<Resolved, Status> {
             "max_memory_for_requests_mb",
             flags.max_memory_for_requests_mb,
         )?,
-        drain_timeout: Duration::from_secs(u64::try_from(flags.drain_timeout_seconds).unwrap_or(0)),
+        startup_wait: flags.startup_wait,
+        strict_startup: flags.strict_startup,
+        drain_delay: flags.drain_delay,
+        drain_timeout: flags.drain_timeout,
     })
 }
 
@@ -204,6 +220,10 @@ fn op_libraries(list: &str) -> Result<Vec<PathBuf>, Status> {
         .collect()
 }
 
+fn positive_seconds(seconds: i32) -> Option<Duration> {
+    u64::try_from(seconds).ok().filter(|&s| s > 0).map(Duration::from_secs)
+}
+
 fn positive_millis(millis: i32) -> Option<Duration> {
     u64::try_from(millis).ok().filter(|&ms| ms > 0).map(Duration::from_millis)
 }
@@ -229,13 +249,11 @@ fn metrics_path(file: &str) -> Result<Option<String>, Status> {
     }))
 }
 
-fn models(flags: &Flags) -> Result<Vec<ModelConfig>, Status> {
+fn models(flags: &Flags) -> Result<(Vec<ModelConfig>, Option<ModelFile>), Status> {
     if !flags.model_config_file.is_empty() {
-        let config: proto::ModelServerConfig = text::read(
-            Path::new(&flags.model_config_file),
-            "tensorflow.serving.ModelServerConfig",
-        )?;
-        return model_configs(&config);
+        let mut file = ModelFile::new(&flags.model_config_file);
+        let models = file.read()?;
+        return Ok((models.unwrap_or_default(), Some(file)));
     }
     if flags.model_base_path.is_empty() {
         return Err(Status::invalid_argument(
@@ -249,11 +267,12 @@ fn models(flags: &Flags) -> Result<Vec<ModelConfig>, Status> {
         model_platform: "tensorflow".to_owned(),
         ..proto::ModelConfig::default()
     };
-    model_configs(&proto::ModelServerConfig {
+    let models = model_configs(&proto::ModelServerConfig {
         config: Some(proto::model_server_config::Config::ModelConfigList(proto::ModelConfigList {
             config: vec![single],
         })),
-    })
+    })?;
+    Ok((models, None))
 }
 
 #[cfg(test)]

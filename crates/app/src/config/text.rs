@@ -18,14 +18,29 @@ const FILE_BYTES_MAX: u64 = 64 << 20;
 /// `NOT_FOUND` and the like for a file that cannot be read, `INVALID_ARGUMENT` for one that cannot
 /// be parsed; then line and column are logged under the words that people search for.
 pub(super) fn read<M: prost::Message + Default>(file: &Path, name: &str) -> Result<M, Status> {
-    let text = read_text(file)?;
-    parse(&text, name).map_err(|problem| {
+    understand(&read_text(file)?, file, name)
+}
+
+/// Reads `text`, the content of `file`, as [`read`] does.
+///
+/// # Errors
+/// `INVALID_ARGUMENT` for a text that cannot be parsed.
+pub(super) fn understand<M: prost::Message + Default>(
+    text: &str,
+    file: &Path,
+    name: &str,
+) -> Result<M, Status> {
+    parse(text, name).map_err(|problem| {
         error!("Error parsing text-format {name}: {problem}");
         Status::invalid_argument(format!("Invalid protobuf file: '{}'", file.display()))
     })
 }
 
-fn read_text(file: &Path) -> Result<String, Status> {
+/// The content of a file.
+///
+/// # Errors
+/// See [`read`].
+pub(super) fn read_text(file: &Path) -> Result<String, Status> {
     let path = file.display();
     let problem = |error: std::io::Error| match error.kind() {
         ErrorKind::NotFound => Status::not_found(format!("{path}; No such file or directory")),

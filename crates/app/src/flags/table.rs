@@ -1,6 +1,7 @@
 //! The table of flags: name, type, default, meaning. Parsing, help and documentation read it.
 
 use std::str::FromStr;
+use std::time::Duration;
 
 /// One flag.
 pub(super) struct Flag {
@@ -64,6 +65,29 @@ impl Value for String {
     }
 }
 
+impl Value for Duration {
+    const KIND: &'static str = "duration";
+    fn read(text: &str) -> Result<Self, ()> {
+        let text = text.trim_ascii();
+        let (number, unit) = match text.find(|c: char| c.is_ascii_alphabetic()) {
+            Some(at) => text.split_at(at),
+            None => (text, "s"),
+        };
+        let unit_seconds = match unit {
+            "ms" => 0.001,
+            "s" => 1.0,
+            "m" => 60.0,
+            "h" => 3600.0,
+            _ => return Err(()),
+        };
+        let number = f64::from_str(number.trim_ascii_end()).map_err(|_| ())?;
+        Duration::try_from_secs_f64(number * unit_seconds).map_err(|_| ())
+    }
+    fn print(&self) -> String {
+        format!("{self:?}")
+    }
+}
+
 macro_rules! flags {
     ($($name:ident: $rust:ty = $default:expr, $help:literal;)*) => {
         /// The value of every flag.
@@ -94,6 +118,7 @@ flags! {
     rest_api_timeout_in_ms: i32 = 30000, "Time limit of an inference call over REST; 0 or less means none.";
     rest_api_enable_cors_support: bool = false, "Whether REST answers carry CORS headers.";
     model_config_file: String = String::new(), "Text ModelServerConfig that lists the models; wins over model_name and model_base_path.";
+    model_config_file_poll_wait_seconds: i32 = 0, "Seconds between looks at model_config_file; a file that changed is applied. 0 or less reads it once.";
     model_name: String = "default".to_owned(), "Name of the single model.";
     model_base_path: String = String::new(), "Directory of the single model, whose numbered children are its versions; an absolute path.";
     saved_model_tags: String = "serve".to_owned(), "Comma-separated tags that select a graph of a SavedModel.";
@@ -117,5 +142,8 @@ flags! {
     aspired_version_policy: String = "availability_preserving".to_owned(), "Vesta: whether a new version is loaded beside the old one (availability_preserving) or once that is unloaded (resource_preserving).";
     log_format: String = "text".to_owned(), "Vesta: form of the log on standard error (text, json).";
     max_memory_for_requests_mb: i64 = 2048, "Vesta: megabytes that all requests and answers in flight may take together.";
-    drain_timeout_seconds: i64 = 20, "Vesta: seconds that calls in flight get to finish after SIGTERM or SIGINT.";
+    startup_wait: Duration = Duration::from_secs(10), "Vesta: how long the start waits for models that are missing or fail to load before it opens the ports for the others (10, 1.5, 500ms, 2m).";
+    strict_startup: bool = false, "Vesta: start as the original does: any model that fails ends the start, one that is missing is waited for without end.";
+    drain_delay: Duration = Duration::from_secs(5), "Vesta: how long new calls are still taken after SIGTERM or SIGINT, while the server says that it is not ready; a second signal ends it at once.";
+    drain_timeout: Duration = Duration::from_secs(20), "Vesta: how long calls in flight then get to finish.";
 }

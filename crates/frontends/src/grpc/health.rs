@@ -149,7 +149,7 @@ fn statuses(watching: Watching) -> BoxStream<'static, ServingStatus> {
     stream::unfold(watching, next).boxed()
 }
 
-/// An answer that stays open until the server ends, which it then says.
+/// An answer that stays open until the server ends, and says so as soon as that is to happen.
 struct Watched {
     statuses: Option<BoxStream<'static, ServingStatus>>,
     trailers: Option<HeaderMap>,

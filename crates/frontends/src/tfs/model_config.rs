@@ -7,7 +7,7 @@
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 
-use vesta_model::{Label, ModelConfig, ModelName, Status, Version, VersionPolicy};
+use vesta_model::{BasePath, Label, ModelConfig, ModelName, Status, Version, VersionPolicy};
 use vesta_protos::tensorflow::serving as proto;
 use vesta_protos::tensorflow::serving::file_system_storage_path_source_config::ServableVersionPolicy;
 use vesta_protos::tensorflow::serving::file_system_storage_path_source_config::servable_version_policy::PolicyChoice;
@@ -15,6 +15,9 @@ use vesta_protos::tensorflow::serving::model_server_config::Config;
 
 /// The one platform that there is; every format is served under its name.
 const PLATFORM: &str = "tensorflow";
+
+/// What base paths in object stores begin with.
+const STORES: [&str; 7] = ["s3", "s3a", "gs", "az", "azure", "abfs", "abfss"];
 
 /// Converts a whole configuration. One that says nothing has no models.
 ///
@@ -34,8 +37,8 @@ pub fn model_configs(config: &proto::ModelServerConfig) -> Result<Vec<ModelConfi
 ///
 /// # Errors
 /// `INVALID_ARGUMENT` for a name listed twice or empty, a relative base path, a platform that is
-/// missing, given twice or unknown, a request log; `UNIMPLEMENTED` for a base path in a store that
-/// cannot be read.
+/// missing, given twice or unknown, a request log; `UNIMPLEMENTED` for a base path in a kind of store
+/// that is not known.
 pub fn model_configs_of_list(list: &proto::ModelConfigList) -> Result<Vec<ModelConfig>, Status> {
     let mut names = BTreeSet::new();
     for config in &list.config {
@@ -46,7 +49,7 @@ pub fn model_configs_of_list(list: &proto::ModelConfigList) -> Result<Vec<ModelC
             )));
         }
     }
-    let base_paths: Vec<PathBuf> = list.config.iter().map(base_path).collect::<Result<_, _>>()?;
+    let base_paths: Vec<BasePath> = list.config.iter().map(base_path).collect::<Result<_, _>>()?;
     for config in &list.config {
         check_platform(config)?;
         if config.name.is_empty() {
@@ -67,7 +70,7 @@ pub fn model_configs_of_list(list: &proto::ModelConfigList) -> Result<Vec<ModelC
         .collect())
 }
 
-fn model_config(config: &proto::ModelConfig, base_path: PathBuf) -> ModelConfig {
+fn model_config(config: &proto::ModelConfig, base_path: BasePath) -> ModelConfig {
     ModelConfig {
         name: ModelName::from(config.name.as_str()),
         base_path,
@@ -80,20 +83,30 @@ fn model_config(config: &proto::ModelConfig, base_path: PathBuf) -> ModelConfig 
     }
 }
 
-fn base_path(config: &proto::ModelConfig) -> Result<PathBuf, Status> {
+fn base_path(config: &proto::ModelConfig) -> Result<BasePath, Status> {
     let proto::ModelConfig { name, base_path, .. } = config;
     let path = match base_path.split_once("://") {
         Some(("file", path)) => path,
+        Some((scheme, place)) if STORES.contains(&scheme) => {
+            if place.starts_with('/') || place.is_empty() {
+                return Err(Status::invalid_argument(format!(
+                    "model {name} has base_path {base_path}, which names no bucket; write \
+                     {scheme}://bucket/path"
+                )));
+            }
+            return Ok(BasePath::Store(base_path.trim_end_matches('/').to_owned()));
+        }
         Some((scheme, _)) if is_scheme(scheme) => {
             return Err(Status::unimplemented(format!(
                 "model {name} has base_path {base_path}, but models are not read over \
-                 {scheme}:// yet; copy it to a local directory and give the path of that"
+                 {scheme}://; give a local directory, or one of {}",
+                STORES.map(|scheme| format!("{scheme}://")).join(", ")
             )));
         }
         _ => base_path,
     };
     if path.starts_with('/') {
-        Ok(PathBuf::from(path))
+        Ok(BasePath::Directory(PathBuf::from(path)))
     } else {
         Err(Status::invalid_argument(format!(
             "Expected model {name} to have an absolute path or URI; got base_path()={base_path}"
@@ -194,10 +207,22 @@ mod tests {
             ]
         );
         assert_eq!(configs[0].name.as_str(), "a");
-        assert_eq!(configs[1].base_path, PathBuf::from("/m/b"));
+        assert_eq!(configs[1].base_path, BasePath::Directory(PathBuf::from("/m/b")));
         assert_eq!(configs[1].labels.get("stable"), Some(&Version(1)));
         assert_eq!(parsed(""), Ok(Vec::new()));
         assert_eq!(parsed("model_config_list { }"), Ok(Vec::new()));
+    }
+
+    #[test]
+    fn base_paths_may_lie_in_object_stores() {
+        for scheme in STORES {
+            let url = format!("{scheme}://bucket/models/m");
+            let list = format!(
+                r#"model_config_list {{ config {{ name: "m" base_path: "{url}/"
+                    model_platform: "tensorflow" }} }}"#
+            );
+            assert_eq!(parsed(&list).unwrap()[0].base_path, BasePath::Store(url));
+        }
     }
 
     #[test]
@@ -217,13 +242,17 @@ mod tests {
             );
         }
         assert_eq!(
-            refusal(r#"config { name: "a" base_path: "s3://bucket/a" }"#),
+            refusal(r#"config { name: "a" base_path: "hdfs://host/a" }"#),
             (
                 "UNIMPLEMENTED",
-                "model a has base_path s3://bucket/a, but models are not read over s3:// yet; \
-                 copy it to a local directory and give the path of that"
+                "model a has base_path hdfs://host/a, but models are not read over hdfs://; give a \
+                 local directory, or one of s3://, s3a://, gs://, az://, azure://, abfs://, abfss://"
                     .to_owned()
             )
+        );
+        assert_eq!(
+            refusal(r#"config { name: "a" base_path: "s3:///a" }"#),
+            invalid("model a has base_path s3:///a, which names no bucket; write s3://bucket/path")
         );
         assert_eq!(
             refusal(r#"config { base_path: "/a" model_platform: "tensorflow" }"#),

@@ -34,8 +34,8 @@ async fn lists_are_passed_on_whole_or_refused() {
     assert_eq!(answer.message(), &[10, 0][..]);
     {
         let lists = server.remembers.lists.lock().unwrap();
-        let paths: Vec<_> = lists[0].iter().map(|model| model.base_path.to_str()).collect();
-        assert_eq!(paths, [Some("/m/a"), Some("/m/b")]);
+        let paths: Vec<_> = lists[0].iter().map(|model| model.base_path.to_string()).collect();
+        assert_eq!(paths, ["/m/a", "/m/b"]);
     }
     for (bad, text) in [
         (

@@ -1,5 +1,6 @@
 //! What the life cycle's thread is told. Everything that wakes it, but for its own alarms, is here.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::mpsc::SyncSender;
 use std::time::Instant;
@@ -22,8 +23,13 @@ pub(crate) type Failures = Vec<(ModelName, Version, Status)>;
 pub(crate) enum Event {
     /// A source says which versions of a model it wants.
     Aspire { model: ModelName, wanted: Vec<Aspired> },
-    /// Labels are to be replaced.
-    SetLabels { labels: Labels, allow_unavailable: bool, reply: SyncSender<Result<(), Status>> },
+    /// Labels are to be replaced; those of versions that are coming once these serve.
+    SetLabels {
+        labels: Labels,
+        allow_unavailable: bool,
+        coming: BTreeMap<ModelName, BTreeSet<Version>>,
+        reply: SyncSender<Result<(), Status>>,
+    },
     /// Somebody waits for models to come up.
     Settle { models: Vec<ModelName>, reply: oneshot::Sender<Failures> },
     /// A loader is done.

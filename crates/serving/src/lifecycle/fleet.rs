@@ -149,6 +149,14 @@ impl Instance {
     }
 }
 
+impl Entry {
+    /// Whether what leaves was loaded from other files than those wanted now, so that it must not
+    /// come back.
+    fn must_end_first(&self) -> bool {
+        matches!(self.state, State::Draining | State::Drained) && self.offers_other_files()
+    }
+}
+
 impl Fleet {
     pub(crate) fn entry(&mut self, id: &ServableId) -> Option<&mut Entry> {
         self.models.get_mut(&id.model)?.get_mut(&id.version)
@@ -160,7 +168,7 @@ impl Fleet {
         versions
             .map(|(&version, entry)| Seen {
                 version,
-                wanted: entry.wanted.is_some(),
+                wanted: entry.wanted.is_some() && !entry.must_end_first(),
                 state: entry.state,
                 sound: entry
                     .ticket

@@ -140,8 +140,11 @@ impl Manager {
         if entry.ticket != Some(ticket) || entry.state != State::Loading {
             return self.orphan(id, ticket, result);
         }
-        let step =
-            planner::after_load(result.is_ok(), entry.wanted.is_some(), entry.tries < tries_max);
+        // A session of files that were exchanged meanwhile is not what is wanted; after a failure
+        // the next try takes the other ones.
+        let is_outdated = result.is_ok() && entry.offers_other_files();
+        let wanted = entry.wanted.is_some() && !is_outdated;
+        let step = planner::after_load(result.is_ok(), wanted, entry.tries < tries_max);
         match (step, result) {
             (Step::Publish, Ok(session)) => {
                 self.adopt(id, ticket, session);
@@ -164,6 +167,7 @@ impl Manager {
     fn come_up(&mut self, id: &ServableId, ticket: Ticket) {
         let lease = self.lease(ticket);
         self.list(id, lease);
+        self.list_awaited_labels(id);
         self.publish();
         self.step(id, Step::Publish);
         self.show(id);
@@ -180,6 +184,7 @@ impl Manager {
             entry.ticket = None;
         }
         self.step(id, Step::TryLater);
+        self.show(id);
         self.alarms.insert((at, id.clone()));
     }
 

@@ -31,7 +31,7 @@ use crate::catalog::{Catalog, Labels, Published};
 use crate::lease::Lease;
 use crate::scheduler::Scheduler;
 use crate::servable::{Servable, ServableId};
-use crate::{Clock, ServingOptions, texts};
+use crate::{Clock, ServingOptions};
 
 /// What the manager is made of.
 pub(crate) struct Parts {
@@ -61,6 +61,8 @@ pub(crate) struct Manager {
     pub(super) leaving: VecDeque<(Ticket, Arc<Servable>)>,
     /// When to look at which version again. May hold some that need it no more.
     pub(super) alarms: BTreeSet<(Instant, ServableId)>,
+    /// Labels of versions that do not serve yet.
+    pub(super) awaited_labels: Labels,
     waiters: Vec<Waiter>,
     next_ticket: u64,
     pub(super) closing: Option<Closing>,
@@ -100,6 +102,7 @@ impl Manager {
             queue: VecDeque::new(),
             leaving: VecDeque::new(),
             alarms: BTreeSet::new(),
+            awaited_labels: Labels::default(),
             waiters: Vec::new(),
             next_ticket: 0,
             closing: None,
@@ -148,9 +151,9 @@ impl Manager {
     pub(super) fn on_event(&mut self, event: Event) {
         match event {
             Event::Aspire { model, wanted } => self.on_aspire(model, wanted),
-            Event::SetLabels { labels, allow_unavailable, reply } => {
+            Event::SetLabels { labels, allow_unavailable, coming, reply } => {
                 // Whoever asked may have given up.
-                let _ = reply.send(self.set_labels(labels, allow_unavailable));
+                let _ = reply.send(self.set_labels(labels, allow_unavailable, &coming));
             }
             Event::Settle { models, reply } => self.waiters.push(Waiter { models, reply }),
             Event::Loaded { id, ticket, result } => self.on_loaded(&id, ticket, result),
@@ -265,7 +268,8 @@ impl Manager {
     pub(super) fn show(&mut self, id: &ServableId) {
         if let Some(entry) = self.fleet.entry(id) {
             let phase = entry.state.phase();
-            let tells = phase == Phase::End || entry.state == State::Restarting;
+            // What is restarted says why; what loads says why its last try failed.
+            let tells = matches!(phase, Phase::End | Phase::Loading);
             let error = entry.error.clone().filter(|_| tells);
             self.parts.board.show(id, phase, error);
         }
@@ -291,29 +295,6 @@ impl Manager {
     pub(super) fn next_ticket(&mut self) -> Ticket {
         self.next_ticket += 1;
         Ticket(self.next_ticket)
-    }
-
-    /// Replaces all labels, or none when one of them may not be set.
-    fn set_labels(&mut self, labels: Labels, allow_unavailable: bool) -> Result<(), Status> {
-        if self.closing.is_some() {
-            return Err(texts::shutting_down());
-        }
-        for (model, wanted) in &labels {
-            let present = self.catalog.labels.get(model);
-            for (label, &version) in wanted {
-                let moved = present
-                    .and_then(|present| present.get(label))
-                    .is_some_and(|&former| former != version);
-                let may = allow_unavailable && !moved;
-                if !may && !self.catalog.serves(model, version) {
-                    return Err(texts::label_of_unavailable(model, version));
-                }
-            }
-        }
-        self.catalog.labels = Arc::new(labels);
-        self.publish();
-        self.parts.board.changed();
-        Ok(())
     }
 
     fn answer_waiters(&mut self) {

@@ -1,13 +1,15 @@
 //! The life cycle of versions: one thread owns all state that changes.
 //!
-//! `phase` says which steps are legal, `planner` which to take, `manager` takes them (with `loads`,
-//! `retirement` and `shutdown`, which are parts of it), `fleet` is what it remembers, `status_board`
-//! what it shows, `crew` and `pool` the jobs and threads that may block in its stead.
+//! `phase` says which steps are legal, `planner` which to take, `manager` takes them (with `health`,
+//! `labels`, `loads`, `retirement` and `shutdown`, which are parts of it), `fleet` is what it
+//! remembers, `status_board` what it shows, `crew` and `pool` the jobs and threads that may block in
+//! its stead.
 
 mod crew;
 mod event;
 mod fleet;
 mod health;
+mod labels;
 mod loads;
 mod manager;
 mod phase;

@@ -28,9 +28,16 @@ pub struct VersionStatus {
     pub version: Version,
     /// Its phase.
     pub phase: Phase,
-    /// Why it ended, when it ended by an error; why its engine is being restarted, of code
-    /// `UNAVAILABLE`, while it is; `None` otherwise.
+    /// Why it ended, when it ended by an error; while it loads, why the last try failed, when there
+    /// was one, or, of code `UNAVAILABLE`, why its engine is being restarted; `None` otherwise.
     pub error: Option<Status>,
+}
+
+impl VersionStatus {
+    /// Why it ended, when it ended by an error. Clients are not told of tries that failed.
+    pub fn end_error(&self) -> Option<&Status> {
+        self.error.as_ref().filter(|_| self.phase == Phase::End)
+    }
 }
 
 /// Where a version is, as its owner sees it.

@@ -1,9 +1,10 @@
 //! Lookup, leases and labels.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use vesta_model::{Code, ModelSpec, Status};
+use vesta_model::{Code, ModelSpec, Status, Version};
 use vesta_serving::{Lease, Phase};
 
 use crate::world::{World, ask, eventually, labels, options};
@@ -223,4 +224,38 @@ fn labels_of_unavailable_versions_may_be_new_or_unchanged_only() {
     assert_eq!(world.lease_by_label("m", "next").unwrap().version().0, 1);
     // A label that was taken away is new again.
     set(&[("m", "stable", 3)]).unwrap();
+}
+
+#[test]
+fn labels_of_versions_that_are_coming_arrive_with_them() {
+    let world = World::new();
+    world.serve("m", &[1]);
+    world.serving.set_labels(labels(&[("m", "stable", 1)]), false).unwrap();
+    let gate = world.engine.script("m:2").load;
+    gate.shut();
+    let coming = BTreeMap::from([("m".into(), BTreeSet::from([Version(2)]))]);
+    let wanted = labels(&[("m", "stable", 2), ("m", "next", 2)]);
+    world.serving.set_labels_expecting(wanted.clone(), false, coming.clone()).unwrap();
+    world.want("m", &[2]);
+    eventually(|| gate.waiting() == 1);
+    assert_eq!(world.lease_by_label("m", "stable").unwrap().version().0, 1, "it stays meanwhile");
+    assert!(world.lease_by_label("m", "next").is_err());
+    gate.open();
+    // At no moment does it name nothing.
+    eventually(|| world.lease_by_label("m", "stable").unwrap().version().0 == 2);
+    assert_eq!(world.lease_by_label("m", "next").unwrap().version().0, 2);
+
+    let wanted = labels(&[("m", "stable", 3)]);
+    let refused = world.serving.set_labels_expecting(wanted, false, coming).unwrap_err();
+    assert_eq!(refused.code(), Code::FailedPrecondition, "version 3 is not among what comes");
+}
+
+#[test]
+fn labels_that_wait_are_forgotten_with_the_next_labels() {
+    let world = World::new();
+    let coming = BTreeMap::from([("m".into(), BTreeSet::from([Version(2)]))]);
+    world.serving.set_labels_expecting(labels(&[("m", "next", 2)]), false, coming).unwrap();
+    world.serving.set_labels(labels(&[]), false).unwrap();
+    world.serve("m", &[2]);
+    assert!(world.lease_by_label("m", "next").is_err());
 }

@@ -441,3 +441,35 @@ fn sizes_of_zero_are_refused() {
     let status = refused.err().unwrap();
     assert_eq!(status, Status::invalid_argument("run_threads must be at least 1"));
 }
+
+#[test]
+fn a_version_that_leaves_comes_back_with_its_new_files_and_not_with_the_old() {
+    let world = World::new();
+    world.serve("m", &[1]);
+    let lease = world.lease("m").unwrap();
+    world.want("m", &[]);
+    world.await_phase("m", 1, Phase::Unloading);
+    world.serving.aspire(&"m".into(), vec![aspired_at(1, "/elsewhere")]);
+    std::thread::sleep(Duration::from_millis(50));
+    assert_eq!(world.engine.count("load m:1 /elsewhere"), 0, "one of a number at a time");
+    drop(lease);
+    world.await_phase("m", 1, Phase::Available);
+    assert_eq!(world.engine.count("load m:1 /elsewhere"), 1);
+}
+
+#[test]
+fn a_load_of_files_that_were_exchanged_meanwhile_never_serves() {
+    let world = World::new();
+    let gate = world.engine.script("m:1").load;
+    gate.shut();
+    world.want("m", &[1]);
+    eventually(|| gate.waiting() == 1);
+    world.serving.aspire(&"m".into(), vec![aspired_at(1, "/elsewhere")]);
+    world.serve("n", &[1]);
+    gate.open();
+    world.await_phase("m", 1, Phase::Available);
+    let loads: Vec<String> =
+        world.engine.log().into_iter().filter(|line| line.starts_with("load m:1")).collect();
+    assert_eq!(loads, ["load m:1 /models/m/1", "load m:1 /elsewhere"]);
+    assert_eq!(world.engine.count("unloaded m:1"), 1);
+}

@@ -18,7 +18,9 @@ fn main() -> ExitCode {
     let mode = args.first().and_then(|arg| arg.to_str()).unwrap_or_default();
     let outcome = match mode {
         "serve" => serve(ChildOptions::default()),
-        "serve-other-build" => serve(ChildOptions { build: "another".to_owned() }),
+        "serve-other-build" => {
+            serve(ChildOptions { build: "another".to_owned(), ..ChildOptions::default() })
+        }
         "garbage-hello" => say(&[0x5a; 100]),
         // A proper header, and a body that is no message.
         "nonsense-hello" => say(&[0x56, 0x73, 0, 0, 4, 0, 0, 0, 9, 9, 9, 9]),

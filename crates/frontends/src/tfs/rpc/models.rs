@@ -105,7 +105,7 @@ pub(crate) fn version_status(status: &VersionStatus) -> proto::ModelVersionStatu
     proto::ModelVersionStatus {
         version: status.version.0,
         state: state.into(),
-        status: Some(status_proto(status.error.as_ref())),
+        status: Some(status_proto(status.end_error())),
     }
 }
 

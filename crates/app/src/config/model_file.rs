@@ -1,0 +1,99 @@
+//! The file that lists the models, as it is read again and again.
+//!
+//! Owns: what of it was seen. May not know: what becomes of it.
+
+use std::path::{Path, PathBuf};
+
+use vesta_frontends::model_configs;
+use vesta_model::{ModelConfig, Status};
+use vesta_protos::tensorflow::serving::ModelServerConfig;
+
+use super::text;
+
+/// The file that `--model_config_file` names.
+#[derive(Clone, Debug)]
+pub(crate) struct ModelFile {
+    path: PathBuf,
+    /// What was in it when it was last read.
+    seen: Result<String, Status>,
+}
+
+impl ModelFile {
+    pub(crate) fn new(path: &str) -> ModelFile {
+        ModelFile { path: path.into(), seen: Ok(String::new()) }
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Reads it; `None` when it says nothing at all, which is not the same as an empty list.
+    ///
+    /// # Errors
+    /// The original's, when it cannot be read or understood.
+    pub(crate) fn read(&mut self) -> Result<Option<Vec<ModelConfig>>, Status> {
+        self.seen = text::read_text(&self.path);
+        self.understand()
+    }
+
+    /// Reads it again, blocking; `None` when nothing has changed since the last time.
+    #[expect(
+        clippy::type_complexity,
+        reason = "whether it changed, what it says, and what is wrong"
+    )]
+    pub(crate) fn read_if_changed(&mut self) -> Option<Result<Option<Vec<ModelConfig>>, Status>> {
+        let now = text::read_text(&self.path);
+        if now == self.seen {
+            return None;
+        }
+        self.seen = now;
+        Some(self.understand())
+    }
+
+    /// What was read last, once more.
+    pub(crate) fn understand(&self) -> Result<Option<Vec<ModelConfig>>, Status> {
+        let text = self.seen.as_ref().map_err(Clone::clone)?;
+        let config: ModelServerConfig =
+            text::understand(text, &self.path, "tensorflow.serving.ModelServerConfig")?;
+        if config.config.is_none() {
+            return Ok(None);
+        }
+        model_configs(&config).map(Some)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_is_read_again_only_when_it_changed() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("models.config");
+        let list = |name: &str| {
+            format!(
+                "model_config_list {{ config {{ name: '{name}' base_path: '/m' model_platform: \
+                 'tensorflow' }} }}"
+            )
+        };
+        std::fs::write(&path, list("a")).unwrap();
+        let mut file = ModelFile::new(&path.display().to_string());
+        assert_eq!(file.read().unwrap().unwrap()[0].name.as_str(), "a");
+        assert!(file.read_if_changed().is_none());
+        std::fs::write(&path, list("b")).unwrap();
+        let read = file.read_if_changed().unwrap().unwrap().unwrap();
+        assert_eq!(read[0].name.as_str(), "b");
+        assert!(file.read_if_changed().is_none());
+        for bad in ["garbage", ""] {
+            std::fs::write(&path, bad).unwrap();
+            assert!(file.read_if_changed().unwrap().is_err());
+            assert!(file.read_if_changed().is_none(), "an error is told once");
+        }
+        std::fs::remove_file(&path).unwrap();
+        assert!(file.read_if_changed().unwrap().is_err());
+        std::fs::write(&path, "# nothing\n").unwrap();
+        assert_eq!(file.read_if_changed(), Some(Ok(None)));
+        std::fs::write(&path, "model_config_list {}").unwrap();
+        assert_eq!(file.read_if_changed(), Some(Ok(Some(Vec::new()))));
+    }
+}
