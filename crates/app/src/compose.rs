@@ -15,12 +15,13 @@ use tracing::{error, info, warn};
 use vesta_frontends::{
     Budget, Draining, GrpcOptions, Metrics, RestOptions, serve_grpc, serve_rest,
 };
-use vesta_model::Status;
-use vesta_repository::LocalDisk;
+use vesta_model::{BasePath, ModelConfig, Status};
+use vesta_repository::Stores;
 use vesta_serving::{Serving, ServingOptions};
 
 use crate::config::Resolved;
 use crate::config_poll;
+use crate::fetching::Fetching;
 use crate::isolation;
 use crate::listen::{self, Sharing};
 use crate::logs::LogFormat;
@@ -43,6 +44,12 @@ pub(crate) fn serve(
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let runtime = runtime(cores)?;
     let engine = isolation::engine(&resolved.engine, resolved.isolation, format)?;
+    let stores = Arc::new(Stores::new(resolved.model_cache.clone()));
+    let is_in_store = |model: &ModelConfig| matches!(model.base_path, BasePath::Store(_));
+    if resolved.models.iter().any(is_in_store) {
+        stores.check_cache()?;
+    }
+    let engine = Arc::new(Fetching { engine, store: Arc::clone(&stores) as _ });
     let serving = Serving::start(
         engine,
         ServingOptions {
@@ -58,7 +65,7 @@ pub(crate) fn serve(
     let models = Models::start(
         serving.clone(),
         resolved.poll,
-        Arc::new(LocalDisk),
+        stores,
         resolved.tags.clone(),
         resolved.labels_for_unavailable,
     )?;

@@ -9,6 +9,7 @@ mod compose;
 mod config;
 mod config_poll;
 mod demo;
+mod fetching;
 mod flags;
 mod init;
 mod isolation;
