@@ -13,12 +13,13 @@ use tokio::runtime::Runtime;
 use tokio::sync::watch;
 use tracing::{error, info, warn};
 use vesta_frontends::{Budget, GrpcOptions, Metrics, RestOptions, WarmUp, serve_grpc, serve_rest};
-use vesta_model::{Engine, Status};
-use vesta_repository::LocalDisk;
+use vesta_model::{BasePath, Engine, ModelConfig, Status};
+use vesta_repository::Stores;
 use vesta_serving::{Serving, ServingOptions};
 
 use crate::config::Resolved;
 use crate::config_poll;
+use crate::fetching::Fetching;
 use crate::listen::{self, Sharing};
 use crate::logs::LogFormat;
 use crate::models::Models;
@@ -44,6 +45,13 @@ pub(crate) fn serve(
     let metrics = Metrics::new()?;
     let engine = placement::engine(&resolved.engine, format)?;
     let engine = with_warm_up(engine, resolved, &metrics);
+    let stores = Arc::new(Stores::new(resolved.model_cache.clone()));
+    let is_in_store = |model: &ModelConfig| matches!(model.base_path, BasePath::Store(_));
+    if resolved.models.iter().any(is_in_store) {
+        stores.check_cache()?;
+    }
+    // Outermost, since all else looks at the files.
+    let engine = Arc::new(Fetching { engine, store: Arc::clone(&stores) as _ });
     let serving = Serving::start(
         engine,
         ServingOptions {
@@ -60,7 +68,7 @@ pub(crate) fn serve(
     let models = Models::start(
         serving.clone(),
         resolved.poll,
-        Arc::new(LocalDisk),
+        stores,
         resolved.tags.clone(),
         resolved.labels_for_unavailable,
     )?;

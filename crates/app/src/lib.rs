@@ -10,6 +10,7 @@ mod config;
 mod config_poll;
 mod demo;
 mod engine;
+mod fetching;
 mod flags;
 mod init;
 mod listen;

@@ -116,7 +116,7 @@ pub(crate) fn no_reservation(model: &ModelName, version: Version, problem: &Stat
 }
 
 /// The version that a directory name stands for.
-fn parse_version(name: &[u8]) -> Option<Version> {
+pub(crate) fn parse_version(name: &[u8]) -> Option<Version> {
     let text = std::str::from_utf8(name).ok()?;
     let text = text.trim_matches(|c: char| c.is_ascii_whitespace() || c == '\u{b}');
     // Rust's own parser takes the same signs and zeros and refuses overflow and an empty text.

@@ -41,7 +41,9 @@ pub struct Fetched {
 
 /// Keeps files that were fetched where they are.
 #[derive(Debug, Default)]
-pub struct Hold(pub(crate) Option<Kept>);
+pub struct Hold {
+    pub(crate) _kept: Option<Kept>,
+}
 
 /// A file locked against the removal of what it stands for, and what to do when it is let go.
 pub(crate) struct Kept {

@@ -6,6 +6,7 @@
 mod model_file;
 mod text;
 
+use std::ffi::OsString;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -43,6 +44,8 @@ pub(crate) struct Resolved {
     pub(crate) polled_file: Option<(ModelFile, Duration)>,
     /// Whether labels may name versions that are not yet available.
     pub(crate) labels_for_unavailable: bool,
+    /// Where models of object stores are copied to; an error when no place was given.
+    pub(crate) model_cache: Result<PathBuf, Status>,
     /// How often base paths are looked at.
     pub(crate) poll: Poll,
     /// Tags that select a graph of a SavedModel.
@@ -98,6 +101,7 @@ pub(crate) fn resolve(flags: &Flags) -> Result<Resolved, Status> {
         models,
         polled_file: file.zip(positive_seconds(flags.model_config_file_poll_wait_seconds)),
         labels_for_unavailable: flags.allow_version_labels_for_unavailable_models,
+        model_cache: model_cache(&flags.model_cache_path, |name| std::env::var_os(name)),
         poll: Poll::from_seconds(flags.file_system_poll_wait_seconds),
         tags: flags.saved_model_tags.split(',').map(|tag| tag.trim().to_owned()).collect(),
         load_threads: usize::try_from(flags.num_load_threads)
@@ -238,6 +242,27 @@ fn megabytes(flag: &str, count: i64) -> Result<usize, Status> {
     )
 }
 
+/// Where models of object stores are copied to.
+fn model_cache(flag: &str, variable: impl Fn(&str) -> Option<OsString>) -> Result<PathBuf, Status> {
+    let place = |name: &str| variable(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    if !flag.is_empty() {
+        return std::path::absolute(flag).map_err(|e| {
+            Status::invalid_argument(format!("--model_cache_path={flag} cannot be used: {e}"))
+        });
+    }
+    let cache = || place("XDG_CACHE_HOME").or_else(|| Some(place("HOME")?.join(".cache")));
+    place("VESTA_HOME")
+        .map(|home| home.join("models"))
+        .or_else(|| Some(cache()?.join("vesta").join("models")))
+        .filter(|path| path.is_absolute())
+        .ok_or_else(|| {
+            Status::failed_precondition(
+                "there is no place to copy models of object stores to, for neither VESTA_HOME nor \
+                 HOME is set; give one with --model_cache_path",
+            )
+        })
+}
+
 fn metrics_path(file: &str) -> Result<Option<String>, Status> {
     if file.is_empty() {
         return Ok(None);
@@ -336,6 +361,21 @@ mod tests {
         };
         assert_eq!((iterations(true, 0), iterations(true, -1), iterations(true, 3)), (1, 1, 3));
         assert_eq!(iterations(false, 3), 0);
+    }
+
+    #[test]
+    fn models_are_copied_to_the_first_place_that_is_given() {
+        let place = |flag: &str, variables: &[(&str, &str)]| {
+            model_cache(flag, |name| {
+                variables.iter().find(|(known, _)| *known == name).map(|(_, value)| value.into())
+            })
+        };
+        let all = [("VESTA_HOME", "/v"), ("XDG_CACHE_HOME", "/x"), ("HOME", "/h")];
+        assert_eq!(place("/flag", &all), Ok("/flag".into()));
+        assert_eq!(place("", &all), Ok("/v/models".into()));
+        assert_eq!(place("", &all[1..]), Ok("/x/vesta/models".into()));
+        assert_eq!(place("", &all[2..]), Ok("/h/.cache/vesta/models".into()));
+        assert!(place("", &[]).unwrap_err().message().contains("--model_cache_path"));
     }
 
     #[test]

@@ -144,6 +144,7 @@ flags! {
     max_memory_for_requests_mb: i64 = 2048, "Vesta: megabytes that all requests and answers in flight may take together.";
     startup_wait: Duration = Duration::from_secs(10), "Vesta: how long the start waits for models that are missing or fail to load before it opens the ports for the others (10, 1.5, 500ms, 2m).";
     strict_startup: bool = false, "Vesta: start as the original does: any model that fails ends the start, one that is missing is waited for without end.";
+    model_cache_path: String = String::new(), "Vesta: directory for copies of models whose base path is in an object store (s3://, gs://, az://, abfs://); empty means $VESTA_HOME/models, else $XDG_CACHE_HOME/vesta/models or ~/.cache/vesta/models.";
     drain_delay: Duration = Duration::from_secs(5), "Vesta: how long new calls are still taken after SIGTERM or SIGINT, while the server says that it is not ready; a second signal ends it at once.";
     drain_timeout: Duration = Duration::from_secs(20), "Vesta: how long calls in flight then get to finish.";
 }
