@@ -13,6 +13,7 @@ use vesta_model::{DType, Shape, Status, Tensor};
 use vesta_onnx::{FeedSpec, FrozenSignature, Refusal, Translation, translate};
 use vesta_protos::onnx::{ModelProto, StringStringEntryProto, tensor_proto::DataLocation};
 
+use super::adaptation;
 use super::capability;
 use super::footprint::Footprint;
 use super::host;
@@ -80,7 +81,7 @@ impl NumericModel {
         #[cfg(test)]
         let operators = vesta_onnx::count_operators(&model).keys().map(|&op| op.into()).collect();
         drop(nodes);
-        capability::adapt(&mut model);
+        adaptation::adapt(&mut model);
         let weights = extract_weights(&mut model);
         let bytes = model.encode_to_vec();
         drop(model);

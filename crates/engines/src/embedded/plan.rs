@@ -148,7 +148,7 @@ fn place<'p, 'a>(
         && analysis.operations.iter().all(|operation| runs_on_host(analysis, operation));
     let sizes = tells_sizes(analysis);
     let mut missing = Vec::new();
-    let mut places: Vec<Place> = Vec::with_capacity(analysis.operations.len());
+    let mut chosen: Vec<Choice> = Vec::with_capacity(analysis.operations.len());
     for operation in &analysis.operations {
         let on_host = runs_on_host(analysis, operation);
         let numeric = exact_numbers(analysis, &sizes, operation)
@@ -158,17 +158,46 @@ fn place<'p, 'a>(
                 node: operation.node.name.clone(),
                 operator: operation.described(&analysis.values),
             });
-            places.push(Place { numeric: false, level: 0 });
+            chosen.push(Choice { numeric: false, may_follow: false });
             continue;
         }
-        let numeric = numeric && !light && !(on_host && stays(analysis, operation, &places));
-        let level = level(analysis, &places, operation, numeric);
-        places.push(Place { numeric, level });
+        let stays = light || (on_host && stays(analysis, operation, &chosen));
+        let tells = operation.outputs.iter().all(|&id| sizes[id]);
+        chosen.push(Choice { numeric: numeric && !stays, may_follow: numeric && !light && tells });
     }
     if !missing.is_empty() {
         return Err(Obstacle::Operators { signature: signature.to_owned(), missing });
     }
+    follow(analysis, &mut chosen);
+    let mut places: Vec<Place> = Vec::with_capacity(chosen.len());
+    for (operation, choice) in analysis.operations.iter().zip(&chosen) {
+        let level = level(analysis, &places, operation, choice.numeric);
+        places.push(Place { numeric: choice.numeric, level });
+    }
     Ok(Placed { analysis, places })
+}
+
+/// On which side an operation is to run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Choice {
+    numeric: bool,
+    /// Whether it may go to the numeric engine when a reader is there: what it gives are sizes.
+    may_follow: bool,
+}
+
+/// Takes what computes sizes to where they are read: the translation has to see how a size comes
+/// about, to know the shape that it makes.
+fn follow(analysis: &Analysis<'_>, chosen: &mut [Choice]) {
+    for at in (0..chosen.len()).rev() {
+        if chosen[at].numeric || !chosen[at].may_follow {
+            continue;
+        }
+        let outputs = &analysis.operations[at].outputs;
+        let mut later = analysis.operations.iter().zip(chosen.iter()).skip(at + 1);
+        chosen[at].numeric = later.any(|(reader, choice)| {
+            choice.numeric && reader.inputs.iter().any(|id| outputs.contains(id))
+        });
+    }
 }
 
 /// For each value whether it follows from shapes and constants alone.
@@ -209,9 +238,9 @@ fn is_read(analysis: &Analysis<'_>, value: ValueId) -> bool {
 
 /// Whether a node that could run in the numeric engine should stay on the host: it changes nothing
 /// but a shape, or moves something other than floats, and all it reads is on the host anyway.
-fn stays(analysis: &Analysis<'_>, operation: &Operation<'_>, places: &[Place]) -> bool {
+fn stays(analysis: &Analysis<'_>, operation: &Operation<'_>, chosen: &[Choice]) -> bool {
     let from_host = operation.inputs.iter().all(|&id| match analysis.values[id].origin {
-        Origin::Operation(at) => !places[at].numeric,
+        Origin::Operation(at) => !chosen[at].numeric,
         _ => true,
     });
     let free = matches!(
