@@ -267,6 +267,7 @@ def shape_cases():
     case("Slice", "plain", lambda x: tf.slice(x, [0, 1, 1], [-1, 2, 3]), [x], runs=batches)
     case("Slice", "open", lambda x: tf.slice(x, [1, 0, 0], [1, 3, -1]), [x])
     case("Slice", "by_sizes", lambda x: tf.slice(tf.constant(np.arange(20.0, dtype=np.float32).reshape(10, 2)), [0, 0], tf.stack([tf.shape(x)[0], 2])), [x], runs=batches)
+    case("Slice", "by_sizes_and_all", lambda x: tf.slice(tf.constant(np.arange(20.0, dtype=np.float32).reshape(10, 2)), [0, 0], tf.stack([tf.shape(x)[0], -1])), [x], runs=batches)
     for label, cut in {
         "shrink": lambda x: x[:, 1], "last": lambda x: x[..., -1], "negative": lambda x: x[:, -2:, :-1],
         "reverse": lambda x: x[:, ::-1], "new_axis": lambda x: x[:, tf.newaxis, :, 1:3], "ellipsis": lambda x: x[0, ..., 1:],
@@ -296,6 +297,7 @@ def gather_cases():
     case("GatherV2", "axis", lambda x, i: tf.gather(x, i, axis=1), [numbers(2, 5, 3), np.array([4, 0], np.int32)])
     case("GatherV2", "batch", lambda x, i: tf.gather(x, i, batch_dims=1), [numbers(2, 5, 3), np.array([[4, 0], [1, 1]], np.int32)])
     case("GatherV2", "scalar", lambda x: tf.gather(x, 1, axis=1), [numbers(2, 5, 3)])
+    case("GatherV2", "columns", lambda x: tf.gather(tf.matmul(x, tf.constant(numbers(3, 5))), [4, 0, 4], axis=-1), [numbers(2, 3)])
     case("GatherNd", "plain", lambda x, i: tf.gather_nd(x, i), [numbers(3, 4, 2), np.array([[0, 3], [2, 1]], np.int32)])
     for dtype in (np.int32, np.int64):
         case("OneHot", "plain", lambda i: tf.one_hot(i, 4), [np.array([[0, 3], [-1, 4]], dtype)])

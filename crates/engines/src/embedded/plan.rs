@@ -152,6 +152,7 @@ fn place<'p, 'a>(
     for operation in &analysis.operations {
         let on_host = runs_on_host(analysis, operation);
         let numeric = exact_numbers(analysis, &sizes, operation)
+            && picks_surely(analysis, operation)
             && admits(operation.node, &dtypes(&operation.inputs), &dtypes(&operation.outputs));
         if !on_host && !numeric {
             missing.push(Missing {
@@ -222,6 +223,15 @@ fn exact_numbers(analysis: &Analysis<'_>, sizes: &[bool], operation: &Operation<
     let dtype = |id: ValueId| analysis.values[id].dtype;
     operation.outputs.iter().all(|&id| sizes[id] || !matches!(dtype(id), DType::I32 | DType::I64))
         && operation.inputs.iter().all(|&id| sizes[id] || dtype(id) != DType::I64)
+}
+
+/// Whether a node that looks up rows does so by indices that are known at load: by any others the
+/// numeric engine gives an answer where TensorFlow has an error.
+fn picks_surely(analysis: &Analysis<'_>, operation: &Operation<'_>) -> bool {
+    !matches!(operation.node.op.as_str(), "Gather" | "GatherV2")
+        || operation.inputs.get(1).is_some_and(|&id| {
+            matches!(analysis.values[id].origin, Origin::Folded(_) | Origin::Weights(_))
+        })
 }
 
 /// Whether the host computes every output of the node that is read.

@@ -180,24 +180,44 @@ fn slice(g: &mut Graph, c: &Call<'_>) -> Outcome {
 /// Sizes that are known only in a run, from the beginning of each axis.
 fn slice_by_sizes(g: &mut Graph, c: &Call<'_>, begins: &[i64]) -> Outcome {
     let (id, sizes) = (c.input(0)?, c.input(2)?);
-    let rank = g.rank(id)?;
+    let dims = g.dims(id)?;
+    let rank = dims.len();
     let Some(elements) = g.get(sizes).elements.clone().filter(|all| all.len() == rank) else {
         return refuse("its sizes are known only when the model runs");
     };
-    let is_minus_one = |element: &Element| matches!(element, Element::Known(n) if *n < 0);
-    if begins.iter().any(|&begin| begin != 0) || elements.iter().any(is_minus_one) {
+    if begins.iter().any(|&begin| begin != 0) {
         return refuse("its sizes are known only when the model runs");
     }
-    let dims = super::shaping::target_dims(g, &elements)?;
-    let (name, ends) = (g.plain(id), g.wide(sizes)?);
+    let (mut ends, mut stated, mut left) = (Vec::new(), Vec::new(), Vec::new());
+    for (axis, element) in elements.iter().enumerate() {
+        match (element, dims[axis]) {
+            // All of an axis, whatever its size: it can be stated when it is known.
+            (Element::Known(-1), Dim::Known(size)) => {
+                ends.push(Bound::At(TO_END));
+                stated.push(Bound::At(size as i64));
+                left.push(dims[axis]);
+            }
+            (Element::Known(n), _) if *n < 0 => {
+                return refuse("its sizes are known only when the model runs");
+            }
+            _ => {
+                ends.push(Bound::Read(axis));
+                stated.push(Bound::Read(axis));
+                left.extend(super::shaping::target_dims(g, &elements[axis..=axis])?);
+            }
+        }
+    }
+    let name = g.plain(id);
+    let ends = bounds(g, &ends, Some(sizes))?;
     let starts = g.ints(&vec![0; rank]);
     let all: Vec<i64> = (0..rank as i64).collect();
     let (axes, steps) = (g.ints(&all), g.ints(&vec![1; rank]));
     let dtype = g.get(id).dtype;
     let inputs = [&*name, &starts, &ends, &axes, &steps];
-    let name = g.emit("Slice", &inputs, vec![], dtype, Some(dims.clone()));
+    let name = g.emit("Slice", &inputs, vec![], dtype, Some(left.clone()));
+    let stated = bounds(g, &stated, Some(sizes))?;
     let attributes = vec![("allowzero", Attr::Int(1))];
-    let name = g.emit("Reshape", &[&name, &ends], attributes, dtype, Some(dims));
+    let name = g.emit("Reshape", &[&name, &stated], attributes, dtype, Some(left));
     Ok(vec![g.result(name)])
 }
 
