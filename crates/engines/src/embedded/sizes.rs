@@ -37,7 +37,11 @@ pub(crate) fn sizes(analysis: &Analysis<'_>, graph: &SignatureGraph) -> Vec<Part
 }
 
 fn known(sizes: &[PartialShape], operation: &Operation<'_>, at: usize) -> Option<Dims> {
-    match sizes.get(*operation.inputs.get(at)?)? {
+    known_of(sizes, *operation.inputs.get(at)?)
+}
+
+fn known_of(sizes: &[PartialShape], id: ValueId) -> Option<Dims> {
+    match sizes.get(id)? {
         PartialShape::Ranked(dims) => Some(dims.clone()),
         PartialShape::Unknown => None,
     }
@@ -112,8 +116,11 @@ fn output_dims(
             Some(dims)
         }
         "Reshape" => {
-            let dims = constant(1)?;
-            Some(dims.iter().map(|&dim| usize::try_from(dim).ok()).collect())
+            let dims = match constant(1) {
+                Some(dims) => dims.into_iter().map(Some).collect(),
+                None => packed(analysis, sizes, *operation.inputs.get(1)?)?,
+            };
+            Some(dims.into_iter().map(|dim| usize::try_from(dim?).ok()).collect())
         }
         "ExpandDims" => {
             let mut dims = input(0)?;
@@ -217,6 +224,23 @@ const BROADCASTS: &[&str] = &[
     "SquaredDifference",
     "Sub",
 ];
+
+/// A vector of sizes that a request decides, as far as its elements are known.
+fn packed(
+    analysis: &Analysis<'_>,
+    sizes: &[PartialShape],
+    id: ValueId,
+) -> Option<Vec<Option<i64>>> {
+    let [Some(count)] = known_of(sizes, id)?[..] else { return None };
+    let unknown = vec![None; count];
+    let Origin::Operation(at) = analysis.values[id].origin else { return Some(unknown) };
+    let operation = &analysis.operations[at];
+    if operation.node.op != "Pack" || operation.inputs.len() != count {
+        return Some(unknown);
+    }
+    let element = |at: usize| constant(analysis, operation, at)?.first().copied();
+    Some((0..count).map(element).collect())
+}
 
 /// A strided slice, whose rank follows from its masks; sizes that its bounds decide are open, but
 /// where an axis is taken whole.

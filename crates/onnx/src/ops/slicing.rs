@@ -111,7 +111,8 @@ fn bounds(g: &mut Graph, bounds: &[Bound], from: Option<ValueId>) -> Result<Stri
     let mut pieces = Vec::new();
     for bound in bounds {
         pieces.push(match *bound {
-            Bound::At(n) => g.ints(&[n]),
+            // Past the end of any axis is far enough, and more than 32 bits some engines lack.
+            Bound::At(n) => g.ints(&[n.clamp(i32::MIN.into(), i32::MAX.into())]),
             Bound::Read(at) => {
                 let (start, end) = (g.ints(&[at as i64]), g.ints(&[at as i64 + 1]));
                 let (axes, steps) = (g.ints(&[0]), g.ints(&[1]));
