@@ -115,6 +115,7 @@ fn rust(root: &Path, python: Option<&Python>, strict: bool) -> Result<Count> {
     }
     if let Some(python) = python {
         command.env("VESTA_OP_FIXTURES", python.operator_fixtures(root)?);
+        command.env("VESTA_ZOO_FIXTURES", python.zoo_fixtures(root)?);
         command.env("VESTA_CLIENT_PYTHON", python.program());
     }
     if let Some(shared) = shared(root) {

@@ -7,7 +7,7 @@ use vesta_model::Status;
 
 use crate::flags::{self, Parsed};
 use crate::logs::{self, LogFormat};
-use crate::{compose, config, demo, placement, worker};
+use crate::{compose, config, convert, demo, inspect, placement, worker};
 
 /// The version of Vesta.
 const VERSION: &str = env!("CARGO_PKG_VERSION");
@@ -21,6 +21,8 @@ usage: vesta COMMAND
 commands:
   serve    serve models; takes the flags of tensorflow_model_server (vesta serve --help)
   demo     serve the image classifier of this repository and print a request to try
+  inspect  tell what a model holds and what each engine says of it (vesta inspect --help)
+  convert  write a signature of a model as ONNX (vesta convert --help)
   version  print the version
 ";
 
@@ -43,6 +45,8 @@ pub fn vesta(arguments: Vec<String>) -> ExitCode {
     match command {
         "serve" => model_server("vesta serve", rest),
         "demo" => demo::run(rest),
+        "inspect" => inspect::run(&rest),
+        "convert" => convert::run(&rest),
         // Started by the server itself, with a socket as standard input.
         worker::COMMAND => worker::run(&rest),
         "version" | "--version" => {

@@ -4,11 +4,14 @@
 //! work.
 //! Invariant: everything that can be wrong with flags and files is found before a port opens.
 
+mod artifact;
 mod commands;
 mod compose;
 mod config;
+mod convert;
 mod demo;
 mod flags;
+mod inspect;
 mod listen;
 mod logs;
 mod models;

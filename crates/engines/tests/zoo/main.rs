@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::time::Instant;
 
-use vesta_engines::EmbeddedEngine;
+use vesta_engines::{EmbeddedEngine, ONNX_BYTES_MAX, convert};
 use vesta_model::{
     Code, InputLayout, LoadRequest, RunRequest, Session, Signature, Status, Tensor, Version,
 };
@@ -109,8 +109,11 @@ fn judge(folder: &Path) -> Result<(), String> {
     Ok(())
 }
 
-/// Judges every net on a few threads; gives what was wrong.
-fn judge_all(nets: &[PathBuf]) -> BTreeMap<String, String> {
+/// Does something with every net on a few threads; gives what was wrong.
+fn each(
+    nets: &[PathBuf],
+    act: impl Fn(&Path) -> Result<(), String> + Sync,
+) -> BTreeMap<String, String> {
     let left = Mutex::new(nets.iter());
     let failures = Mutex::new(BTreeMap::new());
     std::thread::scope(|scope| {
@@ -119,11 +122,10 @@ fn judge_all(nets: &[PathBuf]) -> BTreeMap<String, String> {
                 loop {
                     let Some(net) = left.lock().unwrap().next() else { return };
                     let begun = Instant::now();
-                    let verdict = judge(net);
-                    let name = net.file_name().unwrap().to_string_lossy().into_owned();
-                    eprintln!("{name}: {:.1} s", begun.elapsed().as_secs_f64());
+                    let verdict = act(net);
+                    eprintln!("{}: {:.1} s", named(net), begun.elapsed().as_secs_f64());
                     if let Err(text) = verdict {
-                        failures.lock().unwrap().insert(name, text);
+                        failures.lock().unwrap().insert(named(net), text);
                     }
                 }
             });
@@ -132,12 +134,63 @@ fn judge_all(nets: &[PathBuf]) -> BTreeMap<String, String> {
     failures.into_inner().unwrap()
 }
 
+fn named(net: &Path) -> String {
+    net.file_name().unwrap().to_string_lossy().into_owned()
+}
+
+fn expect_none(failures: &BTreeMap<String, String>, nets: usize) {
+    let lines: Vec<String> = failures.iter().map(|(net, text)| format!("{net}: {text}")).collect();
+    assert!(failures.is_empty(), "{} of {nets}:\n{}", failures.len(), lines.join("\n"));
+}
+
 #[test]
 fn every_net_answers_as_tensorflow_does_or_is_refused_by_name() {
     let Some(folder) = fixtures() else { return };
     let nets = nets(&folder);
     assert!(!nets.is_empty(), "no net in {}", folder.display());
-    let failures = judge_all(&nets);
-    let lines: Vec<String> = failures.iter().map(|(net, text)| format!("{net}: {text}")).collect();
-    assert!(failures.is_empty(), "{} of {}:\n{}", failures.len(), nets.len(), lines.join("\n"));
+    expect_none(&each(&nets, judge), nets.len());
+}
+
+/// Python with the `onnx` package.
+fn python() -> Option<PathBuf> {
+    let python = std::env::var_os("VESTA_CLIENT_PYTHON").map(PathBuf::from);
+    if python.is_none() {
+        assert!(std::env::var("CI").as_deref() != Ok("true"), "VESTA_CLIENT_PYTHON is not set");
+        eprintln!(
+            "skipped: nothing is held to ONNX's checker, since VESTA_CLIENT_PYTHON is not set"
+        );
+    }
+    python
+}
+
+/// Writes a net's ONNX form, with its weights beside it where there is less room than usual.
+fn write_onnx(net: &Path, out: &Path, bytes_max: usize) -> Result<(), String> {
+    let tags = ["serve".to_owned()];
+    let conversion = convert(&net.join("model"), &tags, Some("serving_default"));
+    let conversion = conversion.map_err(|status| status.to_string())?;
+    let written = conversion.write(out, bytes_max).map_err(|status| status.to_string())?;
+    if written.weights.is_some() != (bytes_max < ONNX_BYTES_MAX) || !out.is_file() {
+        return Err(format!("{written:?}"));
+    }
+    Ok(())
+}
+
+#[test]
+fn what_is_converted_passes_the_checker_of_onnx() {
+    let (Some(folder), Some(python)) = (fixtures(), python()) else { return };
+    let nets: Vec<PathBuf> =
+        nets(&folder).into_iter().filter(|net| Case::read(net).refused.is_none()).collect();
+    let out = tempfile::tempdir().unwrap();
+    let write = |net: &Path| {
+        write_onnx(net, &out.path().join(format!("{}.onnx", named(net))), ONNX_BYTES_MAX)
+    };
+    expect_none(&each(&nets, write), nets.len());
+    // The largest file that is allowed is too large to be made here: a smaller bound stands for it.
+    let small = nets.iter().find(|net| named(net).starts_with("tiny_resnet8")).unwrap();
+    write_onnx(small, &out.path().join("weights_beside.onnx"), 100_000).unwrap();
+    let too_small = write_onnx(small, &out.path().join("too_small"), 1000).unwrap_err();
+    assert!(too_small.contains("convert a smaller model"), "{too_small}");
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../onnx/tests/check.py");
+    let checked = std::process::Command::new(python).arg(script).arg(out.path()).output().unwrap();
+    assert!(checked.status.success(), "{}", String::from_utf8_lossy(&checked.stdout));
 }
