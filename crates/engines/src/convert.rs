@@ -10,7 +10,7 @@ use std::io::{BufWriter, Write as _};
 use std::path::{Path, PathBuf};
 
 use prost::Message as _;
-use vesta_model::Status;
+use vesta_model::{PartialShape, Status};
 use vesta_onnx::{FeedSpec, FrozenSignature, Translation, translate};
 use vesta_protos::onnx::tensor_proto::DataLocation;
 use vesta_protos::onnx::{ModelProto, StringStringEntryProto};
@@ -66,6 +66,14 @@ pub fn convert(
         return Err(crate::unknown_signature(signature, model.description()));
     }
     let graph = model.freeze(signature)?;
+    if let Some(feed) = graph.feeds.iter().find(|feed| feed.shape == PartialShape::Unknown) {
+        return Err(Status::unimplemented(format!(
+            "signature {signature} has no ONNX form: its input {} is declared without a rank, and \
+             ONNX's checker takes no such input; export the model with the input's shape, -1 for \
+             sizes that are open",
+            feed.alias
+        )));
+    }
     let translation = translated(&graph)?;
     let outputs = &model.description().signatures[signature].outputs;
     let aliases: Vec<&str> = outputs.iter().map(|spec| spec.alias.as_str()).collect();

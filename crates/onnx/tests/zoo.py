@@ -39,7 +39,7 @@ import zoo_nets
 tf1 = tf.compat.v1
 tf.get_logger().setLevel("ERROR")
 SPREAD_MIN = 0.1
-NUDGE, CONDITION_MAX = 1e-6, 100
+NUDGE, CONDITION_MAX = 1e-6, 200
 BATCHES = (1, 3)
 # Rows that the moments are taken of.
 ROWS = 12
@@ -108,13 +108,26 @@ def scale_last(model, inputs):
     last.kernel.assign(np.asarray(last.kernel) / apart)
 
 
+class Lean(tf.Module):
+    """A Keras model as one function and its variables: in half the time of `export`."""
+
+    def __init__(self, model, shape):
+        super().__init__()
+        self.held = [getattr(variable, "value", variable) for variable in model.variables]
+        spec = tf.TensorSpec([None, *shape[1:]], tf.float32, "images")
+        self.serve = tf.function(lambda images: {"logits": model(images, training=False)}, input_signature=[spec])
+
+
 def keras_net(net, folder, rng):
     model = net.build()
     inputs = net.inputs(rng, ROWS)
     fed = inputs if len(inputs) > 1 else next(iter(inputs.values()))
     calibrate(model, fed, rng)
     scale_last(model, fed)
-    if net.whole:
+    if net.lean:
+        served = Lean(model, next(iter(inputs.values())).shape)
+        tf.saved_model.save(served, str(folder), signatures=served.serve)
+    elif net.whole:
         model.save(str(folder), save_format="tf")
     else:
         with contextlib.redirect_stdout(io.StringIO()):

@@ -36,6 +36,8 @@ class Net:
     refused: tuple = ()
     # Saved with all that Keras 2 wrote for going on with training, as `model.save` did.
     whole: bool = False
+    # Saved with the one function alone, where all that Keras saves takes long.
+    lean: bool = False
 
 
 def pictures(rng, rows, side, channels=3, low=-1.0, high=1.0):
@@ -49,31 +51,32 @@ def image_net(name, kind, build, side, alias, low=-1.0, high=1.0, channels=3, **
     return Net(name, kind, build, lambda rng, rows: {alias: pictures(rng, rows, side, channels, low, high)}, **more)
 
 
-# Name, small side, the side of its users, arguments that make it small; `b` marks 0 to 255.
+# Name, small side, the side of its users, arguments that make it small, marks: `b` for pixels of 0
+# to 255, `full` for `--full` alone, and how it is saved.
 APPLICATIONS = [
     ("MobileNet", 32, 224, dict(alpha=0.25), ""),
     ("MobileNetV2", 32, 224, dict(alpha=0.35), ""),
     ("MobileNetV3Small", 32, 224, dict(alpha=0.75), "b"),
-    ("MobileNetV3Large", 32, 224, dict(alpha=0.75), "b"),
+    ("MobileNetV3Large", 32, 224, dict(alpha=0.75), "b lean"),
     ("ResNet50", 32, 224, {}, ""),
     ("ResNet101", 32, 224, {}, "full"),
     ("ResNet152", 32, 224, {}, "full"),
-    ("ResNet50V2", 32, 224, {}, ""),
+    ("ResNet50V2", 32, 224, {}, "lean"),
     ("ResNet101V2", 32, 224, {}, "full"),
     ("ResNet152V2", 32, 224, {}, "full"),
     ("VGG16", 32, 224, {}, ""),
     ("VGG19", 32, 224, {}, "full"),
-    ("InceptionV3", 75, 299, {}, ""),
-    ("InceptionResNetV2", 75, 299, {}, ""),
+    ("InceptionV3", 75, 299, {}, "lean"),
+    ("InceptionResNetV2", 75, 299, {}, "lean"),
     ("Xception", 71, 299, {}, ""),
-    ("DenseNet121", 32, 224, {}, ""),
+    ("DenseNet121", 32, 224, {}, "lean"),
     ("DenseNet169", 32, 224, {}, "full"),
     ("DenseNet201", 32, 224, {}, "full"),
     ("EfficientNetB0", 32, 224, {}, "b"),
     ("EfficientNetB4", 64, 380, {}, "b full"),
-    ("EfficientNetV2B0", 64, 224, {}, "b"),
+    ("EfficientNetV2B0", 64, 224, {}, "b lean"),
     ("EfficientNetV2S", 64, 384, {}, "b full"),
-    ("NASNetMobile", 32, 224, {}, ""),
+    ("NASNetMobile", 32, 224, {}, "lean"),
     ("ConvNeXtTiny", 32, 224, {}, "b"),
 ]
 
@@ -103,7 +106,7 @@ def applications(library, rows, prefix, full):
 
         low, high = (0.0, 255.0) if marks.startswith("b") else (-1.0, 1.0)
         # Keras names the input itself; the one alias is found when the model is there.
-        found.append(image_net(prefix + name, "keras", build, shape, None, low, high, whole="whole" in marks))
+        found.append(image_net(prefix + name, "keras", build, shape, None, low, high, whole="whole" in marks, lean="lean" in marks and not full))
     return found
 
 
