@@ -134,18 +134,27 @@ def keras_net(net, folder, rng):
             model.export(str(folder))
 
 
+def put(session, values):
+    """All at once: a session looks at its whole graph for every new thing that it is asked."""
+    initializers = {variable.initializer: array for variable, array in values.items()}
+    session.run(list(initializers), {op.inputs[1]: array for op, array in initializers.items()})
+
+
 def slim_net(net, folder, rng):
     """A TF1 network: trained for one step's moments, then saved as frozen users save theirs."""
     images = next(iter(net.inputs(rng, ROWS).values()))
     with tf.Graph().as_default(), tf1.Session() as session:
         net.build(tf1.placeholder(tf.float32, [None, *images.shape[1:]], "images"), True)
         session.run(tf1.global_variables_initializer())
+        drawn = {}
         for variable in tf1.trainable_variables():
+            shape = variable.shape.as_list()
             if variable.op.name.endswith("biases"):
-                variable.load(rng.normal(0, 0.1, variable.shape.as_list()), session)
-            for part, drawn in zip(("gamma", "beta"), draw_affine(variable.shape.as_list(), rng)):
+                drawn[variable] = rng.normal(0, 0.1, shape)
+            for part, values in zip(("gamma", "beta"), draw_affine(shape, rng)):
                 if variable.op.name.endswith("/" + part):
-                    variable.load(drawn, session)
+                    drawn[variable] = values
+        put(session, drawn)
         session.run(tf1.get_collection(tf1.GraphKeys.UPDATE_OPS), {"images:0": images})
         values = session.run({v.op.name: v for v in tf1.global_variables()})
     for name in [name for name in values if name.endswith("/moving_mean")]:
@@ -154,11 +163,10 @@ def slim_net(net, folder, rng):
     with tf.Graph().as_default(), tf1.Session() as session:
         fed = tf1.placeholder(tf.float32, [None, *images.shape[1:]], "images")
         logits = net.build(fed, False)
-        for variable in tf1.global_variables():
-            variable.load(values[variable.op.name], session)
+        put(session, {variable: values[variable.op.name] for variable in tf1.global_variables()})
         apart = float(np.mean(np.std(session.run(logits, {fed: images}), axis=0)))
         last = [v for v in tf1.trainable_variables() if v.op.name.endswith("weights")][-1]
-        last.load(values[last.op.name] / apart, session)
+        put(session, {last: values[last.op.name] / apart})
         tf1.saved_model.simple_save(session, str(folder), {"images": fed}, {"logits": logits})
 
 
