@@ -334,6 +334,37 @@ def encoders():
     return found
 
 
+class Plain(tf.Module):
+    """A module of one function."""
+
+    def __init__(self, function, **shapes):
+        super().__init__()
+        specs = [tf.TensorSpec(shape, dtype, name) for name, (shape, dtype) in shapes.items()]
+        self.serve = tf.function(function, input_signature=specs)
+
+
+def refused():
+    """What the embedded engine does not run, and says so."""
+    none = lambda rng, rows: {}
+
+    def module(name, function, refused, **shapes):
+        return Net(name, "module", lambda rng: Plain(function, **shapes), none, refused=refused)
+
+    boxes = dict(boxes=((8, 4), tf.float32), scores=((8,), tf.float32))
+    advice = "install TensorFlow with `vesta engine install tensorflow`".split()
+    rows = lambda x: {"y": tf.while_loop(lambda i, y: i < tf.cast(y[0, 0], tf.int32), lambda i, y: (i + 1, y + 1), (0, x))[1]}
+    return [
+        Net("refused_tf1_condition", "graph", lambda x: tf.compat.v1.cond(tf.reduce_sum(x) > 0, lambda: x + 1, lambda: x - 1), none, refused=("Switch", "Merge", *advice)),
+        Net("refused_tf1_loop", "graph", lambda x: tf.compat.v1.while_loop(lambda y: tf.reduce_sum(y) < 9, lambda y: y + 1, [x]), none, refused=("Enter", "NextIteration", *advice)),
+        module("refused_condition", lambda x: {"y": tf.cond(x[0, 0] > 0, lambda: x + 1, lambda: x - 1)}, ("If", *advice), x=((None, 4), tf.float32)),
+        module("refused_loop", rows, ("While", *advice), x=((None, 4), tf.float32)),
+        module("refused_suppression", lambda boxes, scores: {"y": tf.image.non_max_suppression(boxes, scores, 3)}, ("NonMaxSuppressionV3", *advice), **boxes),
+        module("refused_double", lambda x: {"y": tf.matmul(x, tf.ones([4, 2], tf.float64))}, ("MatMul", "double", *advice), x=((None, 4), tf.float64)),
+        module("refused_volume", lambda x: {"y": tf.nn.conv3d(x, tf.ones([2, 2, 2, 1, 1]), [1] * 5, "SAME")}, ("Conv3D", *advice), x=((None, 4, 4, 4, 1), tf.float32)),
+        module("refused_cubic", lambda x: {"y": tf.image.resize(x, [9, 9], "bicubic")}, ("ResizeBicubic", *advice), x=((None, 4, 4, 1), tf.float32)),
+    ]
+
+
 def pitch():
     def sound(rng, rows):
         t = np.arange(43844) / 22050
@@ -353,4 +384,5 @@ def nets(full):
         *tiny_nets(),
         *encoders(),
         pitch(),
+        *refused(),
     ]

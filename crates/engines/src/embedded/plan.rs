@@ -114,12 +114,28 @@ pub(crate) fn plan(
     let mut merger = Merger::default();
     let mut programs = Vec::with_capacity(graphs.len());
     for graph in graphs {
+        let loops = loops(graph);
+        if !loops.is_empty() {
+            return Err(Obstacle::Operators { signature: graph.name.clone(), missing: loops });
+        }
         let broken = |status| Obstacle::Broken { signature: graph.name.clone(), status };
         let analysis = analyse(graph).map_err(broken)?;
         let placed = place(&analysis, &graph.name, admits, light_nodes_max)?;
         programs.push(placed.program(graph, &mut merger).map_err(broken)?);
     }
     Ok(Plan { programs, numeric: merger.finish() })
+}
+
+/// The nodes of TF1's loops, if there is one: its edges go in a circle, so the graph has no order that
+/// could be analysed.
+fn loops(graph: &SignatureGraph) -> Vec<Missing> {
+    const OPERATORS: &[&str] = &["Enter", "Exit", "LoopCond", "Merge", "NextIteration", "Switch"];
+    let bare = |node: &NodeDef| node.op.strip_prefix("Ref").unwrap_or(&node.op).to_owned();
+    if !graph.nodes.iter().any(|node| bare(node) == "NextIteration") {
+        return Vec::new();
+    }
+    let of_loops = graph.nodes.iter().filter(|node| OPERATORS.contains(&bare(node).as_str()));
+    of_loops.map(|node| Missing { node: node.name.clone(), operator: node.op.clone() }).collect()
 }
 
 /// Where an operation runs: on the host or in the numeric engine, and in which turn.
