@@ -14,6 +14,12 @@ pub(crate) const REQUIREMENTS: &str = "tests/clients/requirements.txt";
 /// Makes one small graph per operator and what TensorFlow answers.
 const FIXTURES: &str = "crates/onnx/tests/fixtures.py";
 
+/// Makes whole networks and what TensorFlow answers; the second lists them.
+const ZOO: &[&str] = &["crates/onnx/tests/zoo.py", "crates/onnx/tests/zoo_nets.py"];
+
+/// Networks that are made at the same time.
+const ZOO_PARTS: usize = 2;
+
 /// A Python with the clients installed.
 pub(crate) struct Python {
     program: PathBuf,
@@ -83,6 +89,42 @@ impl Python {
         std::fs::create_dir_all(&folder)?;
         take(root, self.command().arg(root.join(FIXTURES)).arg(&folder))?;
         std::fs::write(&stamp, script)?;
+        Ok(folder)
+    }
+
+    /// The folder of whole networks and TensorFlow's answers to them, made anew when the scripts or
+    /// the packages changed.
+    ///
+    /// # Errors
+    /// When one of them cannot be made.
+    pub(crate) fn zoo_fixtures(&self, root: &Path) -> Result<PathBuf> {
+        let folder = root.join("target/fixtures/zoo");
+        let mut made_of = String::new();
+        for file in ZOO.iter().chain([&REQUIREMENTS]) {
+            made_of.push_str(&std::fs::read_to_string(root.join(file)).context(*file)?);
+        }
+        let stamp = folder.join("made-of.txt");
+        if std::fs::read_to_string(&stamp).is_ok_and(|made| made == made_of) {
+            return Ok(folder);
+        }
+        say("making networks with TensorFlow in target/fixtures/zoo");
+        if folder.exists() {
+            std::fs::remove_dir_all(&folder)?;
+        }
+        std::fs::create_dir_all(&folder)?;
+        let part = |part: usize| {
+            let part = format!("--part={part}/{ZOO_PARTS}");
+            take(root, self.command().arg(root.join(ZOO[0])).arg(part).arg(&folder))
+        };
+        std::thread::scope(|scope| {
+            let parts: Vec<_> = (0..ZOO_PARTS).map(|at| scope.spawn(move || part(at))).collect();
+            let made = parts.into_iter().map(|part| match part.join() {
+                Ok(made) => made.map(drop),
+                Err(_) => bail!("making networks panicked"),
+            });
+            made.collect::<Result<()>>()
+        })?;
+        std::fs::write(&stamp, made_of)?;
         Ok(folder)
     }
 }

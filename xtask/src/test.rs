@@ -118,6 +118,7 @@ fn rust(root: &Path, engines: &Path, python: Option<&Python>, strict: bool) -> R
     }
     if let Some(python) = python {
         command.env("VESTA_OP_FIXTURES", python.operator_fixtures(root)?);
+        command.env("VESTA_ZOO_FIXTURES", python.zoo_fixtures(root)?);
         command.env("VESTA_CLIENT_PYTHON", python.program());
     }
     if let Some(shared) = shared(root) {

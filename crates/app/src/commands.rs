@@ -7,7 +7,7 @@ use vesta_model::Status;
 
 use crate::flags::{self, Parsed};
 use crate::logs::{self, LogFormat};
-use crate::{compose, config, demo, engine, init, placement, worker};
+use crate::{compose, config, convert, demo, engine, init, inspect, placement, worker};
 
 /// The version of Vesta.
 const VERSION: &str = env!("CARGO_PKG_VERSION");
@@ -22,6 +22,8 @@ commands:
   serve    serve models; takes the flags of tensorflow_model_server (vesta serve --help)
   demo     serve the image classifier of this repository and print a request to try
   engine   install, list and remove native engines such as TensorFlow (vesta engine --help)
+  inspect  tell what a model holds and what each engine says of it (vesta inspect --help)
+  convert  write a signature of a model as ONNX (vesta convert --help)
   version  print the version
 ";
 
@@ -45,6 +47,8 @@ pub fn vesta(arguments: Vec<String>) -> ExitCode {
         "serve" => model_server("vesta serve", rest),
         "demo" => demo::run(rest),
         "engine" => engine::run(&rest),
+        "inspect" => inspect::run(&rest),
+        "convert" => convert::run(&rest),
         // Started by the server itself, with a socket as standard input.
         worker::COMMAND => worker::run(&rest),
         "version" | "--version" => {

@@ -8,7 +8,8 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use vesta_model::{
-    Engine, EngineIdentity, LoadRequest, ModelDescription, Run, RunRequest, Session, Status, Tensor,
+    Engine, EngineIdentity, HealthListener, LoadRequest, ModelDescription, Run, RunRequest,
+    Session, SessionHealth, Status, Tensor,
 };
 use vesta_repository::{Hold, Store};
 
@@ -52,6 +53,10 @@ impl Session for Kept {
 
     fn prepare(&self, request: &RunRequest) -> Result<Box<dyn Run>, Status> {
         self.session.prepare(request)
+    }
+
+    fn watch(&self, listener: HealthListener) -> SessionHealth {
+        self.session.watch(listener)
     }
 
     fn run_over(

@@ -4,15 +4,18 @@
 //! work.
 //! Invariant: everything that can be wrong with flags and files is found before a port opens.
 
+mod artifact;
 mod commands;
 mod compose;
 mod config;
 mod config_poll;
+mod convert;
 mod demo;
 mod engine;
 mod fetching;
 mod flags;
 mod init;
+mod inspect;
 mod listen;
 mod logs;
 mod models;

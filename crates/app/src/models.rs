@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::{oneshot, watch};
 use tracing::info;
 use vesta_model::{BasePath, Code, Label, ModelConfig, ModelName, Status, Version};
-use vesta_repository::{Found, Poll, Store, Watcher, fingerprint, select};
+use vesta_repository::{Found, Poll, Store, Watcher, select};
 use vesta_serving::{Aspired, Edition, Phase, Reconfigure, Serving};
 
 use crate::startup;
@@ -72,14 +72,12 @@ impl Models {
     ) -> Result<Models, Status> {
         let configured: Arc<Mutex<Configured>> = Arc::default();
         let (current, target) = (Arc::clone(&configured), serving.clone());
-        let watcher = Watcher::start(poll, store, move |announced| {
-            // Files are looked at before the lock is taken.
+        let asked = serving.clone();
+        // What serves is left alone, so its files cost nothing but the look at its folder's name.
+        let wants_edition = move |model: &ModelName, version| asked.wants_edition(model, version);
+        let watcher = Watcher::start(poll, store, wants_edition, move |announced| {
             let model = &announced.model;
-            let wanted: Vec<Aspired> = announced
-                .wanted
-                .into_iter()
-                .map(|found| aspired(&target, model, found, &tags))
-                .collect();
+            let wanted = announced.wanted.into_iter().map(|found| aspired(found, &tags)).collect();
             let current = lock(&current);
             let configured = current.models.get(model);
             // What was seen under a base path that it had before says nothing about this one.
@@ -319,13 +317,8 @@ impl Reconfigure for Models {
     }
 }
 
-/// What was found, with the state of its files where that may matter.
-fn aspired(serving: &Serving, model: &ModelName, found: Found, tags: &[String]) -> Aspired {
-    let edition = found.artifact.as_deref().ok().filter(|_| {
-        // What serves is left alone, so its files cost nothing but the look at its folder's name.
-        serving.wants_edition(model, found.version)
-    });
-    let edition = edition.and_then(fingerprint).map(Edition);
+fn aspired(found: Found, tags: &[String]) -> Aspired {
+    let edition = found.edition.map(Edition);
     Aspired { version: found.version, artifact: found.artifact, tags: tags.to_vec(), edition }
 }
 

@@ -1,16 +1,22 @@
 //! The engines that run models, behind the traits of `vesta-model`.
 //!
 //! Owns: the embedded engine, the adapter to TensorFlow, the list of engines with the choice among
-//! them, and the store that native libraries lie in.
+//! them, the store that native libraries lie in, what all of them say of a model, and its ONNX form.
 //! May not know: wires, serving, isolation.
 //! Invariant: an engine answers as TensorFlow does or refuses the model, saying what to do.
 
+mod convert;
 mod embedded;
+mod inspect;
 mod registry;
 mod store;
 mod tensorflow;
 
+pub use convert::{Conversion, ONNX_BYTES_MAX, Written, convert};
 pub use embedded::{EmbeddedEngine, EmbeddedSession, run_inside};
+pub use inspect::{
+    EngineReport, Format, Inspection, SignatureReport, Sizes, inspect, unknown_signature,
+};
 pub use registry::{EngineChoice, EngineName, build, check_adapter};
 pub use store::{
     Damaged, EngineStore, InstallRequest, Installed, Outcome, Progress, Survey, Voucher,

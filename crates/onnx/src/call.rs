@@ -14,6 +14,8 @@ use crate::value::ValueId;
 pub(crate) struct Call<'a> {
     pub(crate) node: &'a NodeDef,
     pub(crate) inputs: Vec<ValueId>,
+    /// `x` and its scale in the unit that the node stands in; see [`crate::gelu`].
+    pub(crate) gelu_of: Option<(ValueId, f64)>,
 }
 
 impl Call<'_> {

@@ -126,6 +126,15 @@ impl Constant {
         })
     }
 
+    /// A single float, of either width.
+    pub(crate) fn to_float(&self) -> Option<f64> {
+        match (self.dtype, &self.bytes[..]) {
+            (DType::F32, &[a, b, c, d]) => Some(f32::from_le_bytes([a, b, c, d]).into()),
+            (DType::F64, bytes) => Some(f64::from_le_bytes(bytes.try_into().ok()?)),
+            _ => None,
+        }
+    }
+
     /// The same elements under other dims; `None` when their number differs.
     pub(crate) fn reshaped(&self, dims: &[usize]) -> Option<Constant> {
         (dims.iter().product::<usize>() == self.len())

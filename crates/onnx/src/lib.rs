@@ -9,6 +9,7 @@
 mod call;
 mod constant;
 mod elements;
+mod gelu;
 mod graph;
 mod ops;
 mod refusal;

@@ -11,6 +11,7 @@ use vesta_protos::tensorflow::NodeDef;
 
 use crate::call::Call;
 use crate::elements;
+use crate::gelu::Unit;
 use crate::graph::Graph;
 use crate::refusal::{Reason, Refusal, Untranslatable};
 use crate::registry::translator;
@@ -86,6 +87,8 @@ struct Translating<'a> {
     bound: HashMap<String, ValueId>,
     /// How many edges read each tensor.
     uses: HashMap<String, usize>,
+    /// Units of Gauss's error function, by the node of its complementary error function.
+    gelus: HashMap<&'a str, Unit>,
     /// Nodes that were refused, and those that read their results.
     lost: HashSet<&'a str>,
     refusals: Vec<Refusal>,
@@ -99,6 +102,7 @@ impl<'a> Translating<'a> {
             graph: Graph::default(),
             bound: HashMap::new(),
             uses: HashMap::new(),
+            gelus: crate::gelu::units(signature.nodes, &signature.fetches),
             lost: HashSet::new(),
             refusals: Vec::new(),
         }
@@ -188,7 +192,9 @@ impl<'a> Translating<'a> {
             return;
         }
         self.graph.origin.clone_from(&node.name);
-        let call = Call { node, inputs };
+        let unit = self.gelus.get(node.name.as_str());
+        let gelu_of = unit.and_then(|unit| Some((*self.bound.get(&unit.x)?, unit.scale)));
+        let call = Call { node, inputs, gelu_of };
         let outcome = match self.computed(&call) {
             Computed::Whole(id) => Ok(vec![id]),
             Computed::Part(elements) => translator(&mut self.graph, &call).inspect(|ids| {

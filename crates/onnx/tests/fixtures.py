@@ -9,6 +9,7 @@ Each case is a folder: `graph.pb` (a serialized GraphDef), `case.txt` and raw li
     feed TENSOR DTYPE SHAPE          declared; `?` is an open size, `scalar` rank 0
     fetch TENSOR
     run                              one set of arrays follows
+    fails MESSAGE                    as well, but TensorFlow answers with this error
     in TENSOR DTYPE SHAPE FILE
     out TENSOR DTYPE SHAPE FILE
 """
@@ -36,10 +37,10 @@ def shape_text(shape):
     return ",".join("?" if n is None else str(n) for n in shape) if len(shape) else "scalar"
 
 
-def case(op, variant, build, feeds, declared=None, runs=None, expect="translated"):
+def case(op, variant, build, feeds, declared=None, runs=None, expect="translated", fails=()):
     """`feeds` are arrays; `declared` the shapes that the placeholders state (default: as fed, with
-    an open first size); `runs` further lists of arrays."""
-    CASES.append((op, variant, build, feeds, declared, runs or [], expect))
+    an open first size); `runs` further lists of arrays, `fails` those that TensorFlow refuses."""
+    CASES.append((op, variant, build, feeds, declared, runs or [], expect, fails))
 
 
 def open_first(array):
@@ -49,7 +50,7 @@ def open_first(array):
     return shape
 
 
-def write(folder, op, variant, build, feeds, declared, runs, expect):
+def write(folder, op, variant, build, feeds, declared, runs, expect, fails):
     feeds = [np.asarray(a) for a in feeds]
     if declared is None:
         declared = [open_first(a) for a in feeds]
@@ -68,7 +69,14 @@ def write(folder, op, variant, build, feeds, declared, runs, expect):
         answers = []
         with tf1.Session(graph=graph, config=config) as session:
             for arrays in [feeds] + [[np.asarray(a) for a in run] for run in runs]:
-                answers.append((arrays, session.run(results, dict(zip(holders, arrays)))))
+                answers.append((arrays, session.run(results, dict(zip(holders, arrays))), None))
+            for arrays in fails:
+                try:
+                    session.run(results, dict(zip(holders, arrays)))
+                except tf.errors.OpError as error:
+                    answers.append((arrays, [], error.message.split("\n\t [[{{node")[0].splitlines()[-1]))
+                else:
+                    raise AssertionError("TensorFlow does not refuse it")
         definition = graph.as_graph_def()
     dtype = (tf.as_dtype(feeds[0].dtype) if feeds else results[0].dtype).name
     name = f"{op}.{dtype}.{variant}"
@@ -80,8 +88,8 @@ def write(folder, op, variant, build, feeds, declared, runs, expect):
     for holder, array, shape in zip(holders, feeds, declared):
         lines.append(f"feed {holder.name} {holder.dtype.name} {shape_text(shape)}")
     lines += [f"fetch {r.name}" for r in results]
-    for number, (arrays, outputs) in enumerate(answers):
-        lines.append("run")
+    for number, (arrays, outputs, message) in enumerate(answers):
+        lines.append("run" if message is None else f"fails {message}")
         named = [("in", h.name, a) for h, a in zip(holders, arrays)]
         named += [("out", r.name, o) for r, o in zip(results, outputs)]
         for kind, tensor, array in named:
@@ -259,6 +267,7 @@ def shape_cases():
     case("Slice", "plain", lambda x: tf.slice(x, [0, 1, 1], [-1, 2, 3]), [x], runs=batches)
     case("Slice", "open", lambda x: tf.slice(x, [1, 0, 0], [1, 3, -1]), [x])
     case("Slice", "by_sizes", lambda x: tf.slice(tf.constant(np.arange(20.0, dtype=np.float32).reshape(10, 2)), [0, 0], tf.stack([tf.shape(x)[0], 2])), [x], runs=batches)
+    case("Slice", "by_sizes_and_all", lambda x: tf.slice(tf.constant(np.arange(20.0, dtype=np.float32).reshape(10, 2)), [0, 0], tf.stack([tf.shape(x)[0], -1])), [x], runs=batches)
     for label, cut in {
         "shrink": lambda x: x[:, 1], "last": lambda x: x[..., -1], "negative": lambda x: x[:, -2:, :-1],
         "reverse": lambda x: x[:, ::-1], "new_axis": lambda x: x[:, tf.newaxis, :, 1:3], "ellipsis": lambda x: x[0, ..., 1:],
@@ -271,7 +280,7 @@ def shape_cases():
     case("Pad", "plain", lambda x: tf.pad(x, [[0, 0], [1, 2], [0, 1]]), [i])
     case("PadV2", "plain", lambda x: tf.pad(x, [[0, 0], [1, 2], [0, 1]], constant_values=-INF), [x])
     case("MirrorPad", "reflect", lambda x: tf.pad(x, [[0, 0], [1, 2], [0, 1]], "REFLECT"), [x])
-    case("MirrorPad", "symmetric", lambda x: tf.pad(x, [[0, 0], [1, 2], [0, 1]], "SYMMETRIC"), [x], expect="refused")
+    case("MirrorPad", "symmetric", lambda x: tf.pad(x, [[0, 0], [1, 2], [0, 1]], "SYMMETRIC"), [x])
     case("Tile", "dynamic", lambda x: tf.tile(tf.constant([[1.0, 2.0]]), tf.stack([tf.shape(x)[0], 3])), [x], runs=batches)
     case("BroadcastTo", "plain", lambda x: tf.broadcast_to(x, [2, 5, 3]), [numbers(5, 1)], [[5, 1]])
     case("Fill", "constant", lambda x: x + tf.fill([2, 3, 4], 1.5), [x], [[2, 3, 4]])
@@ -288,6 +297,7 @@ def gather_cases():
     case("GatherV2", "axis", lambda x, i: tf.gather(x, i, axis=1), [numbers(2, 5, 3), np.array([4, 0], np.int32)])
     case("GatherV2", "batch", lambda x, i: tf.gather(x, i, batch_dims=1), [numbers(2, 5, 3), np.array([[4, 0], [1, 1]], np.int32)])
     case("GatherV2", "scalar", lambda x: tf.gather(x, 1, axis=1), [numbers(2, 5, 3)])
+    case("GatherV2", "columns", lambda x: tf.gather(tf.matmul(x, tf.constant(numbers(3, 5))), [4, 0, 4], axis=-1), [numbers(2, 3)])
     case("GatherNd", "plain", lambda x, i: tf.gather_nd(x, i), [numbers(3, 4, 2), np.array([[0, 3], [2, 1]], np.int32)])
     for dtype in (np.int32, np.int64):
         case("OneHot", "plain", lambda i: tf.one_hot(i, 4), [np.array([[0, 3], [-1, 4]], dtype)])
@@ -421,6 +431,86 @@ def image_cases():
     case("DepthToSpace", "plain", lambda x: raw.DepthToSpace(input=x, block_size=2), [numbers(2, 3, 4, 8)])
 
 
+def further_cases():
+    x, image = numbers(2, 3, 4), numbers(2, 6, 8, 4)
+    for op, low, high in (("Acosh", 1, 9), ("Asinh", -9, 9), ("Atanh", -0.99, 0.99), ("Expm1", -4, 4), ("Log1p", -0.9, 9)):
+        expect = "refused" if op in ("Expm1", "Log1p") else "translated"
+        case(op, "plain", one(op), [numbers(3, 5, low=low, high=high)], expect=expect)
+        case(op, "double", one(op), [numbers(3, 5, dtype=np.float64, low=low, high=high)], expect=expect)
+        case(op, "special", one(op), [SPECIAL], expect=expect)
+    tiny = np.array([[1e-7, -1e-7, 0.0, -0.0, 1e-30, -20.0]], np.float32)
+    case("Expm1", "tiny", one("Expm1"), [tiny], expect="refused")
+    case("Log1p", "tiny", one("Log1p"), [tiny[:, :5].copy()], expect="refused")
+    ends = np.array([[-6.0, -3.0, -0.5, 0.0, 0.5, 3.0, 5.0, 9.0]], np.float32)
+    for label, array in (("plain", ends), ("edges", EDGES), ("special", SPECIAL), ("double", ends.astype(np.float64)), ("empty", np.zeros((0, 3), np.float32))):
+        case("Erfc", label, one("Erfc"), [array], expect="refused")
+        for exact in (True, False):
+            case("Gelu", f"{'exact' if exact else 'tanh'}_{label}", lambda x, e=exact: tf.nn.gelu(x, approximate=not e), [array])
+    case("Gelu", "fetched", lambda x: (lambda e: [0.5 * x * e, e])(tf.math.erfc(-x * np.float32(np.sqrt(0.5)))), [ends], expect="refused")
+    case("Gelu", "of_another", lambda x, y: 0.5 * y * tf.math.erfc(-x * np.float32(np.sqrt(0.5))), [ends, ends], expect="refused")
+    case("EnsureShape", "sure", lambda x: tf.ensure_shape(x, [None, 3, 4]), [x])
+    case("EnsureShape", "open", lambda x: raw.EnsureShape(input=x, shape=[2, 3, 4]), [x], expect="refused")
+    for radius, bias, alpha, beta in ((5, 1.0, 1.0, 0.5), (2, 2.0, 1e-4, 0.75), (1, 0.5, 0.3, 0.6)):
+        case("LRN", f"radius_{radius}", lambda x, r=radius, b=bias, a=alpha, e=beta: raw.LRN(input=x, depth_radius=r, bias=b, alpha=a, beta=e), [image])
+    for label, array in (("plain", image), ("whole", image.astype(np.int32))):
+        case("SpaceToDepth", label, lambda x: raw.SpaceToDepth(input=x, block_size=2), [array], runs=[[array[:1]]])
+        case("SpaceToBatchND", label, lambda x: raw.SpaceToBatchND(input=x, block_shape=[2, 3], paddings=[[1, 1], [0, 1]]), [array], runs=[[array[:1]]])
+        case("BatchToSpaceND", label, lambda x: raw.BatchToSpaceND(input=x, block_shape=[2, 1], crops=[[1, 2], [0, 1]]), [array])
+    case("SpaceToDepth", "channels_first", lambda x: tf.transpose(raw.SpaceToDepth(input=tf.transpose(x, [0, 2, 3, 1]), block_size=2), [0, 3, 1, 2]), [numbers(2, 3, 4, 6)])
+    case("SpaceToDepth", "open", lambda x: raw.SpaceToDepth(input=x, block_size=2), [image], [[None, None, None, 4]], expect="refused")
+    case("SpaceToBatch", "plain", lambda x: raw.SpaceToBatch(input=x, paddings=[[0, 0], [0, 0]], block_size=2), [image])
+    case("BatchToSpace", "plain", lambda x: raw.BatchToSpace(input=x, crops=[[0, 1], [0, 0]], block_size=2), [numbers(8, 3, 3, 2)])
+    k, d = numbers(3, 3, 4, 5), numbers(3, 3, 4, 1)
+    case("SpaceToBatchND", "dilates", lambda x: raw.BatchToSpaceND(input=tf.nn.conv2d(raw.SpaceToBatchND(input=x, block_shape=[2, 2], paddings=[[2, 2], [2, 2]]), tf.constant(k), 1, "VALID"), block_shape=[2, 2], crops=[[0, 0], [0, 0]]), [image], runs=[[image[:1]]])
+    case("DepthwiseConv2dNative", "explicit", lambda x: raw.DepthwiseConv2dNative(input=x, filter=tf.constant(d), strides=[1, 2, 2, 1], padding="EXPLICIT", explicit_paddings=[0, 0, 1, 0, 2, 1, 0, 0]), [image])
+    case("MaxPool", "explicit", lambda x: raw.MaxPool(input=x, ksize=[1, 3, 3, 1], strides=[1, 2, 2, 1], padding="EXPLICIT", explicit_paddings=[0, 0, 1, 0, 0, 1, 0, 0]), [image])
+    holes = image.copy()
+    holes[0, 2:4, 1] = NAN
+    holes[1, 0, 0] = -INF
+    case("MaxPool", "special", lambda x: tf.nn.max_pool2d(x, 3, 2, "SAME"), [holes])
+    case("AvgPool", "special", lambda x: tf.nn.avg_pool2d(x, 3, 2, "SAME"), [holes])
+    for mode in ("REFLECT", "SYMMETRIC"):
+        case("MirrorPad", f"{mode}_some".lower(), lambda x, m=mode: raw.MirrorPad(input=x, paddings=[[0, 0], [2, 0], [1, 3]], mode=m), [x])
+        case("MirrorPad", f"{mode}_image".lower(), lambda x, m=mode: raw.MirrorPad(input=tf.nn.relu(tf.nn.conv2d(x, tf.constant(k), 1, "SAME")), paddings=[[0, 0], [2, 1], [0, 3], [0, 0]], mode=m), [image])
+        case("MirrorPad", f"{mode}_whole".lower(), lambda x, m=mode: raw.MirrorPad(input=x, paddings=[[0, 0], [1, 1], [1, 1]], mode=m), [x.astype(np.int32)])
+    case("MirrorPad", "all_of_it", lambda x: raw.MirrorPad(input=x, paddings=[[0, 0], [3, 3], [4, 4]], mode="SYMMETRIC"), [x])
+    case("MirrorPad", "all_but_one", lambda x: raw.MirrorPad(input=x, paddings=[[0, 0], [2, 2], [3, 3]], mode="REFLECT"), [x])
+    case("MirrorPad", "open", lambda x: raw.MirrorPad(input=x, paddings=[[1, 1], [0, 0], [0, 0]], mode="REFLECT"), [x], expect="refused")
+    table = numbers(9, 2)
+    lengths = [[numbers(1, 7)], [numbers(3, 1)], [numbers(2, 0)]]
+    case("StridedSlice", "end_by_size", lambda x: tf.constant(table)[: tf.shape(x)[1]], [numbers(2, 5)], [[None, None]], lengths)
+    case("StridedSlice", "end_past", lambda x: tf.constant(table)[: tf.shape(x)[1] * 4, 1:], [numbers(2, 5)], [[None, None]], lengths)
+    case("StridedSlice", "begin_by_size", lambda x: tf.constant(table)[tf.shape(x)[1] :, ::-1], [numbers(2, 5)], [[None, None]], lengths)
+    case("StridedSlice", "both_by_size", lambda x: tf.constant(table)[-tf.shape(x)[1] : tf.shape(x)[0] + 4 : 2], [numbers(2, 5)], [[None, None]], lengths)
+    case("StridedSlice", "fed_bounds", lambda x, b, e: tf.strided_slice(x, b, e, [1, -1]), [numbers(4, 5), np.array([1, 4], np.int32), np.array([-1, 1], np.int32)], [[None, 5], [2], [2]], [[numbers(4, 5), np.array([-9, 9], np.int32), np.array([9, -9], np.int32)]])
+    case("StridedSlice", "fed_index", lambda x, i: x[:, i], [numbers(4, 5), np.int32(2)], expect="refused")
+    for below, above in ((-1, 0), (0, -1), (1, 2), (0, 0), (-1, -1), (2, 1)):
+        case("MatrixBandPart", f"{below}_{above}".replace("-", "m"), lambda x, l=below, u=above: tf.linalg.band_part(x, l, u), [numbers(2, 4, 5)], [[None, None, None]], [[numbers(1, 5, 3)]])
+    case("MatrixBandPart", "special", lambda x: tf.linalg.band_part(x, -1, 0), [np.array([[NAN, INF], [1.0, NAN]], np.float32)])
+    case("MatrixBandPart", "mask", lambda x: tf.linalg.band_part(tf.ones(tf.stack([tf.shape(x)[1], tf.shape(x)[1]])), -1, 0), [numbers(2, 5)], [[None, None]], [[numbers(1, 3)]])
+    case("Einsum", "open_axes", lambda x, y: raw.Einsum(inputs=[x, y], equation="...ab,bc->...ac"), [numbers(2, 3, 4, 5), numbers(5, 6)], [[None, 3, 4, 5], [5, 6]])
+    case("Einsum", "open_axes_of_both", lambda x, y: raw.Einsum(inputs=[x, y], equation="...ab,...bc->...ac"), [numbers(2, 3, 4), numbers(2, 4, 5)], [[2, 3, 4], [2, 4, 5]])
+    case("Einsum", "open_axes_that_differ", lambda x, y: raw.Einsum(inputs=[x, y], equation="...ab,...bc->...ac"), [numbers(1, 3, 4), numbers(2, 4, 5)], expect="refused")
+    case("Einsum", "open_sizes", lambda x, y: raw.Einsum(inputs=[x, y], equation="aecd,abcd->acbe"), [numbers(2, 3, 4, 5), numbers(2, 6, 4, 5)], [[None, None, 4, 5], [None, None, 4, 5]], [[numbers(1, 7, 4, 5), numbers(1, 2, 4, 5)]])
+    case("Einsum", "special", lambda x, y: raw.Einsum(inputs=[x, y], equation="ab,bc->ac"), [np.array([[NAN, 1], [INF, 2], [0, 3]], np.float32), numbers(2, 3)])
+    case("BatchMatMulV2", "open_sizes", lambda x, y: raw.BatchMatMulV2(x=x, y=y, adj_y=True), [numbers(2, 3, 4, 5), numbers(2, 3, 6, 5)], [[None, 3, None, 5], [None, 3, None, 5]], [[numbers(1, 3, 1, 5), numbers(1, 3, 2, 5)]])
+    case("BatchMatMulV3", "plain", lambda x, y: raw.BatchMatMulV3(x=x, y=y, Tout=tf.float32), [numbers(2, 3, 4), numbers(2, 4, 5)])
+    case("BatchMatMul", "plain", lambda x, y: raw.BatchMatMul(x=x, y=y), [numbers(2, 3, 4), numbers(2, 4, 5)])
+    # Embeddings: rows by ids, in their own width.
+    words = numbers(500, 6)
+    for dtype in (np.int32, np.int64):
+        ids = np.array([[1, 499, 0, 7], [3, 3, 250, 0]], dtype)
+        case("GatherV2", "embedding", lambda i: tf.gather(tf.constant(words), i), [ids], [[None, None]], [[ids[:1, :2]], [ids[:, :0]]],
+             fails=[[np.array([[0, 500]], dtype)], [np.array([[-1]], dtype)]])
+        case("OneHot", "embedding", lambda i: tf.matmul(tf.reshape(tf.one_hot(i, 500), [-1, 500]), tf.constant(words)), [ids])
+    case("GatherV2", "wide_ids", lambda i: tf.gather(tf.constant(words), i), [np.array([[5, 6]], np.int64)], [[None, None]],
+         fails=[[np.array([[2**31 + 5]], np.int64)], [np.array([[0, 2**32]], np.int64)], [np.array([[-(2**40)]], np.int64)]])
+    case("OneHot", "wide_ids", lambda i: tf.one_hot(i, 7), [np.array([[5, 2**32 + 5, -(2**32)]], np.int64)])
+    case("Equal", "wide_ids", lambda i: tf.cast(tf.equal(i, 5), tf.float32), [np.array([[5, 2**32 + 5, 5 - 2**32]], np.int64)])
+    # Numbers of both widths that cannot be held in 32 bits, into a network of floats.
+    case("MatMul", "wide", lambda x: tf.matmul(tf.cast(x, tf.float32), tf.constant(words[:6, :3])), [LARGE])
+
+
 def network_cases():
     image = numbers(2, 9, 9, 3)
     k1, k2, k3, b = numbers(3, 3, 3, 8), numbers(3, 3, 8, 8), numbers(1, 1, 3, 8), numbers(8)
@@ -465,7 +555,7 @@ def main():
     for old in os.listdir(folder):
         if os.path.exists(os.path.join(folder, old, "case.txt")):
             shutil.rmtree(os.path.join(folder, old))
-    for group in (unary_cases, cast_cases, binary_cases, shape_cases, gather_cases, reduction_cases, matrix_cases, image_cases, network_cases):
+    for group in (unary_cases, cast_cases, binary_cases, shape_cases, gather_cases, reduction_cases, matrix_cases, image_cases, further_cases, network_cases):
         group()
     failed = 0
     for one_case in CASES:

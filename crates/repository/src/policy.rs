@@ -29,7 +29,11 @@ mod tests {
     fn versions(numbers: &BTreeSet<i64>) -> Vec<Found> {
         numbers
             .iter()
-            .map(|&n| Found { version: Version(n), artifact: Ok(n.to_string().into()) })
+            .map(|&n| Found {
+                version: Version(n),
+                artifact: Ok(n.to_string().into()),
+                edition: None,
+            })
             .collect()
     }
 

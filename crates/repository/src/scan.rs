@@ -60,7 +60,11 @@ impl Numbered {
         let versions = self
             .named
             .iter()
-            .map(|(&version, name)| Found { version, artifact: artifact(version, name) })
+            .map(|(&version, name)| Found {
+                version,
+                artifact: artifact(version, name),
+                edition: None,
+            })
             .collect();
         Listing { versions, doubled: self.doubled.into_iter().collect() }
     }

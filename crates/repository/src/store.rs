@@ -19,6 +19,8 @@ pub struct Found {
     /// Where its files are, to be given to [`Store::fetch`]; or why there is nothing: a dangling
     /// link, a plain file.
     pub artifact: Result<PathBuf, Status>,
+    /// Which state its files are in, where that was looked at.
+    pub edition: Option<u64>,
 }
 
 /// Everything seen under a base path at one look.

@@ -16,7 +16,7 @@ use tracing::{error, warn};
 use vesta_model::{BasePath, ModelConfig, ModelName, Status, Version, VersionPolicy};
 
 use crate::scanners::Scanners;
-use crate::{Found, Store, select};
+use crate::{Found, Store, fingerprint, select};
 
 /// How often base paths are looked at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,6 +51,9 @@ pub struct Announcement {
     pub wanted: Vec<Found>,
 }
 
+/// Says whether the state of a version's files is of interest.
+type WantsEdition = dyn Fn(&ModelName, Version) -> bool + Send + Sync;
+
 /// Receives announcements; it must not block.
 type Announce = dyn Fn(Announcement) + Send;
 
@@ -83,13 +86,15 @@ pub struct Watcher {
 }
 
 impl Watcher {
-    /// Starts the thread; `announce` is called on it.
+    /// Starts the thread; `announce` is called on it. The state of a version's files is looked at
+    /// only if `wants_edition` says so.
     ///
     /// # Errors
     /// `INTERNAL` when no thread can be started.
     pub fn start(
         poll: Poll,
         store: Arc<dyn Store>,
+        wants_edition: impl Fn(&ModelName, Version) -> bool + Send + Sync + 'static,
         announce: impl Fn(Announcement) + Send + 'static,
     ) -> Result<Watcher, Status> {
         let (orders, inbox) = mpsc::channel();
@@ -101,6 +106,7 @@ impl Watcher {
             orders: orders.clone(),
             scanners: Arc::clone(&scanners),
             store: Arc::clone(&store),
+            wants_edition: Arc::new(wants_edition),
             announce: Box::new(announce),
         };
         let thread = thread::Builder::new()
@@ -165,6 +171,15 @@ fn look(store: &dyn Store, model: &ModelConfig) -> Result<Seen, Status> {
     Ok(Seen { wanted, doubled: listing.doubled, missing })
 }
 
+/// Looks at the state of files where that is of interest.
+fn add_editions(model: &ModelName, wanted: &mut [Found], wants_edition: &WantsEdition) {
+    for found in wanted {
+        // Files in a store are told apart when they are fetched.
+        let local = found.artifact.as_deref().ok().filter(|artifact| artifact.is_absolute());
+        found.edition = local.filter(|_| wants_edition(model, found.version)).and_then(fingerprint);
+    }
+}
+
 /// One model that is watched.
 struct Watched {
     config: ModelConfig,
@@ -191,6 +206,7 @@ struct Watch {
     orders: Sender<Order>,
     scanners: Arc<Scanners>,
     store: Arc<dyn Store>,
+    wants_edition: Arc<WantsEdition>,
     announce: Box<Announce>,
 }
 
@@ -293,9 +309,11 @@ impl Watch {
         watched.ticket = Some(ticket);
         let (store, orders) = (Arc::clone(&self.store), self.orders.clone());
         let config = watched.config.clone();
+        let wants_edition = Arc::clone(&self.wants_edition);
         self.scanners.submit(what(&config), move || {
-            let seen = look(&*store, &config);
-            if let Ok(seen) = &seen {
+            let mut seen = look(&*store, &config);
+            if let Ok(seen) = &mut seen {
+                add_editions(&config.name, &mut seen.wanted, &*wants_edition);
                 let versions: Vec<Version> = seen.wanted.iter().map(|f| f.version).collect();
                 store.keep(&config.base_path, &versions);
             }
@@ -391,10 +409,15 @@ mod tests {
 
     fn watcher_of(poll: Poll, store: Arc<dyn Store>) -> (Watcher, Heard) {
         let (send, receive) = mpsc::channel();
-        let watcher = Watcher::start(poll, store, move |announced| {
-            let versions = announced.wanted.iter().map(|f| f.version).collect();
-            let _ = send.send((announced.model.to_string(), versions));
-        })
+        let watcher = Watcher::start(
+            poll,
+            store,
+            |_, version| version.0 % 2 == 1,
+            move |announced| {
+                let versions = announced.wanted.iter().map(|f| f.version).collect();
+                let _ = send.send((announced.model.to_string(), versions));
+            },
+        )
         .unwrap();
         (watcher, receive)
     }
@@ -412,7 +435,7 @@ mod tests {
             if base.to_string().starts_with("/hang") {
                 drop(self.lock.lock().unwrap());
             }
-            let found = Found { version: Version(1), artifact: Ok("/1".into()) };
+            let found = Found { version: Version(1), artifact: Ok("/1".into()), edition: None };
             Ok(Listing { versions: vec![found], doubled: Vec::new() })
         }
 
@@ -541,5 +564,20 @@ mod tests {
         drop(held);
         assert_eq!(heard.recv_timeout(PATIENCE).unwrap().1, [Version(1)]);
         assert_eq!(heard.recv_timeout(PATIENCE).unwrap().1, []);
+    }
+
+    #[test]
+    fn the_state_of_files_is_looked_at_only_where_it_is_of_interest() {
+        let base = tempfile::tempdir().unwrap();
+        std::fs::create_dir(base.path().join("1")).unwrap();
+        std::fs::create_dir(base.path().join("2")).unwrap();
+        let found = |version: i64| Found {
+            version: Version(version),
+            artifact: Ok(base.path().join(version.to_string())),
+            edition: None,
+        };
+        let mut wanted = vec![found(1), found(2)];
+        add_editions(&"m".into(), &mut wanted, &|_, version| version == Version(1));
+        assert!(wanted[0].edition.is_some() && wanted[1].edition.is_none());
     }
 }

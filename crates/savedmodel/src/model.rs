@@ -74,6 +74,18 @@ impl SavedModel {
         })
     }
 
+    /// The tags of each meta graph in `dir`, in the file's order.
+    ///
+    /// # Errors
+    /// Those of reading the file in [`SavedModel::open`].
+    pub fn tag_sets(dir: &Path) -> Result<Vec<Vec<String>>, Status> {
+        let saved = read_saved_model(dir)?;
+        let tags = |meta: &MetaGraphDef| {
+            meta.meta_info_def.iter().flat_map(|info| info.tags.clone()).collect()
+        };
+        Ok(saved.meta_graphs.iter().map(tags).collect())
+    }
+
     /// Every signature, those that only initialise included.
     pub fn description(&self) -> &ModelDescription {
         &self.description
@@ -171,8 +183,8 @@ impl SavedModel {
     }
 }
 
-/// Reads `saved_model.pb` and picks the meta graph.
-fn read_meta_graph(dir: &Path, tags: &[String]) -> Result<MetaGraphDef, Status> {
+/// Reads `saved_model.pb`.
+fn read_saved_model(dir: &Path) -> Result<tf::SavedModel, Status> {
     let path = dir.join(FILE_NAME);
     let bytes = disk::read(&path, FILE_BYTES_MAX).map_err(|error| match error.code() {
         Code::NotFound => Status::not_found(format!(
@@ -183,8 +195,13 @@ fn read_meta_graph(dir: &Path, tags: &[String]) -> Result<MetaGraphDef, Status> 
         _ => error,
     })?;
     // Constants borrow from these bytes.
-    let saved = tf::SavedModel::decode(Bytes::from(bytes))
-        .map_err(|error| disk::damaged(&path, "cannot be parsed").with_cause(error))?;
+    tf::SavedModel::decode(Bytes::from(bytes))
+        .map_err(|error| disk::damaged(&path, "cannot be parsed").with_cause(error))
+}
+
+/// Reads `saved_model.pb` and picks the meta graph.
+fn read_meta_graph(dir: &Path, tags: &[String]) -> Result<MetaGraphDef, Status> {
+    let saved = read_saved_model(dir)?;
     let wanted: BTreeSet<&str> = tags.iter().map(String::as_str).collect();
     let chosen = saved.meta_graphs.into_iter().find(|meta| {
         let tags = meta.meta_info_def.iter().flat_map(|info| &info.tags);

@@ -8,11 +8,10 @@ use std::collections::BTreeMap;
 
 use vesta_model::DType;
 use vesta_onnx::{Refusal, Translation};
-use vesta_protos::onnx::{ModelProto, NodeProto, TensorProto};
+use vesta_protos::onnx::{NodeProto, TensorProto};
 use vesta_protos::tensorflow::NodeDef;
 
-/// ONNX's numbers of two dtypes.
-const FLOAT: i32 = 1;
+/// ONNX's number of a dtype.
 const INT64: i32 = 7;
 
 /// Which dtypes an operator may be used with.
@@ -80,10 +79,13 @@ const fn row_when(op: &'static str, dtypes: Dtypes, when: fn(&Use<'_>) -> bool) 
 static ROWS: &[Row] = &[
     row("Abs", Dtypes::Floats),
     row("Acos", Dtypes::Floats),
+    row("Acosh", Dtypes::Floats),
     row("Add", Dtypes::FloatsAndSizes),
     row("And", Dtypes::Any),
     row("Asin", Dtypes::Floats),
+    row("Asinh", Dtypes::Floats),
     row("Atan", Dtypes::Floats),
+    row("Atanh", Dtypes::Floats),
     row_when("AveragePool", Dtypes::Floats, pools_planes),
     row("BatchNormalization", Dtypes::Floats),
     row("Cast", Dtypes::Any),
@@ -91,6 +93,9 @@ static ROWS: &[Row] = &[
     row("Clip", Dtypes::Floats),
     row("Concat", Dtypes::Any),
     row_when("Conv", Dtypes::Floats, |it| it.rank(0).is_none_or(|rank| rank <= 4)),
+    row_when("ConvTranspose", Dtypes::Floats, |it| {
+        it.int("group", 1) == 1 && it.ints("dilations").iter().all(|&dilation| dilation == 1)
+    }),
     row("Cos", Dtypes::Floats),
     row("Cosh", Dtypes::Floats),
     row("CumSum", Dtypes::Floats),
@@ -103,11 +108,14 @@ static ROWS: &[Row] = &[
     row("Exp", Dtypes::Floats),
     row("Expand", Dtypes::Any),
     row("Floor", Dtypes::Floats),
+    // By indices of a request, it counts from the end where TensorFlow has an error.
+    row_when("Gather", Dtypes::Any, |it| it.is_constant(1)),
     row("Greater", Dtypes::FloatsAndSizes),
     row("GreaterOrEqual", Dtypes::FloatsAndSizes),
     row("Identity", Dtypes::Any),
     row("IsInf", Dtypes::Floats),
     row("IsNaN", Dtypes::Floats),
+    row("LRN", Dtypes::Floats),
     row("LeakyRelu", Dtypes::Floats),
     row("Less", Dtypes::FloatsAndSizes),
     row("LessOrEqual", Dtypes::FloatsAndSizes),
@@ -137,12 +145,14 @@ static ROWS: &[Row] = &[
     row("Reshape", Dtypes::Any),
     row_when("Resize", Dtypes::Floats, resizes_as_tensorflow),
     row("Round", Dtypes::Floats),
+    row("Selu", Dtypes::Floats),
     row("Shape", Dtypes::Any),
     row("Sigmoid", Dtypes::Floats),
     row("Sin", Dtypes::Floats),
     row("Sinh", Dtypes::Floats),
     row("Slice", Dtypes::Any),
     row("Softmax", Dtypes::Floats),
+    row("Softplus", Dtypes::Floats),
     row("Softsign", Dtypes::Floats),
     row("Split", Dtypes::Any),
     row("Sqrt", Dtypes::Floats),
@@ -152,6 +162,7 @@ static ROWS: &[Row] = &[
     row("Tanh", Dtypes::Floats),
     row("Tile", Dtypes::Any),
     row("Transpose", Dtypes::Any),
+    row("Trilu", Dtypes::Floats),
     row("Unsqueeze", Dtypes::Any),
     row("Where", Dtypes::Any),
 ];
@@ -177,8 +188,6 @@ const HOST_ONLY: &[&str] = &[
     "ArgMin",
     "TopKV2",
     "Sign",
-    "Gather",
-    "GatherV2",
     "GatherNd",
     "NonMaxSuppressionV3",
     "NonMaxSuppressionV4",
@@ -290,60 +299,4 @@ fn large_constants(constants: &[TensorProto], nodes: &[NodeProto]) -> Vec<Refusa
         }
     }
     refused
-}
-
-/// Rewrites operators that rten computes otherwise on NaN into ones that it computes alike.
-///
-/// Its `Relu` and `Clip` turn NaN into a bound; its `Max` and `Min` pass it on, as TensorFlow does.
-pub(crate) fn adapt(model: &mut ModelProto) {
-    const ZERO: &str = "adapted~zero";
-    let Some(graph) = &mut model.graph else { return };
-    let mut nodes = Vec::with_capacity(graph.node.len());
-    let mut needs_zero = false;
-    for node in std::mem::take(&mut graph.node) {
-        match node.op_type.as_str() {
-            "Relu" => {
-                needs_zero = true;
-                let input = node.input.into_iter().chain([ZERO.to_owned()]).collect();
-                nodes.push(NodeProto { op_type: "Max".to_owned(), input, ..node });
-            }
-            "Clip" => nodes.extend(clipped(node)),
-            _ => nodes.push(node),
-        }
-    }
-    graph.node = nodes;
-    if needs_zero {
-        graph.initializer.push(TensorProto {
-            name: ZERO.to_owned(),
-            data_type: FLOAT,
-            raw_data: vec![0; 4].into(),
-            ..TensorProto::default()
-        });
-    }
-}
-
-/// `Clip` as `Max` and `Min`, as far as it has bounds.
-fn clipped(node: NodeProto) -> Vec<NodeProto> {
-    let bound = |at: usize| node.input.get(at).filter(|name| !name.is_empty()).cloned();
-    let (Some(input), Some(output)) = (node.input.first().cloned(), node.output.first().cloned())
-    else {
-        return vec![node];
-    };
-    let made = |op: &str, name: String, inputs: [String; 2], output: String| NodeProto {
-        name,
-        op_type: op.to_owned(),
-        input: inputs.to_vec(),
-        output: vec![output],
-        ..NodeProto::default()
-    };
-    match (bound(1), bound(2)) {
-        (Some(low), Some(high)) => {
-            let between = format!("{}~low", node.name);
-            let raised = made("Max", between.clone(), [input, low], between.clone());
-            vec![raised, made("Min", node.name, [between, high], output)]
-        }
-        (Some(low), None) => vec![made("Max", node.name, [input, low], output)],
-        (None, Some(high)) => vec![made("Min", node.name, [input, high], output)],
-        (None, None) => vec![node],
-    }
 }

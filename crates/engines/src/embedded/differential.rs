@@ -23,7 +23,13 @@ const ABSOLUTE_MAX: f64 = 1e-5;
 struct Case {
     name: String,
     graph: SignatureGraph,
-    runs: Vec<(Vec<Tensor>, Vec<Tensor>)>,
+    runs: Vec<Run>,
+}
+
+/// Inputs, and TensorFlow's answers to them or the words of its error.
+struct Run {
+    inputs: Vec<Tensor>,
+    wants: Result<Vec<Tensor>, String>,
 }
 
 fn fixtures() -> Option<PathBuf> {
@@ -70,7 +76,7 @@ fn read(folder: &Path) -> Case {
     let name = folder.file_name().unwrap().to_str().unwrap().to_owned();
     let mut graph =
         SignatureGraph { name: name.clone(), nodes, feeds: Vec::new(), fetches: Vec::new() };
-    let mut runs: Vec<(Vec<Tensor>, Vec<Tensor>)> = Vec::new();
+    let mut runs: Vec<Run> = Vec::new();
     for line in std::fs::read_to_string(folder.join("case.txt")).unwrap().lines() {
         match line.split(' ').collect::<Vec<_>>()[..] {
             ["feed", name, dtype, shape] => graph.feeds.push(Feed {
@@ -79,12 +85,16 @@ fn read(folder: &Path) -> Case {
                 shape: shape_of(shape),
             }),
             ["fetch", name] => graph.fetches.push(name.to_owned()),
-            ["run"] => runs.push((Vec::new(), Vec::new())),
+            ["run"] => runs.push(Run { inputs: Vec::new(), wants: Ok(Vec::new()) }),
+            ["fails", ref words @ ..] => {
+                runs.push(Run { inputs: Vec::new(), wants: Err(words.join(" ")) });
+            }
             ["in", _, dtype, shape, file] => {
-                runs.last_mut().unwrap().0.push(tensor(folder, dtype, shape, file));
+                runs.last_mut().unwrap().inputs.push(tensor(folder, dtype, shape, file));
             }
             ["out", _, dtype, shape, file] => {
-                runs.last_mut().unwrap().1.push(tensor(folder, dtype, shape, file));
+                let wants = runs.last_mut().unwrap().wants.as_mut().unwrap();
+                wants.push(tensor(folder, dtype, shape, file));
             }
             _ => {}
         }
@@ -144,13 +154,15 @@ fn judge(case: &Case, light_nodes_max: usize, used: &mut BTreeSet<String>) -> Ve
     used.extend(placed.model.iter().flat_map(|model| model.operators().clone()));
     let program = &placed.plan.programs[0];
     let outputs: Vec<usize> = (0..program.fetches.len()).collect();
-    for (inputs, wants) in &case.runs {
+    for Run { inputs, wants } in &case.runs {
         let run = || program.run(placed.model.as_ref(), 1, inputs.clone(), &outputs, None);
         let ran: Result<Vec<Tensor>, Status> = catch_unwind(AssertUnwindSafe(run))
             .unwrap_or_else(|_| Err(Status::internal("it panicked")));
-        match ran {
-            Err(status) => return Verdict::Wrong(status.message().to_owned()),
-            Ok(got) => {
+        match (ran, wants) {
+            (Err(status), Err(words)) if status.message().contains(words.as_str()) => {}
+            (Err(status), _) => return Verdict::Wrong(status.message().to_owned()),
+            (Ok(_), Err(words)) => return Verdict::Wrong(format!("an answer, not {words}")),
+            (Ok(got), Ok(wants)) => {
                 for (got, want) in got.iter().zip(wants) {
                     if let Err(text) = agree(got, want) {
                         return Verdict::Wrong(text);

@@ -3,7 +3,7 @@
 //! May not know: how requests are run. Invariant: when it returns, the model's files and protobufs
 //! are let go; a refusal names the signature, what is missing and what to do.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use vesta_model::{DType, LoadRequest, Signature, Status};
@@ -15,7 +15,7 @@ use super::analysis::{Feed, SignatureGraph};
 use super::capability;
 use super::inline_safety;
 use super::numeric::{NumericModel, NumericObstacle};
-use super::plan::{LIGHT_NODES_MAX, Obstacle, Plan, Program, plan};
+use super::plan::{LIGHT_NODES_MAX, Missing, Obstacle, Plan, Program, plan};
 use super::session::{Callable, EmbeddedSession, Shared};
 
 /// Rounds of placing and translating. Each takes nodes off the numeric engine that turned out to
@@ -23,8 +23,10 @@ use super::session::{Callable, EmbeddedSession, Shared};
 const ROUNDS_MAX: usize = 16;
 
 /// What to do about a model that this engine refuses.
-const ADVICE: &str = "it needs TensorFlow, which this build has no engine for yet; export the model without them, or \
-     keep it on TensorFlow Serving";
+const ADVICE: &str = "install TensorFlow with `vesta engine install tensorflow`";
+
+/// Nodes that a refusal names for each operator.
+const NODES_NAMED_MAX: usize = 3;
 
 /// Loads one version.
 pub(crate) fn load(request: &LoadRequest) -> Result<EmbeddedSession, Status> {
@@ -175,17 +177,28 @@ fn placed(
             status.prefixed(&format!("signature {signature} of {}: ", said(request)))
         }
         Obstacle::Operators { signature, missing } => {
-            let operators: BTreeSet<String> = missing
-                .into_iter()
-                .map(|missing| match kept.get(&missing.node) {
-                    Some(reason) => format!("{}: {reason}", missing.operator),
-                    None => missing.operator,
-                })
-                .collect();
-            let operators: Vec<String> = operators.into_iter().collect();
-            refused(request, &signature, &format!("it has no {}", operators.join("; no ")))
+            refused(request, &signature, &format!("it has no {}", named(missing, kept)))
         }
     })
+}
+
+/// Operators, each with some of the nodes where it stands.
+fn named(missing: Vec<Missing>, kept: &BTreeMap<String, String>) -> String {
+    let mut operators: BTreeMap<(String, Option<&String>), Vec<String>> = BTreeMap::new();
+    for Missing { node, operator } in missing {
+        let reason = kept.get(&node);
+        operators.entry((operator, reason)).or_default().push(node);
+    }
+    let texts = operators.into_iter().map(|((operator, reason), nodes)| {
+        let shown = nodes.len().min(NODES_NAMED_MAX);
+        let more = match nodes.len() - shown {
+            0 => String::new(),
+            more => format!(" and {more} more"),
+        };
+        let why = reason.map_or_else(String::new, |reason| format!(" ({reason})"));
+        format!("{operator} at {}{more}{why}", nodes[..shown].join(", "))
+    });
+    texts.collect::<Vec<String>>().join("; no ")
 }
 
 fn said(request: &LoadRequest) -> String {

@@ -7,6 +7,7 @@
 //! May not know: wires, serving. Invariant: a version is loaded only when every signature that
 //! clients can call gives TensorFlow's answers; else the refusal names what is missing.
 
+mod adaptation;
 mod analysis;
 mod capability;
 #[cfg(test)]

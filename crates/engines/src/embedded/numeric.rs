@@ -13,6 +13,7 @@ use vesta_model::{DType, Shape, Status, Tensor};
 use vesta_onnx::{FeedSpec, FrozenSignature, Refusal, Translation, translate};
 use vesta_protos::onnx::{ModelProto, StringStringEntryProto, tensor_proto::DataLocation};
 
+use super::adaptation;
 use super::capability;
 use super::footprint::Footprint;
 use super::host;
@@ -80,7 +81,7 @@ impl NumericModel {
         #[cfg(test)]
         let operators = vesta_onnx::count_operators(&model).keys().map(|&op| op.into()).collect();
         drop(nodes);
-        capability::adapt(&mut model);
+        adaptation::adapt(&mut model);
         let weights = extract_weights(&mut model);
         let bytes = model.encode_to_vec();
         drop(model);
@@ -166,12 +167,25 @@ impl NumericModel {
             .iter()
             .map(|(at, tensor)| Ok((self.feeds[*at].0, entering(tensor)?)))
             .collect::<Result<Vec<_>, Status>>()?;
-        let ids: Vec<NodeId> = fetches.iter().map(|&at| self.fetches[at].0).collect();
+        // Two values that a program holds may be one node here; rten gives each node once.
+        let mut wanted = fetches.to_vec();
+        wanted.sort_unstable();
+        wanted.dedup();
+        let ids: Vec<NodeId> = wanted.iter().map(|&at| self.fetches[at].0).collect();
         let options = RunOptions::default().with_thread_pool(Some(threads::pool(threads)));
         let results = self.model.run(values, &ids, Some(options)).map_err(|error| {
             Status::invalid_argument(format!("the embedded engine failed: {error}"))
         })?;
-        fetches.iter().zip(results).map(|(&at, value)| leaving(value, self.fetches[at].1)).collect()
+        let tensors = wanted
+            .iter()
+            .zip(results)
+            .map(|(&at, value)| leaving(value, self.fetches[at].1))
+            .collect::<Result<Vec<Tensor>, Status>>()?;
+        let find = |at: &usize| {
+            let place = wanted.binary_search(at).ok().and_then(|place| tensors.get(place));
+            place.cloned().ok_or_else(|| Status::internal("a result is missing"))
+        };
+        fetches.iter().map(find).collect()
     }
 
     /// Runs for inputs of no elements, such as a batch of no rows.

@@ -114,12 +114,28 @@ pub(crate) fn plan(
     let mut merger = Merger::default();
     let mut programs = Vec::with_capacity(graphs.len());
     for graph in graphs {
+        let loops = loops(graph);
+        if !loops.is_empty() {
+            return Err(Obstacle::Operators { signature: graph.name.clone(), missing: loops });
+        }
         let broken = |status| Obstacle::Broken { signature: graph.name.clone(), status };
         let analysis = analyse(graph).map_err(broken)?;
         let placed = place(&analysis, &graph.name, admits, light_nodes_max)?;
         programs.push(placed.program(graph, &mut merger).map_err(broken)?);
     }
     Ok(Plan { programs, numeric: merger.finish() })
+}
+
+/// The nodes of TF1's loops, if there is one: its edges go in a circle, so the graph has no order that
+/// could be analysed.
+fn loops(graph: &SignatureGraph) -> Vec<Missing> {
+    const OPERATORS: &[&str] = &["Enter", "Exit", "LoopCond", "Merge", "NextIteration", "Switch"];
+    let bare = |node: &NodeDef| node.op.strip_prefix("Ref").unwrap_or(&node.op).to_owned();
+    if !graph.nodes.iter().any(|node| bare(node) == "NextIteration") {
+        return Vec::new();
+    }
+    let of_loops = graph.nodes.iter().filter(|node| OPERATORS.contains(&bare(node).as_str()));
+    of_loops.map(|node| Missing { node: node.name.clone(), operator: node.op.clone() }).collect()
 }
 
 /// Where an operation runs: on the host or in the numeric engine, and in which turn.
@@ -148,27 +164,57 @@ fn place<'p, 'a>(
         && analysis.operations.iter().all(|operation| runs_on_host(analysis, operation));
     let sizes = tells_sizes(analysis);
     let mut missing = Vec::new();
-    let mut places: Vec<Place> = Vec::with_capacity(analysis.operations.len());
+    let mut chosen: Vec<Choice> = Vec::with_capacity(analysis.operations.len());
     for operation in &analysis.operations {
         let on_host = runs_on_host(analysis, operation);
         let numeric = exact_numbers(analysis, &sizes, operation)
+            && picks_surely(analysis, operation)
             && admits(operation.node, &dtypes(&operation.inputs), &dtypes(&operation.outputs));
         if !on_host && !numeric {
             missing.push(Missing {
                 node: operation.node.name.clone(),
                 operator: operation.described(&analysis.values),
             });
-            places.push(Place { numeric: false, level: 0 });
+            chosen.push(Choice { numeric: false, may_follow: false });
             continue;
         }
-        let numeric = numeric && !light && !(on_host && stays(analysis, operation, &places));
-        let level = level(analysis, &places, operation, numeric);
-        places.push(Place { numeric, level });
+        let stays = light || (on_host && stays(analysis, operation, &chosen));
+        let tells = operation.outputs.iter().all(|&id| sizes[id]);
+        chosen.push(Choice { numeric: numeric && !stays, may_follow: numeric && !light && tells });
     }
     if !missing.is_empty() {
         return Err(Obstacle::Operators { signature: signature.to_owned(), missing });
     }
+    follow(analysis, &mut chosen);
+    let mut places: Vec<Place> = Vec::with_capacity(chosen.len());
+    for (operation, choice) in analysis.operations.iter().zip(&chosen) {
+        let level = level(analysis, &places, operation, choice.numeric);
+        places.push(Place { numeric: choice.numeric, level });
+    }
     Ok(Placed { analysis, places })
+}
+
+/// On which side an operation is to run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Choice {
+    numeric: bool,
+    /// Whether it may go to the numeric engine when a reader is there: what it gives are sizes.
+    may_follow: bool,
+}
+
+/// Takes what computes sizes to where they are read: the translation has to see how a size comes
+/// about, to know the shape that it makes.
+fn follow(analysis: &Analysis<'_>, chosen: &mut [Choice]) {
+    for at in (0..chosen.len()).rev() {
+        if chosen[at].numeric || !chosen[at].may_follow {
+            continue;
+        }
+        let outputs = &analysis.operations[at].outputs;
+        let mut later = analysis.operations.iter().zip(chosen.iter()).skip(at + 1);
+        chosen[at].numeric = later.any(|(reader, choice)| {
+            choice.numeric && reader.inputs.iter().any(|id| outputs.contains(id))
+        });
+    }
 }
 
 /// For each value whether it follows from shapes and constants alone.
@@ -195,6 +241,15 @@ fn exact_numbers(analysis: &Analysis<'_>, sizes: &[bool], operation: &Operation<
         && operation.inputs.iter().all(|&id| sizes[id] || dtype(id) != DType::I64)
 }
 
+/// Whether a node that looks up rows does so by indices that are known at load: by any others the
+/// numeric engine gives an answer where TensorFlow has an error.
+fn picks_surely(analysis: &Analysis<'_>, operation: &Operation<'_>) -> bool {
+    !matches!(operation.node.op.as_str(), "Gather" | "GatherV2")
+        || operation.inputs.get(1).is_some_and(|&id| {
+            matches!(analysis.values[id].origin, Origin::Folded(_) | Origin::Weights(_))
+        })
+}
+
 /// Whether the host computes every output of the node that is read.
 fn runs_on_host(analysis: &Analysis<'_>, operation: &Operation<'_>) -> bool {
     let Some(kernel) = &operation.kernel else { return false };
@@ -209,9 +264,9 @@ fn is_read(analysis: &Analysis<'_>, value: ValueId) -> bool {
 
 /// Whether a node that could run in the numeric engine should stay on the host: it changes nothing
 /// but a shape, or moves something other than floats, and all it reads is on the host anyway.
-fn stays(analysis: &Analysis<'_>, operation: &Operation<'_>, places: &[Place]) -> bool {
+fn stays(analysis: &Analysis<'_>, operation: &Operation<'_>, chosen: &[Choice]) -> bool {
     let from_host = operation.inputs.iter().all(|&id| match analysis.values[id].origin {
-        Origin::Operation(at) => !places[at].numeric,
+        Origin::Operation(at) => !chosen[at].numeric,
         _ => true,
     });
     let free = matches!(

@@ -109,7 +109,7 @@ fn a_model_that_keeps_state_is_refused_by_name() {
     let error = load(&shared.join("tfs-testdata/saved_model_counter/00000123")).unwrap_err();
     assert_eq!(error.code(), Code::Unimplemented);
     assert!(error.message().contains("get_counter"), "{error}");
-    assert!(error.message().contains("it needs TensorFlow"), "{error}");
+    assert!(error.message().contains("vesta engine install tensorflow"), "{error}");
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! Operators of one input that treat each element alone.
 
 use vesta_model::DType;
+use vesta_protos::tensorflow::attr_value::Value as Attribute;
 
 use super::layout::combine;
 use super::{FLOATS, NUMBERS, SIGNED, expect_dtype};
@@ -15,14 +16,19 @@ use crate::value::ValueId;
 pub(super) const FAMILY: Family = &[
     ("Abs", |g, c| unary(g, c, "Abs", NUMBERS)),
     ("Acos", |g, c| unary(g, c, "Acos", FLOATS)),
+    ("Acosh", |g, c| unary(g, c, "Acosh", FLOATS)),
     ("Asin", |g, c| unary(g, c, "Asin", FLOATS)),
+    ("Asinh", |g, c| unary(g, c, "Asinh", FLOATS)),
     ("Atan", |g, c| unary(g, c, "Atan", FLOATS)),
+    ("Atanh", |g, c| unary(g, c, "Atanh", FLOATS)),
     ("Cast", cast),
     ("Ceil", |g, c| unary(g, c, "Ceil", FLOATS)),
     ("Cos", |g, c| unary(g, c, "Cos", FLOATS)),
     ("Cosh", |g, c| unary(g, c, "Cosh", FLOATS)),
     ("Elu", |g, c| activation(g, c, "Elu", vec![("alpha", Attr::Float(1.0))])),
+    ("EnsureShape", ensure_shape),
     ("Erf", |g, c| unary(g, c, "Erf", FLOATS)),
+    ("Erfc", erfc),
     ("Exp", |g, c| unary(g, c, "Exp", FLOATS)),
     ("Floor", |g, c| unary(g, c, "Floor", FLOATS)),
     ("IsFinite", is_finite),
@@ -101,6 +107,40 @@ fn relu6(g: &mut Graph, c: &Call<'_>) -> Outcome {
     let mut ids = vec![id];
     ids.extend(bounds.into_iter().map(|bound| g.constant(bound)));
     Ok(vec![combine(g, "Clip", &ids, vec![], dtype, dims)?])
+}
+
+/// See [`crate::gelu`] for where there is one.
+fn erfc(g: &mut Graph, c: &Call<'_>) -> Outcome {
+    let Some((x, scale)) = c.gelu_of else {
+        return refuse("ONNX has no operator that gives its small values");
+    };
+    let (dtype, dims) = (g.get(x).dtype, g.get(x).dims.clone());
+    expect_dtype(dtype, &[DType::F32, DType::F64])?;
+    let constants = [scale, 1.0].map(|n| Constant::scalar(dtype, n));
+    let [Some(scale), Some(one)] = constants else { return refuse("it has no constants") };
+    let (scale, one) = (g.constant(scale), g.constant(one));
+    let scaled = combine(g, "Mul", &[x, scale], vec![], dtype, dims.clone())?;
+    let erf = same(g, scaled, "Erf", vec![])?;
+    Ok(vec![combine(g, "Add", &[erf, one], vec![], dtype, dims)?])
+}
+
+/// A check of a shape, where it is sure to hold.
+fn ensure_shape(g: &mut Graph, c: &Call<'_>) -> Outcome {
+    let id = c.input(0)?;
+    let Some(Attribute::Shape(wanted)) = c.attribute("shape") else {
+        return refuse("it names no shape");
+    };
+    let holds = wanted.unknown_rank
+        || g.get(id).dims.as_ref().is_some_and(|dims| {
+            dims.len() == wanted.dim.len()
+                && dims.iter().zip(&wanted.dim).all(|(dim, wanted)| {
+                    wanted.size < 0 || dim.known().map(|n| n as i64) == Some(wanted.size)
+                })
+        });
+    if holds {
+        return Ok(vec![alias(g, id)]);
+    }
+    refuse("whether its input has that shape is known only when the model runs")
 }
 
 fn rsqrt(g: &mut Graph, c: &Call<'_>) -> Outcome {

@@ -3,10 +3,12 @@
 use super::layout::{combine, is_channels_first};
 use super::{FLOATS, NUMBERS, WIDE_NUMBERS, expect_dtype, folding};
 use crate::call::Call;
+use crate::constant::Constant;
 use crate::graph::{Attr, Graph};
 use crate::refusal::{Reason, refuse};
 use crate::registry::{Family, Outcome};
 use crate::value::{Dim, Dims, ValueId};
+use vesta_model::DType;
 
 pub(super) const FAMILY: Family = &[
     ("BatchMatMul", |g, c| product(g, c, "adj_x", "adj_y")),
@@ -15,6 +17,7 @@ pub(super) const FAMILY: Family = &[
     ("BiasAdd", bias_add),
     ("BiasAddV1", bias_add),
     ("Einsum", einsum),
+    ("MatrixBandPart", band),
     ("MatMul", |g, c| product(g, c, "transpose_a", "transpose_b")),
 ];
 
@@ -116,6 +119,7 @@ fn einsum(g: &mut Graph, c: &Call<'_>) -> Outcome {
     expect_dtype(dtype, FLOATS)?;
     let equation: String =
         c.text("equation", "")?.chars().filter(|letter| !letter.is_whitespace()).collect();
+    let equation = without_ellipsis(g, c, equation)?;
     let Some((inputs, output)) = equation.split_once("->") else {
         return refuse("an equation without a result");
     };
@@ -144,5 +148,76 @@ fn einsum(g: &mut Graph, c: &Call<'_>) -> Outcome {
     let names: Vec<&str> = names.iter().map(String::as_str).collect();
     let attributes = vec![("equation", Attr::Equation(equation))];
     let name = g.emit("Einsum", &names, attributes, dtype, Some(dims));
+    Ok(vec![g.result(name)])
+}
+
+/// An equation in which the axes of an ellipsis have letters, too: not every engine knows one.
+fn without_ellipsis(g: &Graph, c: &Call<'_>, equation: String) -> Result<String, Reason> {
+    const DOTS: &str = "...";
+    let Some((inputs, output)) = equation.split_once("->").filter(|_| equation.contains(DOTS))
+    else {
+        return Ok(equation);
+    };
+    let terms: Vec<&str> = inputs.split(',').collect();
+    let mut ranks = Vec::new();
+    for (term, &id) in terms.iter().zip(&c.inputs) {
+        if term.contains(DOTS) {
+            let named = term.len() - DOTS.len();
+            ranks.push(g.rank(id)?.saturating_sub(named));
+        }
+    }
+    // Letters broadcast over nothing: an ellipsis that stands for fewer axes, or for one of size 1
+    // beside a larger one, has no equation of letters.
+    let rank = ranks.first().copied().unwrap_or(0);
+    let free: String = ('A'..='Z').filter(|&letter| !equation.contains(letter)).collect();
+    if ranks.iter().any(|&other| other != rank) || rank > free.len() {
+        return refuse(format!("the equation {equation}"));
+    }
+    let sizes = |term: &str, id: ValueId| -> Option<Vec<Dim>> {
+        let at = term.find(DOTS)?;
+        Some(g.get(id).dims.as_ref()?.get(at..at + rank)?.to_vec())
+    };
+    let mut known: Option<Vec<Dim>> = None;
+    for (term, &id) in terms.iter().zip(&c.inputs).filter(|(term, _)| term.contains(DOTS)) {
+        let own = sizes(term, id);
+        let alike = match (&known, &own) {
+            (None, _) => true,
+            (Some(known), Some(own)) => known == own,
+            _ => false,
+        };
+        if !alike {
+            return refuse(format!("the axes that the equation {equation} leaves open may differ"));
+        }
+        known = own;
+    }
+    let letters = &free[..rank];
+    let written: Vec<String> = terms.iter().map(|term| term.replace(DOTS, letters)).collect();
+    Ok(format!("{}->{}", written.join(","), output.replace(DOTS, letters)))
+}
+
+/// The diagonal with some below and some above; less than none means all.
+fn band(g: &mut Graph, c: &Call<'_>) -> Outcome {
+    let id = c.input(0)?;
+    let dtype = g.get(id).dtype;
+    expect_dtype(dtype, NUMBERS)?;
+    let (below, above) =
+        (g.constant_int(c.input(1)?, "lower band")?, g.constant_int(c.input(2)?, "upper band")?);
+    let dims = g.dims(id)?;
+    if dims.len() < 2 {
+        return refuse(format!("a matrix of rank {}", dims.len()));
+    }
+    let mut name = g.plain(id);
+    for (upper, shift) in [(0, above), (1, below)] {
+        if shift < 0 {
+            continue;
+        }
+        let shift = if upper == 1 { -shift } else { shift };
+        let Some(shift) = Constant::whole(DType::I64, &[], &[shift]) else {
+            return refuse("its band has no constant");
+        };
+        let scalar = g.initializer(shift);
+        let attributes = vec![("upper", Attr::Int(upper))];
+        name = g.emit("Trilu", &[&name, &scalar], attributes, dtype, Some(dims.clone()));
+    }
     Ok(vec![g.result(name)])
 }

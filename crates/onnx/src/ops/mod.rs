@@ -1,6 +1,7 @@
 //! The translators, one file for each family of operators.
 
 mod arithmetic;
+mod blocks;
 mod convolution;
 mod elementwise;
 mod folding;
@@ -26,6 +27,7 @@ use crate::registry::Family;
 /// All families.
 pub(crate) const FAMILIES: &[Family] = &[
     arithmetic::FAMILY,
+    blocks::FAMILY,
     convolution::FAMILY,
     elementwise::FAMILY,
     gathering::FAMILY,

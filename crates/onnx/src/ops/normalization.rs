@@ -16,6 +16,7 @@ pub(super) const FAMILY: Family = &[
     ("FusedBatchNorm", batch_norm),
     ("FusedBatchNormV2", batch_norm),
     ("FusedBatchNormV3", batch_norm),
+    ("LRN", local_response),
     ("LogSoftmax", |g, c| softmax(g, c, "LogSoftmax")),
     ("Softmax", |g, c| softmax(g, c, "Softmax")),
 ];
@@ -110,4 +111,27 @@ fn softmax(g: &mut Graph, c: &Call<'_>, op: &'static str) -> Outcome {
     let axis = if is_channels_first(g, id) { 1 } else { -1 };
     let dims = g.get(id).dims.clone();
     Ok(vec![combine(g, op, &[id], vec![("axis", Attr::Int(axis))], dtype, dims)?])
+}
+
+/// Each cell by a power of the squares of the channels near its own. TensorFlow counts the channels
+/// to either side and takes `alpha` for each; ONNX counts all and takes it for their mean.
+fn local_response(g: &mut Graph, c: &Call<'_>) -> Outcome {
+    let id = c.input(0)?;
+    expect_dtype(g.get(id).dtype, &[DType::F32])?;
+    let radius = c.int("depth_radius", 5)?;
+    let Some(size) = usize::try_from(radius).ok().filter(|&n| n < 1 << 16).map(|n| 2 * n + 1)
+    else {
+        return refuse(format!("a radius of {radius}"));
+    };
+    let alpha = c.float("alpha", 1.0)? * size as f32;
+    let image = image_dims(g, id, Format::ChannelsLast, 4)?;
+    let attributes = vec![
+        ("alpha", Attr::Float(alpha)),
+        ("beta", Attr::Float(c.float("beta", 0.5)?)),
+        ("bias", Attr::Float(c.float("bias", 1.0)?)),
+        ("size", Attr::Int(size as i64)),
+    ];
+    let name = g.channels_first(id)?;
+    let name = g.emit("LRN", &[&name], attributes, DType::F32, Some(image));
+    Ok(vec![g.result_channels_first(name)])
 }

@@ -32,10 +32,73 @@ fn constant_pad(g: &mut Graph, c: &Call<'_>, value: Option<ValueId>) -> Outcome 
 
 fn mirror_pad(g: &mut Graph, c: &Call<'_>) -> Outcome {
     expect_dtype(g.get(c.input(0)?).dtype, NUMBERS)?;
-    match c.text("mode", "")?.as_str() {
-        "REFLECT" => pad(g, c, "reflect", None),
-        mode => refuse(format!("there is no padding of mode {mode}")),
+    let skipped = match c.text("mode", "")?.as_str() {
+        "REFLECT" => 1,
+        "SYMMETRIC" => 0,
+        mode => return refuse(format!("there is no padding of mode {mode}")),
+    };
+    let id = c.input(0)?;
+    let pads = g.constant_ints(c.input(1)?, "paddings")?;
+    let dims = g.dims(id)?;
+    let pairs = pairs(&pads, dims.len())?;
+    let is_moved = is_channels_first(g, id);
+    let order = if is_moved { to_channels_first(dims.len()) } else { (0..dims.len()).collect() };
+    let mut name = if is_moved { g.channels_first(id)? } else { g.plain(id) };
+    let mut lying = permute(&dims, &order);
+    for (at, (before, after)) in permute(&pairs, &order).into_iter().enumerate() {
+        let Some(size) = lying[at].known() else {
+            if before + after == 0 {
+                continue;
+            }
+            return refuse("it mirrors an axis whose size is known only when the model runs");
+        };
+        if before.max(after) + skipped > size {
+            return refuse(format!("it mirrors {} of {size} cells", before.max(after)));
+        }
+        name = mirror(g, &name, &mut lying, at, (before, after), skipped);
     }
+    Ok(vec![if is_moved { g.result_channels_first(name) } else { g.result(name) }])
+}
+
+/// One axis between its own ends, backwards. Written as pieces: few engines have the operator's mode
+/// that repeats the outermost cell, and not all have the other.
+fn mirror(
+    g: &mut Graph,
+    name: &str,
+    dims: &mut [Dim],
+    axis: usize,
+    (before, after): (usize, usize),
+    skipped: usize,
+) -> String {
+    let dtype = g.facts.get(name).map_or(DType::Invalid, |fact| fact.0);
+    let backwards = |g: &mut Graph, dims: &[Dim], start: i64, end: i64, count: usize| {
+        let mut own = dims.to_vec();
+        own[axis] = Dim::Known(count);
+        let (starts, ends) = (g.ints(&[start]), g.ints(&[end]));
+        let (axes, steps) = (g.ints(&[axis as i64]), g.ints(&[-1]));
+        let inputs = [name, &starts, &ends, &axes, &steps];
+        g.emit("Slice", &inputs, vec![], dtype, Some(own))
+    };
+    let mut pieces = Vec::new();
+    if before > 0 {
+        let first = (before + skipped) as i64 - 1;
+        let end = if skipped == 0 { i64::MIN } else { skipped as i64 - 1 };
+        pieces.push(backwards(g, dims, first, end, before));
+    }
+    pieces.push(name.to_owned());
+    if after > 0 {
+        let first = -1 - skipped as i64;
+        pieces.push(backwards(g, dims, first, first - after as i64, after));
+    }
+    if pieces.len() == 1 {
+        return name.to_owned();
+    }
+    if let Dim::Known(size) = &mut dims[axis] {
+        *size += before + after;
+    }
+    let pieces: Vec<&str> = pieces.iter().map(String::as_str).collect();
+    let attributes = vec![("axis", Attr::Int(axis as i64))];
+    g.emit("Concat", &pieces, attributes, dtype, Some(dims.to_vec()))
 }
 
 fn pad(g: &mut Graph, c: &Call<'_>, mode: &'static str, value: Option<String>) -> Outcome {

@@ -1,9 +1,9 @@
-//! Changing the size of images, and moving blocks of them to channels and back.
+//! Changing the size of images.
 
 use vesta_model::DType;
 
 use super::convolution::{Format, image_dims};
-use super::{FLOATS, NUMBERS, expect_dtype};
+use super::{NUMBERS, expect_dtype};
 use crate::call::Call;
 use crate::graph::{Attr, Graph};
 use crate::refusal::{Reason, refuse};
@@ -11,7 +11,6 @@ use crate::registry::{Family, Outcome};
 use crate::value::{Dim, Element, ValueId};
 
 pub(super) const FAMILY: Family = &[
-    ("DepthToSpace", depth_to_space),
     ("ResizeBilinear", |g, c| resize(g, c, "linear")),
     ("ResizeNearestNeighbor", |g, c| resize(g, c, "nearest")),
 ];
@@ -82,31 +81,4 @@ fn full_shape(g: &mut Graph, image: &str, dims: &[Dim], target: ValueId) -> Resu
     let attributes = vec![("axis", Attr::Int(0))];
     let four = Some(vec![Dim::Known(4)]);
     Ok(g.emit("Concat", &[&before, &sizes], attributes, DType::I64, four))
-}
-
-fn depth_to_space(g: &mut Graph, c: &Call<'_>) -> Outcome {
-    let id = c.input(0)?;
-    let dtype = g.get(id).dtype;
-    expect_dtype(dtype, FLOATS)?;
-    let format = Format::read(c, 4)?;
-    let block = c.int("block_size", 0)?;
-    let Some(size) = usize::try_from(block).ok().filter(|&n| n > 1) else {
-        return refuse(format!("a block of size {block}"));
-    };
-    let image = image_dims(g, id, format, 4)?;
-    let mut dims = vec![image[0]];
-    dims.push(match image[1] {
-        Dim::Known(n) => Dim::Known(n / size.saturating_mul(size)),
-        Dim::Symbol(_) => g.symbol(),
-    });
-    for dim in &image[2..] {
-        dims.push(match dim {
-            Dim::Known(n) => Dim::Known(n.saturating_mul(size)),
-            Dim::Symbol(_) => g.symbol(),
-        });
-    }
-    let name = format.image(g, id)?;
-    let attributes = vec![("blocksize", Attr::Int(block)), ("mode", Attr::Text("DCR"))];
-    let name = g.emit("DepthToSpace", &[&name], attributes, dtype, Some(dims));
-    Ok(vec![format.result(g, name)])
 }

@@ -4,10 +4,10 @@ use vesta_model::DType;
 
 use super::{NUMBERS, expect_dtype};
 use crate::call::Call;
-use crate::graph::{Graph, axis_of};
+use crate::graph::{Attr, Graph, axis_of};
 use crate::refusal::{Reason, refuse};
 use crate::registry::{Family, Outcome};
-use crate::value::{Dim, ValueId};
+use crate::value::{Dim, Element, ValueId};
 
 pub(super) const FAMILY: Family =
     &[("ReverseV2", reverse), ("Slice", slice), ("StridedSlice", strided_slice)];
@@ -22,47 +22,111 @@ fn expect_movable(dtype: DType) -> Result<(), Reason> {
     if dtype == DType::Bool { Ok(()) } else { expect_dtype(dtype, NUMBERS) }
 }
 
+/// Where a cut begins or ends.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Bound {
+    At(i64),
+    /// What this place of a vector says when the model runs.
+    Read(usize),
+}
+
 /// One axis of a cut.
 struct Cut {
     axis: usize,
-    start: i64,
-    end: i64,
+    start: Bound,
+    end: Bound,
     step: i64,
 }
 
 impl Cut {
-    /// How many are left of `size`.
-    fn left(&self, size: usize) -> usize {
+    fn at(axis: usize, start: i64, end: i64, step: i64) -> Cut {
+        Cut { axis, start: Bound::At(start), end: Bound::At(end), step }
+    }
+
+    /// How many are left of an axis.
+    fn left(&self, g: &mut Graph, dim: Dim) -> Dim {
+        match (dim, self.start, self.end) {
+            (Dim::Known(size), Bound::At(start), Bound::At(end)) => {
+                Dim::Known(self.left_of(size, start, end))
+            }
+            _ => g.symbol(),
+        }
+    }
+
+    fn left_of(&self, size: usize, start: i64, end: i64) -> usize {
         let size = size as i64;
         let from_start = |i: i64| if i < 0 { i.saturating_add(size) } else { i };
         let (low, high) = if self.step > 0 { (0, size) } else { (-1, size - 1) };
-        let start = from_start(self.start).clamp(low, high);
-        let end = if self.end == TO_START { -1 } else { from_start(self.end).clamp(low, high) };
+        let start = from_start(start).clamp(low, high);
+        let end = if end == TO_START { -1 } else { from_start(end).clamp(low, high) };
         let span = if self.step > 0 { end - start } else { start - end };
         usize::try_from(span).map_or(0, |n| n.div_ceil(self.step.unsigned_abs() as usize))
     }
 }
 
-/// Writes a `Slice`; without cuts the value itself.
+/// Writes a `Slice` by bounds that are known.
 fn cut(g: &mut Graph, id: ValueId, cuts: &[Cut]) -> Result<String, Reason> {
+    cut_by(g, id, cuts, None)
+}
+
+/// Writes a `Slice`; without cuts the value itself. `read` are the vectors that bounds are read from.
+fn cut_by(
+    g: &mut Graph,
+    id: ValueId,
+    cuts: &[Cut],
+    read: Option<(ValueId, ValueId)>,
+) -> Result<String, Reason> {
     let name = g.plain(id);
     if cuts.is_empty() {
         return Ok(name);
     }
     let mut dims = g.dims(id)?;
     for cut in cuts {
-        dims[cut.axis] = match dims[cut.axis] {
-            Dim::Known(n) => Dim::Known(cut.left(n)),
-            Dim::Symbol(_) => g.symbol(),
-        };
+        dims[cut.axis] = cut.left(g, dims[cut.axis]);
     }
-    let column = |part: fn(&Cut) -> i64| cuts.iter().map(part).collect::<Vec<i64>>();
-    let starts = g.ints(&column(|cut| cut.start));
-    let ends = g.ints(&column(|cut| cut.end));
-    let axes = g.ints(&column(|cut| cut.axis as i64));
-    let steps = g.ints(&column(|cut| cut.step));
+    let starts: Vec<Bound> = cuts.iter().map(|cut| cut.start).collect();
+    let ends: Vec<Bound> = cuts.iter().map(|cut| cut.end).collect();
+    let starts = bounds(g, &starts, read.map(|read| read.0))?;
+    let ends = bounds(g, &ends, read.map(|read| read.1))?;
+    let axes = g.ints(&cuts.iter().map(|cut| cut.axis as i64).collect::<Vec<i64>>());
+    let steps = g.ints(&cuts.iter().map(|cut| cut.step).collect::<Vec<i64>>());
     let dtype = g.get(id).dtype;
     Ok(g.emit("Slice", &[&name, &starts, &ends, &axes, &steps], vec![], dtype, Some(dims)))
+}
+
+/// Bounds as an int64 vector, put together from those that are known and those that are read.
+fn bounds(g: &mut Graph, bounds: &[Bound], from: Option<ValueId>) -> Result<String, Reason> {
+    let known: Option<Vec<i64>> = bounds
+        .iter()
+        .map(|bound| match bound {
+            Bound::At(n) => Some(*n),
+            Bound::Read(_) => None,
+        })
+        .collect();
+    if let Some(known) = known {
+        return Ok(g.ints(&known));
+    }
+    let Some(from) = from else { return refuse("its bounds are known only when the model runs") };
+    let vector = g.wide(from)?;
+    let mut pieces = Vec::new();
+    for bound in bounds {
+        pieces.push(match *bound {
+            // Past the end of any axis is far enough, and more than 32 bits some engines lack.
+            Bound::At(n) => g.ints(&[n.clamp(i32::MIN.into(), i32::MAX.into())]),
+            Bound::Read(at) => {
+                let (start, end) = (g.ints(&[at as i64]), g.ints(&[at as i64 + 1]));
+                let (axes, steps) = (g.ints(&[0]), g.ints(&[1]));
+                let inputs = [&*vector, &start, &end, &axes, &steps];
+                g.emit("Slice", &inputs, vec![], DType::I64, Some(vec![Dim::Known(1)]))
+            }
+        });
+    }
+    if let [one] = &pieces[..] {
+        return Ok(one.clone());
+    }
+    let pieces: Vec<&str> = pieces.iter().map(String::as_str).collect();
+    let dims = Some(vec![Dim::Known(pieces.len())]);
+    Ok(g.emit("Concat", &pieces, vec![("axis", Attr::Int(0))], DType::I64, dims))
 }
 
 /// TensorFlow answers a cut past the end with an error, ONNX with less; so sizes that are not known
@@ -95,7 +159,7 @@ fn slice(g: &mut Graph, c: &Call<'_>) -> Outcome {
         is_sure &= dim.known().is_some() || size == -1;
         stated.push(if size == -1 { dim.known().map_or(-1, |n| n as i64 - start) } else { size });
         if start != 0 || size != -1 {
-            cuts.push(Cut { axis, start, end, step: 1 });
+            cuts.push(Cut::at(axis, start, end, 1));
         }
     }
     let name = cut(g, id, &cuts)?;
@@ -117,24 +181,44 @@ fn slice(g: &mut Graph, c: &Call<'_>) -> Outcome {
 /// Sizes that are known only in a run, from the beginning of each axis.
 fn slice_by_sizes(g: &mut Graph, c: &Call<'_>, begins: &[i64]) -> Outcome {
     let (id, sizes) = (c.input(0)?, c.input(2)?);
-    let rank = g.rank(id)?;
+    let dims = g.dims(id)?;
+    let rank = dims.len();
     let Some(elements) = g.get(sizes).elements.clone().filter(|all| all.len() == rank) else {
         return refuse("its sizes are known only when the model runs");
     };
-    let is_minus_one = |element: &crate::value::Element| matches!(element, crate::value::Element::Known(n) if *n < 0);
-    if begins.iter().any(|&begin| begin != 0) || elements.iter().any(is_minus_one) {
+    if begins.iter().any(|&begin| begin != 0) {
         return refuse("its sizes are known only when the model runs");
     }
-    let dims = super::shaping::target_dims(g, &elements)?;
-    let (name, ends) = (g.plain(id), g.wide(sizes)?);
+    let (mut ends, mut stated, mut left) = (Vec::new(), Vec::new(), Vec::new());
+    for (axis, element) in elements.iter().enumerate() {
+        match (element, dims[axis]) {
+            // All of an axis, whatever its size: it can be stated when it is known.
+            (Element::Known(-1), Dim::Known(size)) => {
+                ends.push(Bound::At(TO_END));
+                stated.push(Bound::At(size as i64));
+                left.push(dims[axis]);
+            }
+            (Element::Known(n), _) if *n < 0 => {
+                return refuse("its sizes are known only when the model runs");
+            }
+            _ => {
+                ends.push(Bound::Read(axis));
+                stated.push(Bound::Read(axis));
+                left.extend(super::shaping::target_dims(g, &elements[axis..=axis])?);
+            }
+        }
+    }
+    let name = g.plain(id);
+    let ends = bounds(g, &ends, Some(sizes))?;
     let starts = g.ints(&vec![0; rank]);
     let all: Vec<i64> = (0..rank as i64).collect();
     let (axes, steps) = (g.ints(&all), g.ints(&vec![1; rank]));
     let dtype = g.get(id).dtype;
     let inputs = [&*name, &starts, &ends, &axes, &steps];
-    let name = g.emit("Slice", &inputs, vec![], dtype, Some(dims.clone()));
-    let attributes = vec![("allowzero", crate::graph::Attr::Int(1))];
-    let name = g.emit("Reshape", &[&name, &ends], attributes, dtype, Some(dims));
+    let name = g.emit("Slice", &inputs, vec![], dtype, Some(left.clone()));
+    let stated = bounds(g, &stated, Some(sizes))?;
+    let attributes = vec![("allowzero", Attr::Int(1))];
+    let name = g.emit("Reshape", &[&name, &stated], attributes, dtype, Some(left));
     Ok(vec![g.result(name)])
 }
 
@@ -146,7 +230,7 @@ fn reverse(g: &mut Graph, c: &Call<'_>) -> Outcome {
     let mut cuts = Vec::new();
     for axis in axes {
         let axis = axis_of(axis, rank)?;
-        cuts.push(Cut { axis, start: -1, end: TO_START, step: -1 });
+        cuts.push(Cut::at(axis, -1, TO_START, -1));
     }
     let dims = g.get(id).dims.clone();
     let name = cut(g, id, &cuts)?;
@@ -157,7 +241,7 @@ fn reverse(g: &mut Graph, c: &Call<'_>) -> Outcome {
 
 /// What a strided slice does with one place of its specification.
 enum Place {
-    Cut(i64, i64, i64),
+    Cut(Bound, Bound, i64),
     /// Takes one and drops the axis.
     Take(i64),
     NewAxis,
@@ -186,14 +270,15 @@ fn strided_slice(g: &mut Graph, c: &Call<'_>) -> Outcome {
             }
             Place::Take(index) => {
                 let end = if index == -1 { TO_END } else { index.saturating_add(1) };
-                cuts.push(Cut { axis, start: index, end, step: 1 });
+                cuts.push(Cut::at(axis, index, end, 1));
                 dropped.push(axis);
             }
         }
         axis += 1;
     }
-    cuts.retain(|cut| !(cut.start == 0 && cut.end == TO_END && cut.step == 1));
-    let mut name = cut(g, id, &cuts)?;
+    let whole = |cut: &Cut| (cut.start, cut.end, cut.step) == (Bound::At(0), Bound::At(TO_END), 1);
+    cuts.retain(|cut| !whole(cut));
+    let mut name = cut_by(g, id, &cuts, Some((c.input(1)?, c.input(2)?)))?;
     let dtype = g.get(id).dtype;
     let mut dims = g.facts.get(&name).and_then(|fact| fact.1.clone()).unwrap_or_default();
     if !dropped.is_empty() {
@@ -213,10 +298,28 @@ fn strided_slice(g: &mut Graph, c: &Call<'_>) -> Outcome {
     Ok(vec![g.result(name)])
 }
 
+/// A vector of bounds, as far as its elements are known.
+fn read_bounds(g: &Graph, id: ValueId) -> Result<Vec<Bound>, Reason> {
+    if let Ok(known) = g.constant_ints(id, "bounds") {
+        return Ok(known.into_iter().map(Bound::At).collect());
+    }
+    let value = g.get(id);
+    if let Some(elements) = &value.elements {
+        let bound = |(at, element): (usize, &Element)| match element {
+            Element::Known(n) => Bound::At(*n),
+            _ => Bound::Read(at),
+        };
+        return Ok(elements.iter().enumerate().map(bound).collect());
+    }
+    match value.dims.as_deref() {
+        Some([Dim::Known(count)]) => Ok((0..*count).map(Bound::Read).collect()),
+        _ => refuse("how many bounds it has is known only when the model runs"),
+    }
+}
+
 /// The specification, with masks applied and the ellipsis written out.
 fn places(g: &Graph, c: &Call<'_>, rank: usize) -> Result<Vec<Place>, Reason> {
-    let begin = g.constant_ints(c.input(1)?, "beginnings")?;
-    let end = g.constant_ints(c.input(2)?, "ends")?;
+    let (begin, end) = (read_bounds(g, c.input(1)?)?, read_bounds(g, c.input(2)?)?);
     let step = g.constant_ints(c.input(3)?, "steps")?;
     let count = begin.len();
     if end.len() != count || step.len() != count || count > 32 {
@@ -243,13 +346,17 @@ fn places(g: &Graph, c: &Call<'_>, rank: usize) -> Result<Vec<Place>, Reason> {
         } else if new_axis[i] {
             places.push(Place::NewAxis);
         } else if shrink[i] {
-            places.push(Place::Take(begin[i]));
+            let Bound::At(index) = begin[i] else {
+                return refuse("which of an axis it takes is known only when the model runs");
+            };
+            places.push(Place::Take(index));
         } else if step[i] == 0 {
             return refuse("a step of 0");
         } else {
             let (first, last) = if step[i] > 0 { (0, TO_END) } else { (TO_END, TO_START) };
-            let start = if no_begin[i] { first } else { begin[i] };
-            places.push(Place::Cut(start, if no_end[i] { last } else { end[i] }, step[i]));
+            let start = if no_begin[i] { Bound::At(first) } else { begin[i] };
+            let end = if no_end[i] { Bound::At(last) } else { end[i] };
+            places.push(Place::Cut(start, end, step[i]));
         }
     }
     if !ellipsis.contains(&true) {

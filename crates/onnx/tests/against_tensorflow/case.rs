@@ -20,6 +20,8 @@ pub(crate) struct Array {
 pub(crate) struct Run {
     pub(crate) inputs: Vec<Array>,
     pub(crate) outputs: Vec<Array>,
+    /// Whether TensorFlow answers with an error.
+    pub(crate) fails: bool,
 }
 
 /// One graph.
@@ -66,6 +68,7 @@ impl Case {
                 }),
                 ["fetch", tensor] => case.fetches.push(tensor.to_owned()),
                 ["run"] => case.runs.push(Run::default()),
+                ["fails", ..] => case.runs.push(Run { fails: true, ..Run::default() }),
                 [kind @ ("in" | "out"), tensor, dtype, shape, file] => {
                     let array = Array {
                         tensor: tensor.to_owned(),

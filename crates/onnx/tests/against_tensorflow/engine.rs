@@ -60,7 +60,14 @@ fn run_one(model: &Model, translation: &Translation, run: &Run) -> (Verdict, Str
     }
     let outputs: Vec<rten::NodeId> =
         translation.outputs.iter().map(|name| model.node_id(name).unwrap()).collect();
-    let results = match model.run(inputs, &outputs, None) {
+    let ran = model.run(inputs, &outputs, None);
+    if run.fails {
+        return match ran {
+            Ok(_) => (Verdict::Wrong, "it answers where TensorFlow has an error".into()),
+            Err(_) => (Verdict::Agree, String::new()),
+        };
+    }
+    let results = match ran {
         Ok(results) => results,
         Err(error) => return (Verdict::Unsupported, one_line(&error.to_string())),
     };

@@ -8,6 +8,7 @@ mod arithmetic;
 mod broadcast;
 mod cast;
 mod elements;
+mod functions;
 mod layout;
 mod parse_example;
 mod reduce;
@@ -238,6 +239,11 @@ fn elementwise(node: &NodeDef, dtype: DType) -> Option<Kernel> {
         "Abs" if signed => unary(Unary::Absolute),
         "Sign" if signed => unary(Unary::Sign),
         "Square" if number => unary(Unary::Square),
+        // Functions of floats that ONNX, or rten, has no exact form of.
+        op if matches!(dtype, DType::F32 | DType::F64) && functions::find(op).is_some() => {
+            let function = functions::find(op)?;
+            Kernel::of(1, false, move |x| one(functions::compute(function, x[0])))
+        }
         // Operands that do not fit are an answer there, not an error: left to TensorFlow.
         "Equal" if equatable && shapes_must_fit(node) => compare(Comparison::Equal),
         "NotEqual" if equatable && shapes_must_fit(node) => compare(Comparison::NotEqual),

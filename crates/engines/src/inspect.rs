@@ -1,0 +1,231 @@
+//! What a version directory holds, and what each engine says of it.
+//!
+//! May not know: terminals. Invariant: looking changes nothing and starts no process; a part that
+//! cannot be looked into carries the reason in its place and hides no other.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use vesta_model::{Engine as _, LoadRequest, ModelDescription, Signature, Status};
+use vesta_savedmodel::SavedModel;
+
+use crate::convert::translated;
+use crate::registry::check_adapter;
+use crate::{EmbeddedEngine, EngineName, EngineStore};
+
+/// Folders within folders that are looked into for sizes.
+const DEPTH_MAX: usize = 16;
+
+/// A version directory, looked into.
+#[derive(Clone, Debug)]
+pub struct Inspection {
+    /// The directory.
+    pub artifact: PathBuf,
+    /// What kinds of model lie in it.
+    pub formats: Vec<Format>,
+    /// The sets of tags of the SavedModel's graphs.
+    pub tag_sets: Vec<Vec<String>>,
+    /// Bytes of the graph, the variables and the assets.
+    pub sizes: Sizes,
+    /// Every signature, by name.
+    pub signatures: Vec<SignatureReport>,
+    /// What each engine says of the version.
+    pub engines: Vec<EngineReport>,
+}
+
+/// A kind of model by the file that makes it one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Format {
+    /// Its name, such as `SavedModel`.
+    pub name: &'static str,
+    /// The file, by name.
+    pub file: String,
+    /// Whether this build serves it.
+    pub is_served: bool,
+}
+
+/// Bytes on disk.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Sizes {
+    /// `saved_model.pb`.
+    pub graph_bytes: u64,
+    /// The folder `variables`.
+    pub variables_bytes: u64,
+    /// The folders `assets` and `assets.extra`.
+    pub assets_bytes: u64,
+}
+
+/// One signature.
+#[derive(Clone, Debug)]
+pub struct SignatureReport {
+    /// Inputs, outputs, method.
+    pub signature: Arc<Signature>,
+    /// How often each TensorFlow operator stands in its graph, or why that cannot be told.
+    pub operators: Result<BTreeMap<String, usize>, Status>,
+    /// How often each ONNX operator stands in its translation, or why it has none.
+    pub onnx: Result<BTreeMap<String, usize>, Status>,
+}
+
+/// What one engine says.
+#[derive(Clone, Debug)]
+pub struct EngineReport {
+    /// Which engine.
+    pub name: EngineName,
+    /// Its releases that could be used, newest first.
+    pub versions: Vec<String>,
+    /// Whether it runs the model, and how; or why not.
+    pub verdict: Result<String, Status>,
+}
+
+/// Looks into the version in `artifact`; `only` leaves the other signatures out.
+///
+/// # Errors
+/// `NOT_FOUND` when the directory holds no model that is known, no graph with these tags or no
+/// signature of this name; what opening it answers.
+pub fn inspect(
+    artifact: &Path,
+    tags: &[String],
+    only: Option<&str>,
+    store: &EngineStore,
+) -> Result<Inspection, Status> {
+    let formats = formats(artifact)?;
+    if !formats.iter().any(|format| format.is_served) && !formats.is_empty() {
+        let found: Vec<String> =
+            formats.iter().map(|format| format!("{} ({})", format.name, format.file)).collect();
+        return Err(Status::unimplemented(format!(
+            "{} holds {}, which this build does not serve; give a SavedModel",
+            artifact.display(),
+            found.join(" and ")
+        )));
+    }
+    let tag_sets = SavedModel::tag_sets(artifact)?;
+    let model = SavedModel::open(artifact, tags)?;
+    let description = model.description();
+    if let Some(name) = only.filter(|&name| !description.signatures.contains_key(name)) {
+        return Err(unknown_signature(name, description));
+    }
+    let wanted = description.signatures.values().filter(|s| only.is_none_or(|name| s.name == name));
+    let signatures = wanted.map(|signature| report(&model, signature)).collect();
+    drop(model);
+    Ok(Inspection {
+        artifact: artifact.to_owned(),
+        formats,
+        tag_sets,
+        sizes: sizes(artifact),
+        signatures,
+        engines: EngineName::ALL.iter().map(|&name| said(name, artifact, tags, store)).collect(),
+    })
+}
+
+/// The error of a signature that is not there, with those that are.
+///
+/// Code `NOT_FOUND`.
+pub fn unknown_signature(name: &str, description: &ModelDescription) -> Status {
+    let known: Vec<&str> = description.signatures.keys().map(String::as_str).collect();
+    Status::not_found(format!(
+        "the model has no signature {name}; choose one of {}",
+        known.join(", ")
+    ))
+}
+
+fn report(model: &SavedModel, signature: &Arc<Signature>) -> SignatureReport {
+    let counted = |translation: vesta_onnx::Translation| {
+        let counts = vesta_onnx::count_operators(&translation.model);
+        counts.into_iter().map(|(op, count)| (op.to_owned(), count)).collect()
+    };
+    SignatureReport {
+        signature: Arc::clone(signature),
+        operators: model.operators(&signature.name),
+        onnx: model.freeze(&signature.name).and_then(|graph| translated(&graph)).map(counted),
+    }
+}
+
+/// What an engine makes of the model.
+fn said(name: EngineName, artifact: &Path, tags: &[String], store: &EngineStore) -> EngineReport {
+    if name == EngineName::Embedded {
+        return embedded(artifact, tags);
+    }
+    let releases = store.installed().into_iter().filter(|engine| engine.name == name);
+    let versions: Vec<String> = releases.map(|engine| engine.version).collect();
+    let adapter = check_adapter(name)
+        .map_err(|_| Status::unimplemented(format!("{name} is not available in this build")));
+    let verdict = adapter.and_then(|()| store.find(name, None)).map(|engine| {
+        format!("installed in {}; it runs in a worker process", engine.folder.display())
+    });
+    EngineReport { name, versions, verdict }
+}
+
+fn embedded(artifact: &Path, tags: &[String]) -> EngineReport {
+    let named = |path: Option<&Path>| {
+        let name = path.and_then(Path::file_name).unwrap_or_default();
+        name.to_string_lossy().into_owned()
+    };
+    let request = LoadRequest {
+        model: named(artifact.parent()).as_str().into(),
+        version: vesta_model::Version(named(Some(artifact)).parse().unwrap_or(0)),
+        artifact: artifact.to_owned(),
+        tags: tags.to_vec(),
+        threads: 1,
+    };
+    let verdict =
+        EmbeddedEngine.load_session(&request).map(|session| match session.inline_verdict() {
+            Ok(()) => "runs, in the server's own process".to_owned(),
+            Err(reason) => format!("runs, in a worker process ({reason})"),
+        });
+    let versions = vec![EmbeddedEngine.identity().version];
+    EngineReport { name: EngineName::Embedded, versions, verdict }
+}
+
+/// The models in a folder, by the files that are there.
+fn formats(artifact: &Path) -> Result<Vec<Format>, Status> {
+    let unreadable = |error: std::io::Error| {
+        let text = format!("{} cannot be read: {error}", artifact.display());
+        match error.kind() {
+            std::io::ErrorKind::NotFound => Status::not_found(text),
+            std::io::ErrorKind::PermissionDenied => Status::permission_denied(text),
+            _ => Status::failed_precondition(text),
+        }
+    };
+    let mut formats = Vec::new();
+    for entry in std::fs::read_dir(artifact).map_err(unreadable)? {
+        let file = entry.map_err(unreadable)?.file_name().to_string_lossy().into_owned();
+        let ending = Path::new(&file).extension().and_then(|ending| ending.to_str());
+        let (name, is_served) = match (file.as_str(), ending) {
+            ("saved_model.pb", _) => ("SavedModel", true),
+            ("saved_model.pbtxt", _) => ("SavedModel as text", false),
+            (_, Some("onnx")) => ("ONNX", false),
+            (_, Some("tflite")) => ("TensorFlow Lite", false),
+            (_, Some("xml")) if artifact.join(&file).with_extension("bin").is_file() => {
+                ("OpenVINO IR", false)
+            }
+            (_, Some("pb")) if file != "fingerprint.pb" && file != "keras_metadata.pb" => {
+                ("frozen graph", false)
+            }
+            _ => continue,
+        };
+        formats.push(Format { name, file, is_served });
+    }
+    formats.sort_by(|a, b| a.file.cmp(&b.file));
+    Ok(formats)
+}
+
+fn sizes(artifact: &Path) -> Sizes {
+    let file = |name: &str| artifact.join(name).metadata().map_or(0, |metadata| metadata.len());
+    let folder = |name: &str| folder_bytes(&artifact.join(name), DEPTH_MAX);
+    Sizes {
+        graph_bytes: file("saved_model.pb"),
+        variables_bytes: folder("variables"),
+        assets_bytes: folder("assets") + folder("assets.extra"),
+    }
+}
+
+fn folder_bytes(folder: &Path, depth: usize) -> u64 {
+    let Ok(entries) = std::fs::read_dir(folder) else { return 0 };
+    let of = |entry: std::fs::DirEntry| match entry.path().metadata() {
+        Ok(metadata) if metadata.is_dir() && depth > 0 => folder_bytes(&entry.path(), depth - 1),
+        Ok(metadata) if metadata.is_file() => metadata.len(),
+        _ => 0,
+    };
+    entries.flatten().map(of).sum()
+}
