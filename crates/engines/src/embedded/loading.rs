@@ -23,8 +23,8 @@ use super::session::{Callable, EmbeddedSession, Shared};
 const ROUNDS_MAX: usize = 16;
 
 /// What to do about a model that this engine refuses.
-const ADVICE: &str = "it needs TensorFlow, which this build has no engine for yet; export the model without them, or \
-     keep it on TensorFlow Serving";
+const ADVICE: &str = "it needs TensorFlow, which serves it with --engine=auto or \
+     --engine=tensorflow";
 
 /// Loads one version.
 pub(crate) fn load(request: &LoadRequest) -> Result<EmbeddedSession, Status> {

@@ -291,8 +291,8 @@ fn a_double_network_is_refused_with_what_to_do() {
     assert_eq!(
         error.message(),
         "the embedded engine cannot run signature serving_default of model m version 1: it has no \
-         MatMul (double); it needs TensorFlow, which this build has no engine for yet; export the \
-         model without them, or keep it on TensorFlow Serving"
+         MatMul (double); it needs TensorFlow, which serves it with --engine=auto or \
+         --engine=tensorflow"
     );
 }
 
