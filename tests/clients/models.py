@@ -109,7 +109,7 @@ class Client:
 
 def content(array):
     """A tensor whose numbers travel as bytes in one piece."""
-    array = np.ascontiguousarray(array)
+    array = np.asarray(array, order="C")
     return tensor_pb2.TensorProto(
         dtype=tf.as_dtype(array.dtype).as_datatype_enum,
         tensor_shape=tf.TensorShape(array.shape).as_proto(), tensor_content=array.tobytes())
