@@ -58,7 +58,7 @@ class Server:
     """`tensorflow_model_server` with free ports; a context manager."""
 
     def __init__(self, *flags, program="tensorflow_model_server", wait=True, environment=None,
-                 **process):
+                 seconds=30, **process):
         """`environment` is set besides (`None` takes a name away); `process` goes to Popen."""
         self.grpc_port, self.rest_port = free_port(), free_port()
         self.folder = tempfile.TemporaryDirectory()
@@ -77,7 +77,7 @@ class Server:
                 env={name: value for name, value in variables.items() if value is not None},
                 **process)
         if wait:
-            self.wait_ready()
+            self.wait_ready(seconds)
 
     def wait_ready(self, seconds=30):
         deadline = time.monotonic() + seconds
