@@ -10,11 +10,29 @@ import socket
 import subprocess
 import tempfile
 import time
+import unittest
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 BIN = pathlib.Path(os.environ.get("VESTA_BIN", ROOT / "target" / "release"))
 SHARED = pathlib.Path(os.environ.get("VESTA_SHARED", ROOT.parent / "shared"))
 STRICT = bool(os.environ.get("CI"))
+HOME = pathlib.Path(os.environ.get(
+    "VESTA_HOME", pathlib.Path(os.environ.get("XDG_DATA_HOME", "~/.local/share"), "vesta"))).expanduser()
+
+
+def missing(what):
+    """Ends a test that lacks something: visibly skipped, and failed where nothing may be missing."""
+    raise AssertionError(what) if STRICT else unittest.SkipTest(what)
+
+
+def need_tensorflow():
+    if not list(HOME.glob("engines/tensorflow/*/engine.json")):
+        missing(f"TensorFlow is not installed in {HOME}; run `vesta engine install tensorflow`")
+
+
+def need_shared(folder):
+    if not (SHARED / folder).is_dir():
+        missing(f"test models are missing: {SHARED / folder}")
 
 
 def free_port():
@@ -39,23 +57,27 @@ def quiet_free():
 class Server:
     """`tensorflow_model_server` with free ports; a context manager."""
 
-    def __init__(self, *flags, program="tensorflow_model_server", wait=True, environment=None):
+    def __init__(self, *flags, program="tensorflow_model_server", wait=True, environment=None,
+                 seconds=30, **process):
+        """`environment` is set besides (`None` takes a name away); `process` goes to Popen."""
         self.grpc_port, self.rest_port = free_port(), free_port()
         self.folder = tempfile.TemporaryDirectory()
         self.log_path = pathlib.Path(self.folder.name) / "log"
-        words = [str(BIN / program)]
+        words = [str(pathlib.Path(process.pop("folder", BIN)) / program)]
         if program == "vesta":
             words.append("serve")
         # Tests whose point is the end give a delay of their own; the last repeat wins.
         words += [f"--port={self.grpc_port}", f"--rest_api_port={self.rest_port}",
                   "--drain_delay=0", *flags]
         self.started = time.monotonic()
+        variables = {**quiet_free(), **(environment or {})}
         with open(self.log_path, "wb") as log:
             self.process = subprocess.Popen(
                 words, stdout=subprocess.PIPE, stderr=log,
-                env={**quiet_free(), **(environment or {})})
+                env={name: value for name, value in variables.items() if value is not None},
+                **process)
         if wait:
-            self.wait_ready()
+            self.wait_ready(seconds)
 
     def wait_ready(self, seconds=30):
         deadline = time.monotonic() + seconds

@@ -1,6 +1,6 @@
 """Replays the answers that were recorded from the original against the built program.
 
-Prints, per file and method, how many lines agree. A line that disagrees must be listed in
+Prints, per engine, file and method, how many lines agree. A line that disagrees must be listed in
 `disagreements.jsonl` with its reason, and a listed line must still disagree; else the run fails.
 """
 
@@ -11,14 +11,19 @@ import re
 import subprocess
 import sys
 import tempfile
+import time
+import unittest
 
 HERE = pathlib.Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent / "clients"))
 
-from server import SHARED, STRICT, Server  # noqa: E402
+from server import SHARED, STRICT, Server, need_tensorflow  # noqa: E402
+from test_program import states  # noqa: E402
 
 GOLDEN = SHARED / "golden"
 FILES = {"rest": "tfs-rest.jsonl", "grpc": "tfs-grpc.jsonl", "reload": "tfs-grpc-reload.jsonl"}
+# `auto` gives TensorFlow what the embedded engine refuses; `tensorflow` gives it all.
+ENGINES = ("auto", "tensorflow")
 MODEL_PATH = re.compile(r"(?i)^/v1/models/([^/:?#]+)")
 
 
@@ -71,7 +76,7 @@ def replay(kind, group, server, folder):
     return agree, count, said
 
 
-def replay_file(kind, server, folder, known):
+def replay_file(kind, engine, server, folder, known):
     groups = collections.defaultdict(list)
     for line in lines_of(kind):
         groups["sequence" if kind == "reload" else method_of(kind, line)].append(line)
@@ -82,13 +87,46 @@ def replay_file(kind, server, folder, known):
         ids = {line["id"] for line in group}
         expected = {number for (file, number) in known if file == kind and number in ids}
         surprises = set(said) ^ expected
-        print(f"  {kind:6} {method:55} agree {agree:3} of {count:3}"
+        print(f"  {engine:10} {kind:6} {method:55} agree {agree:3} of {count:3}"
               + (f" ({len(expected)} known to differ)" if expected else ""))
         for number in sorted(surprises):
             print(f"    unexpected: {said.get(number, f'#{number} agrees, but is listed')}")
         passed, failed = passed + (not surprises), failed + bool(surprises)
-    print(f"  {kind:6} in all: agree {agree_all} of {count_all}")
+    print(f"  {engine:10} {kind:6} in all: agree {agree_all} of {count_all}", flush=True)
     return passed, failed
+
+
+def replay_all(engine, folder, known):
+    config = write_config(folder)
+    flags = [f"--engine={engine}", f"--model_config_file={config}",
+             "--allow_version_labels_for_unavailable_models=true",
+             f"--monitoring_config_file={GOLDEN / 'monitoring.config'}"]
+    counts = []
+    with Server(*flags, seconds=120) as server:
+        settle(server)
+        for kind in ("rest", "grpc"):
+            counts.append(replay_file(kind, engine, server, folder, known))
+    with Server(*flags, "--enable_grpc_healthcheck_service=true", "--max_num_load_retries=0",
+                seconds=120) as server:
+        counts.append(replay_file("reload", engine, server, folder, known))
+    return [sum(column) for column in zip(*counts)]
+
+
+def settle(server, seconds=60):
+    """Ports open when each model has a version; the recorded answers are of a server with all."""
+    deadline = time.monotonic() + seconds
+    while set(states(server, "versioned").values()) != {"AVAILABLE"} or \
+            len(states(server, "versioned")) != 2:
+        if time.monotonic() > deadline:
+            raise AssertionError(f"not all versions are there: {states(server, 'versioned')}")
+        time.sleep(0.05)
+
+
+def known_of(engine):
+    """The lines that are known to differ on this engine: those that name it, or none."""
+    return {(entry["file"], entry["id"])
+            for entry in map(json.loads, read_list("disagreements.jsonl"))
+            if entry.get("engine", engine) == engine}
 
 
 def main():
@@ -96,22 +134,23 @@ def main():
         print(f"skipped: no recorded answers at {GOLDEN}")
         print("0 passed, 1 failed, 0 skipped" if STRICT else "0 passed, 0 failed, 1 skipped")
         return int(STRICT)
-    known = {(entry["file"], entry["id"])
-             for entry in map(json.loads, read_list("disagreements.jsonl"))}
-    passed = failed = 0
-    with tempfile.TemporaryDirectory() as folder:
-        config = write_config(folder)
-        flags = [f"--model_config_file={config}", "--allow_version_labels_for_unavailable_models=true",
-                 f"--monitoring_config_file={GOLDEN / 'monitoring.config'}"]
-        with Server(*flags) as server:
-            for kind in ("rest", "grpc"):
-                ok, bad = replay_file(kind, server, folder, known)
-                passed, failed = passed + ok, failed + bad
-        with Server(*flags, "--enable_grpc_healthcheck_service=true",
-                    "--max_num_load_retries=0") as server:
-            ok, bad = replay_file("reload", server, folder, known)
-            passed, failed = passed + ok, failed + bad
-    print(f"{passed} passed, {failed} failed, 0 skipped")
+    passed = failed = skipped = 0
+    for engine in ENGINES:
+        try:
+            if engine == "tensorflow":
+                need_tensorflow()
+        except unittest.SkipTest as reason:
+            print(f"skipped: the recorded answers on {engine}: {reason}")
+            skipped += 1
+            continue
+        except AssertionError as problem:
+            print(f"failed: the recorded answers on {engine}: {problem}")
+            failed += 1
+            continue
+        with tempfile.TemporaryDirectory() as folder:
+            ok, bad = replay_all(engine, folder, known_of(engine))
+        passed, failed = passed + ok, failed + bad
+    print(f"{passed} passed, {failed} failed, {skipped} skipped")
     return 0 if failed == 0 else 1
 
 

@@ -12,7 +12,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use prost::Message as _;
 use vesta_engines::{EngineChoice, EngineName, TensorFlowOptions};
-use vesta_model::{Engine, Status};
+use vesta_model::{Engine, EngineIdentity, LoadRequest, Session, Status};
 use vesta_protos::tensorflow::ConfigProto;
 use vesta_worker::{ChildOptions, Lowered, WorkerCommand, serve_child};
 
@@ -65,7 +65,10 @@ fn serve(arguments: &[String]) -> Result<(), Status> {
     // What serves goes before what loads, from the opening of a library on.
     let lowered = Lowered::now();
     let choice = engine.parse::<EngineChoice>()?;
-    let built = vesta_engines::build(&choice, &options(rest)?)?;
+    let built = match vesta_engines::build(&choice, &options(rest)?) {
+        Ok(built) => built,
+        Err(status) => Arc::new(Unopened { choice: choice.clone(), status }),
+    };
     // A throw-away worker of the embedded engine is told what to run; native ones try it themselves.
     let engine: Arc<dyn Engine> = match choice {
         EngineChoice::Named { name, .. } if name != EngineName::Embedded => {
@@ -74,6 +77,31 @@ fn serve(arguments: &[String]) -> Result<(), Status> {
         _ => built,
     };
     serve_child(engine.as_ref(), &ChildOptions { lowered, ..ChildOptions::default() })
+}
+
+/// An engine whose library could not be opened. It says why to whoever asks it to load, since the log
+/// of a worker is not where a client or an operator looks first.
+struct Unopened {
+    choice: EngineChoice,
+    status: Status,
+}
+
+impl Engine for Unopened {
+    fn identity(&self) -> EngineIdentity {
+        match &self.choice {
+            EngineChoice::Named { name, version } => EngineIdentity {
+                name: name.as_str().to_owned(),
+                version: version.clone().unwrap_or_default(),
+            },
+            EngineChoice::Auto => {
+                EngineIdentity { name: "auto".to_owned(), version: String::new() }
+            }
+        }
+    }
+
+    fn load(&self, _: &LoadRequest) -> Result<Arc<dyn Session>, Status> {
+        Err(self.status.clone())
+    }
 }
 
 fn options(arguments: &[String]) -> Result<TensorFlowOptions, Status> {

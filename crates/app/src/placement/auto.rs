@@ -65,7 +65,8 @@ impl Engine for Auto {
             Err(status) if status.code() == Code::Unimplemented && self.may_go_native() => status,
             other => return other,
         };
-        let Ok(tensorflow) = self.tensorflow() else { return Err(refusal) };
+        let tensorflow =
+            self.tensorflow().map_err(|missing| with_what_is_missing(&refusal, &missing))?;
         info!(
             model = %request.model, version = %request.version, reason = refusal.message(),
             "the version goes to TensorFlow"
@@ -76,4 +77,9 @@ impl Engine for Auto {
     fn host_runs(&self, work: Box<dyn FnOnce() + Send + '_>) {
         self.embedded.host_runs(work);
     }
+}
+
+/// Why the embedded engine refuses a model, and what keeps TensorFlow from taking it.
+fn with_what_is_missing(refusal: &Status, missing: &Status) -> Status {
+    Status::new(refusal.code(), format!("{}; {}", refusal.message(), missing.message()))
 }

@@ -2,9 +2,10 @@
 
 use std::ffi::{CStr, CString};
 use std::io::{Error, ErrorKind, Result};
-use std::path::Path;
+use std::os::raw::c_int;
+use std::path::{Path, PathBuf};
 
-use libloading::os::unix::{Library, RTLD_LOCAL, RTLD_NOW};
+use libloading::os::unix::{Library, RTLD_GLOBAL, RTLD_LOCAL, RTLD_NOW};
 
 use super::error::{OwnStatus, TensorFlowError};
 use super::table::Table;
@@ -17,6 +18,7 @@ const FRAMEWORK_FILE: &str = "libtensorflow_framework.so.2";
 /// TensorFlow, opened. There is no way to close it.
 pub struct TensorFlow {
     pub(super) table: Table,
+    framework: PathBuf,
 }
 
 impl TensorFlow {
@@ -31,8 +33,9 @@ impl TensorFlow {
     /// `NotFound` for a missing file, `InvalidData` for one that cannot be opened or lacks a
     /// function.
     pub fn open(folder: &Path) -> Result<&'static TensorFlow> {
-        let framework = open(&folder.join(FRAMEWORK_FILE))?;
-        let api = open(&folder.join(API_FILE))?;
+        let framework_file = folder.join(FRAMEWORK_FILE);
+        let framework = open(&framework_file, RTLD_LOCAL)?;
+        let api = open(&folder.join(API_FILE), RTLD_LOCAL)?;
         // Closing either would leave its threads without code.
         std::mem::forget(framework);
         let api: &'static Library = Box::leak(Box::new(api));
@@ -47,7 +50,7 @@ impl TensorFlow {
                 ),
             )
         })?;
-        Ok(Box::leak(Box::new(TensorFlow { table })))
+        Ok(Box::leak(Box::new(TensorFlow { table, framework: framework_file })))
     }
 
     /// Its version, such as `2.21.0`.
@@ -64,6 +67,11 @@ impl TensorFlow {
     /// What TensorFlow says of a file that cannot be opened or operators that are there already.
     pub fn load_op_library(&'static self, file: &Path) -> std::result::Result<(), TensorFlowError> {
         let name = c_path(file)?;
+        // Such libraries carry copies of functions of protobuf's, whose hash maps can be read only by
+        // the code that filled them: TensorFlow's own must be found first, as it is in Python.
+        let framework = open(&self.framework, RTLD_GLOBAL)
+            .map_err(|error| TensorFlowError::invalid(error.to_string()))?;
+        std::mem::forget(framework);
         let mut status = OwnStatus::new(self);
         // SAFETY: name and status live during the call. The library's code runs, as its owner asked.
         let handle = unsafe { (self.table.load_library)(name.as_ptr(), status.as_ptr()) };
@@ -83,13 +91,14 @@ impl TensorFlow {
     }
 }
 
-fn open(file: &Path) -> Result<Library> {
+fn open(file: &Path, binding: c_int) -> Result<Library> {
     if !file.is_file() {
         return Err(Error::new(ErrorKind::NotFound, format!("{} is missing", file.display())));
     }
     // SAFETY: initialisers of the library run; it is TensorFlow's by the word of the caller of
-    // `TensorFlow::open`. Local binding keeps its symbols away from those of other engines.
-    let library = unsafe { Library::open(Some(file), RTLD_NOW | RTLD_LOCAL) };
+    // `TensorFlow::open`. Local binding keeps its symbols away from those of other engines; global
+    // binding is only for a file that is open already.
+    let library = unsafe { Library::open(Some(file), RTLD_NOW | binding) };
     library.map_err(|error| {
         Error::new(ErrorKind::InvalidData, format!("{} cannot be opened: {error}", file.display()))
     })
