@@ -1,3 +1,5 @@
+//! Fetching, against stores in memory: what is whole is found, and what is not is fetched anew.
+
 use super::*;
 use crate::{Listing, Store, Stores};
 use object_store::memory::InMemory;
