@@ -47,7 +47,8 @@ impl Standing {
         };
         let is_first_try = |version: &VersionStatus| {
             version.phase == Phase::Start
-                || version.phase == Phase::Loading && version.error.is_none()
+                || version.phase == Phase::Loading
+                    && (version.error.is_none() || version.restarting)
         };
         if any(Phase::Available) {
             Standing::Available
@@ -192,6 +193,7 @@ mod tests {
             version: Version(number),
             phase,
             error: error.map(|text| Status::not_found(text.to_owned())),
+            restarting: false,
         }
     }
 

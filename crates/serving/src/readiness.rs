@@ -40,8 +40,11 @@ fn told(shown: &VersionStatus) -> String {
     let why = shown.error.as_ref().map(|error| format!(": {error}")).unwrap_or_default();
     match shown.phase {
         Phase::Start => format!("version {version} waits to be loaded"),
-        Phase::Loading if shown.error.is_some() => {
+        Phase::Loading if shown.restarting => {
             format!("version {version} is being restarted{why}")
+        }
+        Phase::Loading if shown.error.is_some() => {
+            format!("version {version} failed and is tried again{why}")
         }
         Phase::Loading => format!("version {version} is being loaded"),
         Phase::Available => format!("version {version} serves"),
@@ -57,7 +60,7 @@ mod tests {
     use vesta_model::Status;
 
     fn shown(version: i64, phase: Phase, error: Option<Status>) -> VersionStatus {
-        VersionStatus { version: Version(version), phase, error }
+        VersionStatus { version: Version(version), phase, error, restarting: false }
     }
 
     #[test]
@@ -65,10 +68,15 @@ mod tests {
         let broken = shown(2, Phase::End, Some(Status::not_found("no file")));
         assert_eq!(reason(&[broken.clone(), shown(1, Phase::Available, None)]), None);
         assert_eq!(reason(&[broken]).as_deref(), Some("version 2 failed: NOT_FOUND: no file"));
-        let restarts = Status::unavailable("it ended (signal 9)");
+        let ended = Status::unavailable("it ended (signal 9)");
+        let retried = shown(1, Phase::Loading, Some(ended));
         assert_eq!(
-            reason(&[shown(2, Phase::End, None), shown(1, Phase::Loading, Some(restarts))])
-                .as_deref(),
+            reason(std::slice::from_ref(&retried)).as_deref(),
+            Some("version 1 failed and is tried again: UNAVAILABLE: it ended (signal 9)")
+        );
+        let restarting = VersionStatus { restarting: true, ..retried };
+        assert_eq!(
+            reason(&[shown(2, Phase::End, None), restarting]).as_deref(),
             Some("version 1 is being restarted: UNAVAILABLE: it ended (signal 9)")
         );
         assert!(reason(&[]).is_some_and(|why| why.contains("no version was found")));

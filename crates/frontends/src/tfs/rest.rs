@@ -461,7 +461,7 @@ fn version_status(status: &VersionStatus) -> messages::ModelVersionStatus {
         Phase::Unloading => State::Unloading,
         Phase::End => State::End,
     };
-    let error = status.end_error();
+    let error = status.told_error();
     messages::ModelVersionStatus {
         version: status.version.0,
         state: state.into(),

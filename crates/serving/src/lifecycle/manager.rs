@@ -271,7 +271,7 @@ impl Manager {
             // What is restarted says why; what loads says why its last try failed.
             let tells = matches!(phase, Phase::End | Phase::Loading);
             let error = entry.error.clone().filter(|_| tells);
-            self.parts.board.show(id, phase, error);
+            self.parts.board.show(id, entry.state, error);
         }
     }
 

@@ -31,10 +31,18 @@ pub struct VersionStatus {
     /// Why it ended, when it ended by an error; while it loads, why the last try failed, when there
     /// was one, or, of code `UNAVAILABLE`, why its engine is being restarted; `None` otherwise.
     pub error: Option<Status>,
+    /// Whether it is loaded, and what carries it is being restarted.
+    pub restarting: bool,
 }
 
 impl VersionStatus {
-    /// Why it ended, when it ended by an error. Clients are not told of tries that failed.
+    /// What clients are told: why it ended, or why it cannot run anything for now; as in the original,
+    /// not why a load is being tried again.
+    pub fn told_error(&self) -> Option<&Status> {
+        self.error.as_ref().filter(|_| self.phase == Phase::End || self.restarting)
+    }
+
+    /// Why it ended, when it ended by an error.
     pub fn end_error(&self) -> Option<&Status> {
         self.error.as_ref().filter(|_| self.phase == Phase::End)
     }

@@ -9,7 +9,7 @@ use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use tokio::sync::watch;
 use vesta_model::{ModelName, Status, Version};
 
-use super::phase::{Phase, VersionStatus};
+use super::phase::{State, VersionStatus};
 use crate::servable::ServableId;
 use crate::texts;
 
@@ -32,9 +32,10 @@ impl StatusBoard {
         }
     }
 
-    /// Shows a version in a phase.
-    pub(crate) fn show(&self, id: &ServableId, phase: Phase, error: Option<Status>) {
-        let shown = VersionStatus { version: id.version, phase, error };
+    /// Shows a version as it is.
+    pub(crate) fn show(&self, id: &ServableId, state: State, error: Option<Status>) {
+        let restarting = state == State::Restarting;
+        let shown = VersionStatus { version: id.version, phase: state.phase(), error, restarting };
         self.write().entry(id.model.clone()).or_default().insert(id.version, shown);
         self.changed();
     }

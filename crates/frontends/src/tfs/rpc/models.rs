@@ -105,7 +105,7 @@ pub(crate) fn version_status(status: &VersionStatus) -> proto::ModelVersionStatu
     proto::ModelVersionStatus {
         version: status.version.0,
         state: state.into(),
-        status: Some(status_proto(status.end_error())),
+        status: Some(status_proto(status.told_error())),
     }
 }
 
@@ -167,6 +167,7 @@ mod tests {
             version: Version(2),
             phase: Phase::End,
             error: Some(Status::not_found("gone")),
+            restarting: false,
         };
         let want = proto::ModelVersionStatus {
             version: 2,
@@ -174,6 +175,12 @@ mod tests {
             status: Some(proto::StatusProto { error_code: 5, error_message: "gone".into() }),
         };
         assert_eq!(version_status(&failed), want);
+
+        // Clients learn why a version cannot be used for now, but not that its load is tried again.
+        let tried = VersionStatus { phase: Phase::Loading, ..failed };
+        let status = |shown: &VersionStatus| version_status(shown).status.unwrap().error_code;
+        assert_eq!(status(&tried), 0);
+        assert_eq!(status(&VersionStatus { restarting: true, ..tried }), 5);
     }
 
     #[test]
