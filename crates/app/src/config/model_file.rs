@@ -37,10 +37,6 @@ impl ModelFile {
     }
 
     /// Reads it again, blocking; `None` when nothing has changed since the last time.
-    #[expect(
-        clippy::type_complexity,
-        reason = "whether it changed, what it says, and what is wrong"
-    )]
     pub(crate) fn read_if_changed(&mut self) -> Option<Result<Option<Vec<ModelConfig>>, Status>> {
         let now = text::read_text(&self.path);
         if now == self.seen {
