@@ -9,7 +9,7 @@ import time
 import unittest
 
 from load import OpenLoop
-from server import SHARED, Server
+from server import SHARED, Server, need_tensorflow
 from test_program import MODEL, WithModels, states, wait_for
 
 THREE = SHARED / "tfs-testdata" / "saved_model_half_plus_three"
@@ -56,6 +56,14 @@ class SwapsTest(Swaps, WithModels):
 class SwapsInWorkersTest(Swaps, WithModels):
     FLAGS = ("--isolation=worker",)
     SWAPS = 10
+
+
+class SwapsOnTensorFlowTest(Swaps, WithModels):
+    FLAGS = ("--engine=tensorflow",)
+
+    def setUp(self):
+        need_tensorflow()
+        super().setUp()
 
 
 if __name__ == "__main__":

@@ -12,8 +12,10 @@ import signal
 import time
 import unittest
 
+import grpc
 from load import OpenLoop
-from server import SHARED, Server
+from server import SHARED, Server, need_tensorflow
+from tensorflow_serving.apis import predict_pb2, prediction_service_pb2_grpc
 from test_program import MODEL, WithModels, ask, states, wait_for
 
 THREE = SHARED / "tfs-testdata" / "saved_model_half_plus_three"
@@ -161,6 +163,58 @@ class WorkerFaults:
 
 class WorkerFaultsTest(WorkerFaults, WithModels):
     pass
+
+
+class TensorFlowFaultsTest(WorkerFaults, WithModels):
+    FLAGS = ("--engine=tensorflow",)
+
+    # It takes a minute and says nothing of the engine.
+    test_a_crash_loop_ends_and_new_files_bring_the_version_back = None
+
+    def setUp(self):
+        need_tensorflow()
+        super().setUp()
+
+    def test_a_stateful_signature_never_counts_twice(self):
+        """What a worker counted since it started is what was answered since, and no more."""
+        shutil.copytree(SHARED / "tfs-testdata" / "saved_model_counter" / "00000123",
+                        self.base / "m" / "1")
+        with Server(*self.flags("--max_num_load_retries=0", *self.FLAGS)) as server:
+            stub = prediction_service_pb2_grpc.PredictionServiceStub(
+                grpc.insecure_channel(f"127.0.0.1:{server.grpc_port}"))
+            request = predict_pb2.PredictRequest()
+            request.model_spec.name, request.model_spec.signature_name = "m", "incr_counter"
+
+            def count():
+                answer = stub.Predict(request, timeout=30)
+                return int(answer.outputs["output"].float_val[0])
+
+            self.assertEqual([count(), count()], [1, 2])
+            lost, restarts = 0, 0
+            for number in [signal.SIGKILL, signal.SIGSEGV, signal.SIGABRT] * 2:
+                under_way = [stub.Predict.future(request, timeout=30) for _ in range(20)]
+                served = self.kill_of(server, number)
+                for call in under_way:
+                    if call.exception() is not None:
+                        self.assertEqual(call.exception().code(), grpc.StatusCode.UNAVAILABLE)
+                        lost += 1
+                self.assertTrue(wait_for(
+                    lambda: len(self.pids(server, "m")) > served
+                    and status_of(server, "m")[0] == "AVAILABLE", 60))
+                # Its state went with its worker, so the next one began at 0. What it counted since was
+                # answered, each call once. (Concurrent counts may give the same number, since the
+                # model adds without a lock; so it is how many that is held to it.)
+                answered = sum(call.exception() is None for call in under_way)
+                now = count()
+                self.assertLessEqual(now, answered + 1)
+                self.assertEqual(count(), now + 1)
+                restarts += 1
+            print(f"\n{restarts} restarts under 20 calls each, {lost} calls lost", flush=True)
+
+    def kill_of(self, server, number):
+        served = self.pids(server, "m")
+        os.kill(served[-1], number)
+        return len(served)
 
 
 if __name__ == "__main__":
