@@ -207,8 +207,8 @@ class MetricsTest(WithModels):
 
 
 class DamagedModelTest(WithModels):
-    def failed_start(self):
-        done = run(f"--port={free_port()}", *self.flags())
+    def failed_start(self, *flags):
+        done = run(f"--port={free_port()}", *self.flags(*flags))
         self.assertEqual(done.returncode, 255)
         head = ("Failed to start server. Error: UNKNOWN: 1 servable(s) did not become available: "
                 "{{{name: m version: 1} due to error: ")
@@ -251,14 +251,14 @@ class DamagedModelTest(WithModels):
             lambda x: {"y": tf.linalg.det(tf.reshape(x, [-1, 2, 2]))},
             input_signature=[tf.TensorSpec([None, 4], tf.float32, name="x")])
         tf.saved_model.save(module, str(self.base / "1"), signatures=module.serve)
-        text = self.failed_start()
+        text = self.failed_start("--engine=embedded")
         self.assertTrue(text.startswith("UNIMPLEMENTED: "), text)
         for word in ("serving_default", "MatrixDeterminant", "TensorFlow"):
             self.assertIn(word, text)
 
     def test_a_stateful_model_is_refused(self):
         shutil.copytree(SHARED / "tfs-testdata" / "saved_model_counter" / "00000123", self.base / "1")
-        text = self.failed_start()
+        text = self.failed_start("--engine=embedded")
         self.assertTrue(text.startswith("UNIMPLEMENTED: "), text)
         for word in ("get_counter", "it keeps state", "TensorFlow"):
             self.assertIn(word, text)

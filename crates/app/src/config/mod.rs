@@ -379,6 +379,20 @@ mod tests {
     }
 
     #[test]
+    fn threads_of_a_session_come_from_the_flags() {
+        let threads = |flags: Flags| {
+            let config = resolve(&flags).unwrap().engine.tensorflow.session_config;
+            (config.intra_op_parallelism_threads, config.inter_op_parallelism_threads)
+        };
+        assert_eq!(threads(base()), (0, 0));
+        let both = Flags { tensorflow_session_parallelism: 4, ..base() };
+        assert_eq!(threads(both.clone()), (4, 4));
+        assert_eq!(threads(Flags { tensorflow_intra_op_parallelism: 2, ..both }), (2, 4));
+        let many = Flags { tensorflow_inter_op_parallelism: 1 << 40, ..base() };
+        assert!(error_of(&many).contains("--tensorflow_inter_op_parallelism=1099511627776"));
+    }
+
+    #[test]
     fn one_port_for_both_leaves_rest_closed() {
         let flags = Flags { port: 8500, rest_api_port: 8500, ..base() };
         assert_eq!(resolve(&flags).unwrap().rest_address, None);
