@@ -39,7 +39,7 @@ import zoo_nets
 tf1 = tf.compat.v1
 tf.get_logger().setLevel("ERROR")
 SPREAD_MIN = 0.1
-NUDGE, CONDITION_MAX = 1e-6, 200
+NUDGE, CONDITION_MAX = 1e-6, 100
 BATCHES = (1, 3)
 # Rows that the moments are taken of.
 ROWS = 12

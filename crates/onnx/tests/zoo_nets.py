@@ -55,7 +55,7 @@ def image_net(name, kind, build, side, alias, low=-1.0, high=1.0, channels=3, **
 # to 255, `full` for `--full` alone, and how it is saved.
 APPLICATIONS = [
     ("MobileNet", 32, 224, dict(alpha=0.25), ""),
-    ("MobileNetV2", 32, 224, dict(alpha=0.35), ""),
+    ("MobileNetV2", 32, 224, dict(alpha=0.35), "lean"),
     ("MobileNetV3Small", 32, 224, dict(alpha=0.75), "b"),
     ("MobileNetV3Large", 32, 224, dict(alpha=0.75), "b lean"),
     ("ResNet50", 32, 224, {}, ""),
@@ -68,16 +68,16 @@ APPLICATIONS = [
     ("VGG19", 32, 224, {}, "full"),
     ("InceptionV3", 75, 299, {}, "lean"),
     ("InceptionResNetV2", 75, 299, {}, "lean"),
-    ("Xception", 71, 299, {}, ""),
+    ("Xception", 71, 299, {}, "lean"),
     ("DenseNet121", 32, 224, {}, "lean"),
     ("DenseNet169", 32, 224, {}, "full"),
     ("DenseNet201", 32, 224, {}, "full"),
-    ("EfficientNetB0", 32, 224, {}, "b"),
+    ("EfficientNetB0", 32, 224, {}, "b lean"),
     ("EfficientNetB4", 64, 380, {}, "b full"),
     ("EfficientNetV2B0", 64, 224, {}, "b lean"),
     ("EfficientNetV2S", 64, 384, {}, "b full"),
     ("NASNetMobile", 32, 224, {}, "lean"),
-    ("ConvNeXtTiny", 32, 224, {}, "b"),
+    ("ConvNeXtTiny", 32, 224, {}, "b lean"),
 ]
 
 # Families that only Keras 2 has, and some that it writes otherwise than Keras 3.
@@ -370,7 +370,7 @@ def pitch():
         t = np.arange(43844) / 22050
         tones = [sum(np.sin(2 * np.pi * f * t) for f in rng.uniform(200, 1500, 3)) / 4 for _ in range(rows)]
         # A room's noise: without it the logarithm of silence makes a lot out of nothing.
-        heard = np.array(tones) + rng.normal(0, 0.05, (rows, len(t)))
+        heard = np.array(tones) + rng.normal(0, 0.5, (rows, len(t)))
         return {"input_2": heard.astype(np.float32)[:, :, None]}
 
     return Net("basic_pitch", "ready", lambda: ("basic_pitch", "saved_models/icassp_2022/nmp"), sound)

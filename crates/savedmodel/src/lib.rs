@@ -18,6 +18,7 @@ mod model;
 mod object_graph;
 mod op_defs;
 mod plan;
+mod proofs;
 mod signature;
 mod tensor;
 mod variables;

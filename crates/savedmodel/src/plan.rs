@@ -10,6 +10,7 @@ use vesta_model::Status;
 
 use crate::effects::is_variable;
 use crate::flat::{Flat, Source};
+use crate::proofs;
 
 /// Where a tensor of the frozen graph comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -46,7 +47,7 @@ pub(crate) enum Step {
 pub(crate) struct Plan {
     pub(crate) steps: Vec<Step>,
     pub(crate) fetches: Vec<Value>,
-    /// Nodes that would have refused some inputs and are left out.
+    /// Nodes that may have refused some inputs and are left out.
     pub(crate) checks: Vec<u32>,
 }
 
@@ -75,7 +76,8 @@ pub(crate) fn plan(flat: &Flat<'_>, variables: bool) -> Result<Plan, Status> {
     }
     let steps = planner.steps;
     let checks = flat.nodes.iter().zip(0..).filter(|(node, _)| checks(&node.def.op));
-    Ok(Plan { steps, fetches, checks: checks.map(|(_, at)| at).collect() })
+    let checks = checks.map(|(_, at)| at).filter(|&at| !proofs::holds(flat, at));
+    Ok(Plan { steps, fetches, checks: checks.collect() })
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]

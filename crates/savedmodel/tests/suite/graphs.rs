@@ -5,7 +5,7 @@ use proptest::prelude::*;
 use vesta_model::{Code, DType};
 use vesta_protos::tensorflow::attr_value::Value;
 use vesta_protos::tensorflow::op_def::{ArgDef, AttrDef};
-use vesta_protos::tensorflow::{OpDef, OpList};
+use vesta_protos::tensorflow::{OpDef, OpList, TensorProto, TensorShapeProto, tensor_shape_proto};
 
 fn add(name: &str, a: &str, b: &str) -> vesta_protos::tensorflow::NodeDef {
     with(node(name, "AddV2", &[a, b]), "T", Value::Type(F32))
@@ -438,6 +438,36 @@ fn checks_are_dropped_and_listed() {
     assert_eq!(lines(&frozen.nodes), ["y Neg x:0"]);
     frozen.dropped_checks.sort();
     assert_eq!(frozen.dropped_checks, ["assert", "sane"]);
+}
+
+#[test]
+fn a_check_of_constants_that_holds_is_none() {
+    let whole = |value: i32| TensorProto { dtype: 3, int_val: vec![value], ..float(0.0) };
+    let none = TensorProto {
+        tensor_shape: Some(TensorShapeProto {
+            dim: vec![tensor_shape_proto::Dim { size: 0, name: String::new() }],
+            unknown_rank: false,
+        }),
+        ..TensorProto { dtype: 3, ..TensorProto::default() }
+    };
+    let checks_of = |left: TensorProto, right: TensorProto| {
+        let nodes = vec![
+            placeholder("x"),
+            constant("left", left),
+            constant("right", right),
+            constant("axes", none.clone()),
+            node("equal", "Equal", &["left", "right"]),
+            node("all", "All", &["equal", "axes"]),
+            node("assert", "Assert", &["all", "left"]),
+            node("y", "Neg", &["x", "^assert"]),
+        ];
+        let model = Model::new(nodes, vec![]).signature("s", &["x:0"], &["y:0"]);
+        model.open().unwrap().freeze("s").unwrap().dropped_checks
+    };
+    assert!(checks_of(whole(2), whole(2)).is_empty());
+    assert_eq!(checks_of(whole(2), whole(3)), ["assert"]);
+    // Of floats nothing is proven.
+    assert_eq!(checks_of(float(2.0), float(2.0)), ["assert"]);
 }
 
 proptest! {
