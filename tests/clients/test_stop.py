@@ -56,6 +56,7 @@ class StopTest(WithModels):
         with Server(*flags) as server, \
                 grpc.insecure_channel(f"127.0.0.1:{server.grpc_port}") as channel:
             self.assertEqual(health(channel), SERVING)
+            self.assertEqual(ask(server, "GET", "/readyz")[0], 200)
             changes = channel.unary_stream("/grpc.health.v1.Health/Watch")(b"", timeout=20)
             self.assertEqual(next(changes), SERVING)
             started = time.monotonic()
@@ -63,6 +64,10 @@ class StopTest(WithModels):
             self.assertEqual(next(changes), NOT_SERVING)
             self.assertLess(time.monotonic() - started, 1)
             self.assertEqual(health(channel), NOT_SERVING)
+            status, text = ask(server, "GET", "/readyz")
+            self.assertEqual(status, 503)
+            self.assertIn("the server is shutting down", text)
+            self.assertEqual(ask(server, "GET", "/healthz")[0], 200)
             answered = 0
             while time.monotonic() - started < 1.5:
                 # Each on a connection of its own.

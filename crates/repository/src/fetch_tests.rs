@@ -1,4 +1,5 @@
-//! Fetching, against stores in memory: what is whole is found, and what is not is fetched anew.
+//! Copies of versions, from a bucket in memory. Owns the cases of listing, fetching, keeping and
+//! checking; what goes over a wire is in `tests/clients/test_stores.py`.
 
 use super::*;
 use crate::{Listing, Store, Stores};
