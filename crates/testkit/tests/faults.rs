@@ -132,6 +132,18 @@ fn a_killed_worker_costs_a_stateless_run_nothing() {
 }
 
 #[test]
+fn each_signal_that_a_crash_brings_ends_a_worker_and_is_told() {
+    let _alone = alone();
+    let loaded = load("model half_plus_two");
+    for (restarts, signal) in (1..).zip([Signal::SEGV, Signal::ABORT, Signal::BUS, Signal::KILL]) {
+        assert_eq!(loaded.half(2.0, None).unwrap(), [3.0, 3.5]);
+        kill_process(loaded.pid(), signal).unwrap();
+        loaded.serves_after(restarts);
+    }
+    assert_eq!(loaded.half(2.0, None).unwrap(), [3.0, 3.5]);
+}
+
+#[test]
 fn a_stateful_run_is_never_sent_twice() {
     let _alone = alone();
     let loaded = load("model counter\non run kill once");

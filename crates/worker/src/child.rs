@@ -62,6 +62,8 @@ impl Default for ChildOptions {
 /// `INTERNAL` when the parent breaks the protocol. A model that does not load is no error here: the
 /// parent was told.
 pub fn serve_child(engine: &dyn Engine, options: &ChildOptions) -> Result<(), Status> {
+    // The parent counts on the end of a process that can do no more.
+    vesta_ffi::die_of_faults();
     let socket = Arc::new(take_socket()?);
     // Without it the end of the socket still ends the process, only later.
     let _ = rustix::process::set_parent_process_death_signal(Some(Signal::KILL));
