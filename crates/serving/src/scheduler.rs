@@ -94,6 +94,12 @@ impl Scheduler {
         }
     }
 
+    /// One without threads: nothing is ever run.
+    #[cfg(test)]
+    pub(crate) fn idle() -> Scheduler {
+        Scheduler { shared: Arc::new(Shared::new(1)) }
+    }
+
     fn spawn(
         &self,
         engine: &Arc<dyn Engine>,

@@ -149,14 +149,6 @@ impl Instance {
     }
 }
 
-impl Entry {
-    /// Whether what leaves was loaded from other files than those wanted now, so that it must not
-    /// come back.
-    fn must_end_first(&self) -> bool {
-        matches!(self.state, State::Draining | State::Drained) && self.offers_other_files()
-    }
-}
-
 impl Fleet {
     pub(crate) fn entry(&mut self, id: &ServableId) -> Option<&mut Entry> {
         self.models.get_mut(&id.model)?.get_mut(&id.version)
@@ -168,12 +160,13 @@ impl Fleet {
         versions
             .map(|(&version, entry)| Seen {
                 version,
-                wanted: entry.wanted.is_some() && !entry.must_end_first(),
+                wanted: entry.wanted.is_some(),
                 state: entry.state,
                 sound: entry
                     .ticket
                     .and_then(|ticket| self.instances.get(&ticket))
                     .is_none_or(Instance::is_sound),
+                outdated: entry.offers_other_files(),
             })
             .collect()
     }

@@ -17,6 +17,8 @@ mod planner;
 mod pool;
 mod retirement;
 mod shutdown;
+#[cfg(test)]
+mod simulation;
 mod status_board;
 
 use std::path::PathBuf;

@@ -39,6 +39,9 @@ pub(crate) struct Seen {
     pub(crate) state: State,
     /// Whether its session, if it has one, can run something now.
     pub(crate) sound: bool,
+    /// Whether it is wanted with other files than those that it was loaded from, so that what leaves
+    /// must not come back.
+    pub(crate) outdated: bool,
 }
 
 /// One step for one version.
@@ -51,8 +54,12 @@ pub(crate) struct Action {
 impl Seen {
     /// Whether it serves, or will as soon as it is put back into the catalog.
     fn can_serve(&self) -> bool {
-        let loaded = matches!(self.state, State::Serving | State::Draining | State::Drained);
-        loaded && self.sound
+        let listed = match self.state {
+            State::Serving => true,
+            State::Draining | State::Drained => !self.outdated,
+            _ => false,
+        };
+        listed && self.sound
     }
 
     /// Whether it takes memory, or is about to.
@@ -79,8 +86,8 @@ pub(crate) fn plan(seen: &[Seen], policy: AspiredVersionPolicy) -> Vec<Action> {
         .filter_map(|one| {
             let step = match (one.state, one.wanted) {
                 (State::Queued | State::Retrying, false) => Step::Cancel,
-                (State::Draining | State::Drained, true) => Step::Revive,
-                (State::Drained, false) => Step::Unload,
+                (State::Draining | State::Drained, true) if !one.outdated => Step::Revive,
+                (State::Drained, _) => Step::Unload,
                 (State::Failed, false) => Step::Forgive,
                 _ => return None,
             };

@@ -41,6 +41,7 @@ fn seen(model: &Model) -> Vec<Seen> {
             wanted,
             state,
             sound,
+            outdated: false,
         })
         .collect()
 }
@@ -475,4 +476,28 @@ fn a_dead_version_that_is_put_back_takes_nobodys_place() {
         advance(&mut model, PRESERVE).into_iter().map(|action| action.step).collect();
     assert_eq!(steps, [Step::Revive, Step::Queue]);
     assert_eq!(model[&1].1, State::Restarting);
+}
+
+/// As [`seen`], with version 0 wanted with other files.
+fn seen_with_other_files(model: &Model) -> Vec<Seen> {
+    let mut seen = seen(model);
+    seen[0].outdated = true;
+    seen
+}
+
+#[test]
+fn what_was_loaded_from_other_files_ends_before_it_comes_back_and_keeps_the_rest_serving() {
+    let mut model = fresh(2);
+    happen(&mut model, Event::Want(0b11));
+    drive(&mut model, PRESERVE, 0, false);
+    happen(&mut model, Event::Want(0b10));
+    assert_eq!(advance(&mut model, PRESERVE), [Action { version: Version(0), step: Step::Retire }]);
+    // Only version 0 is wanted now: 1 has to serve until 0 has been loaded anew.
+    happen(&mut model, Event::Want(0b01));
+    assert_eq!(plan(&seen_with_other_files(&model), PRESERVE), []);
+    happen(&mut model, Event::LastLeaseEnds(0));
+    assert_eq!(
+        plan(&seen_with_other_files(&model), PRESERVE),
+        [Action { version: Version(0), step: Step::Unload }]
+    );
 }
