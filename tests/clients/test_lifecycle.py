@@ -92,15 +92,42 @@ class FilesTest(WithModels):
                 lambda: states(server) == {"1": "END", "2": "AVAILABLE"}), states(server))
             self.assertEqual(predict(server, [2.0]), [4.0])
 
-    def test_a_partial_copy_without_tries_left_ends(self):
+    def test_a_copy_that_is_slower_than_the_polls_heals(self):
         self.put(1)
         with Server(*self.flags()) as server:
             (self.base / "2").mkdir()
             self.assertTrue(wait_for(lambda: states(server).get("2") == "END"), states(server))
+            time.sleep(2.2)
+            self.assertEqual(server.log().count("Loading servable version {name: m version: 2}"), 1)
             self.overwrite(self.base / "2", THREE)
-            time.sleep(1.2)
-            self.assertEqual(states(server), {"1": "AVAILABLE", "2": "END"})
-            self.assertEqual(predict(server, [2.0]), [3.0])
+            self.assertTrue(wait_for(
+                lambda: states(server) == {"1": "END", "2": "AVAILABLE"}), states(server))
+            self.assertEqual(predict(server, [2.0]), [4.0])
+
+    def test_a_good_version_in_the_place_of_a_failed_one_is_loaded(self):
+        self.put(1)
+        with Server(*self.flags()) as server:
+            bad = self.base.parent / "bad"
+            bad.mkdir()
+            (bad / "saved_model.pb").write_bytes(b"no graph")
+            bad.rename(self.base / "2")
+            self.assertTrue(wait_for(lambda: states(server).get("2") == "END"), states(server))
+            (self.base / "2").rename(self.base.parent / "away")
+            self.put(2, THREE)
+            self.assertTrue(wait_for(
+                lambda: states(server) == {"1": "END", "2": "AVAILABLE"}), states(server))
+            self.assertEqual(predict(server, [2.0]), [4.0])
+
+    def test_to_save_memory_the_old_version_goes_first(self):
+        self.put(1)
+        with Server(*self.flags("--aspired_version_policy=resource_preserving")) as server:
+            self.put(2, THREE)
+            self.assertTrue(wait_for(
+                lambda: states(server) == {"1": "END", "2": "AVAILABLE"}), states(server))
+            log = server.log()
+            self.assertLess(log.index("Done unloading servable version {name: m version: 1}"),
+                            log.index("Loading servable version {name: m version: 2}"))
+            self.assertEqual(predict(server, [2.0]), [4.0])
 
 
 class Asked(WithModels):
