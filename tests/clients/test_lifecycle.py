@@ -273,6 +273,24 @@ class ReloadTest(Asked):
             self.labelled(name="three", base=THREE, labels={"first": 123}, keep=True)
             self.assertEqual(self.by_label(server, "first", "three"), [4.0])
 
+    def test_with_the_flag_nothing_waits_for_labels(self):
+        self.put(1)
+        with Server(*self.flags("--allow_version_labels_for_unavailable_models=true")) as server:
+            self.connect(server)
+            self.labelled(labels={"stable": 1}, specific=[1])
+            self.put(2, THREE)
+            text = ("Request to assign label to version 2 of model m, which is not currently "
+                    "available for inference")
+            self.assertEqual(
+                self.failure(lambda: self.labelled(labels={"stable": 2}, specific=[1, 2])),
+                ("FAILED_PRECONDITION", text))
+            time.sleep(1.2)
+            self.assertEqual(states(server), {"1": "AVAILABLE"})
+            self.labelled(labels={"stable": 1, "new": 2}, specific=[1, 2])
+            self.assertTrue(wait_for(
+                lambda: states(server) == {"1": "AVAILABLE", "2": "AVAILABLE"}), states(server))
+            self.assertEqual(self.by_label(server, "new"), [4.0])
+
     def test_a_label_of_a_version_that_is_not_there_changes_nothing(self):
         self.put(1)
         with Server(*self.flags()) as server:

@@ -257,16 +257,17 @@ class AbortTest(OnTensorFlow):
             self.assertEqual(y.tolist(), [12])
             _, text = ask(server, "GET", "/v1/models/m/versions/2")
             said = json.loads(text)["model_version_status"][0]["status"]
-            self.assertEqual(said["error_code"], "FAILED_PRECONDITION")
-            self.assertIn("a first run of signature `serving_default` of model m version 2 ended its "
-                          "process", said["error_message"])
+            self.assertEqual(said["error_code"], "UNAVAILABLE")
+            self.assertIn("the worker process of model m version 2 ended (signal 6) while loading",
+                          said["error_message"])
             # As a model of its own.
             contradictory(self.path("broken"))
             with self.assertRaises(grpc.RpcError) as caught:
                 client.reload(near=self.base / "near", m=self.base / "m",
                               broken=self.base / "broken")
             self.assertEqual(caught.exception.code(), grpc.StatusCode.UNKNOWN)
-            self.assertIn("ended its process", caught.exception.details())
+            self.assertIn("the worker process of model broken version 1 ended (signal 6) while loading",
+                          caught.exception.details())
             self.assertEqual(states(server, "broken"), {"1": "END"})
             self.assertIsNone(server.process.poll())
             stop.set()

@@ -216,7 +216,9 @@ impl Models {
     /// The versions that labels name, that do not serve yet, and that this configuration brings.
     async fn coming(&self, models: &[ModelConfig]) -> Versions {
         let mut coming = Versions::new();
-        if self.poll == Poll::Never {
+        // Who lets labels name versions that are not there wants them set at once or refused, as the
+        // original does it, and no wait.
+        if self.labels_for_unavailable || self.poll == Poll::Never {
             return coming;
         }
         for model in models {

@@ -63,7 +63,7 @@ fn serve(arguments: &[String]) -> Result<(), Status> {
     };
     logs::start(LogFormat::parse(format)?);
     // What serves goes before what loads, from the opening of a library on.
-    let lowered = Lowered::now();
+    let lowered = Lowered::for_load();
     let choice = engine.parse::<EngineChoice>()?;
     let built = match vesta_engines::build(&choice, &options(rest)?) {
         Ok(built) => built,

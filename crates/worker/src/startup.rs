@@ -13,6 +13,7 @@ use vesta_model::{ModelDescription, Status};
 
 use crate::frame::{FrameReader, FrameWriter, Received, poll};
 use crate::link::Link;
+use crate::priority::RESTARTED;
 use crate::process::Process;
 use crate::supervisor::{Shared, Worker};
 use crate::wake::after;
@@ -44,7 +45,11 @@ impl<'a> Startup<'a> {
     pub(crate) fn run(self) -> Result<Started, Status> {
         let shared = self.shared;
         let options = &shared.options;
-        let (process, socket) = Process::start(&shared.command)?;
+        let mut command = shared.command.clone();
+        if self.epoch > 1 {
+            command = command.env(RESTARTED, "1");
+        }
+        let (process, socket) = Process::start(&command)?;
         info!(model = %shared.request.model, version = shared.request.version.0,
             pid = process.pid(), "worker started");
         let socket = Arc::new(socket);
