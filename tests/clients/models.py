@@ -4,12 +4,17 @@ Owns: finding the files of packages, folders that a server reads, reference answ
 """
 
 import importlib.util
+import os
 import pathlib
 import tempfile
 import unittest
 
 import grpc
 import numpy as np
+# The first session fixes the threads of the whole process, whichever test makes it, and rounding
+# depends on them.
+os.environ["TF_NUM_INTRAOP_THREADS"] = "1"
+
 import tensorflow as tf
 from tensorflow.core.framework import tensor_pb2
 from tensorflow_serving.apis import (

@@ -261,7 +261,7 @@ class OriginalModelsTest(Folders):
         matrix = "batching/matrix_half_plus_two"
         paths = {name: self.data / name for name in names}
         with Server(self.config(matrix=self.data / matrix, **paths),
-                    "--engine=tensorflow") as server:
+                    "--engine=tensorflow", seconds=120) as server:
             client = self.connect(server)
             for name in names:
                 with self.subTest(name):
@@ -322,7 +322,7 @@ class OriginalModelsTest(Folders):
         models = SHARED / "golden" / "models"
         names = sorted(path.name for path in models.iterdir())
         with Server(self.config(**{name: models / name for name in names}),
-                    "--engine=tensorflow") as server:
+                    "--engine=tensorflow", seconds=120) as server:
             client = self.connect(server)
             for name in names:
                 with self.subTest(name):

@@ -178,7 +178,8 @@ class TensorFlowFaultsTest(WorkerFaults, WithModels):
     def test_a_stateful_signature_never_counts_twice(self):
         """What a worker counted since it started is what was answered since, and no more."""
         shutil.copytree(SHARED / "tfs-testdata" / "saved_model_counter" / "00000123",
-                        self.base / "m" / "1")
+                        self.base / "1")
+        (self.base / "1").chmod(0o755)
         with Server(*self.flags("--max_num_load_retries=0", *self.FLAGS)) as server:
             stub = prediction_service_pb2_grpc.PredictionServiceStub(
                 grpc.insecure_channel(f"127.0.0.1:{server.grpc_port}"))
