@@ -184,6 +184,7 @@ class BasicPitch(Served):
     """TF2, from Keras: two seconds of sound to the notes in it."""
 
     model = "basic_pitch"
+    rounding = 1e-4
     chords = ((60, 64, 67), (57, 60, 64), (53, 57, 60, 65))
 
     @classmethod
@@ -201,7 +202,7 @@ class BasicPitch(Served):
     def check(self, answers, want):
         for name in ("note", "onset", "contour"):
             np.testing.assert_allclose(
-                answers[name], want[name], rtol=1e-4, atol=1e-4, err_msg=name)
+                answers[name], want[name], rtol=self.rounding, atol=self.rounding, err_msg=name)
             # A batch rounds otherwise, and silence between harmonics amplifies it, in TensorFlow, too.
             np.testing.assert_allclose(answers[name], self.together[name], atol=2e-3, err_msg=name)
         note = np.asarray(answers["note"])
@@ -230,6 +231,9 @@ class BasicPitchOnTensorFlowTest(BasicPitch, Folders):
 
 class BasicPitchOnAutoTest(BasicPitch, Folders):
     engine = "auto"
+    # The embedded engine takes it and sums in another order, which silence amplifies as much as it does
+    # a batch's in TensorFlow.
+    rounding = 2e-3
 
 
 class OriginalModelsTest(Folders):
