@@ -18,7 +18,7 @@ use vesta_model::{InputLayout, RunRequest, Session, Status, Tensor};
 
 use self::records::Records;
 use super::predict::Feed;
-use super::rpc::inference::{run_classify, run_multi_inference, run_regress};
+use super::rpc::inference::{CLASSIFY, REGRESS, run_examples, run_multi_inference};
 use super::rpc::predict::feed_of;
 use crate::budget::Budget;
 use crate::metrics::Metrics;
@@ -134,10 +134,10 @@ impl WarmUp {
         match &record.kind {
             None => Ok(()),
             Some(KindWire::Classify(log)) => {
-                run_classify(log.request.clone(), signatures, &budget, &mut run)
+                run_examples(CLASSIFY, log.request.clone(), signatures, &budget, &mut run)
             }
             Some(KindWire::Regress(log)) => {
-                run_regress(log.request.clone(), signatures, &budget, &mut run)
+                run_examples(REGRESS, log.request.clone(), signatures, &budget, &mut run)
             }
             Some(KindWire::MultiInference(log)) => {
                 run_multi_inference(log.request.clone(), signatures, &budget, &mut run)

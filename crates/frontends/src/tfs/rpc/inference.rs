@@ -23,8 +23,8 @@ use crate::tfs::classify::{self, Classes, ClassifyOutputs, classes_of, find_sign
 use crate::tfs::predict::{Feed, Signatures, run, signature_or_default};
 use crate::tfs::regress;
 
-const CLASSIFY: &str = "tensorflow/serving/classify";
-const REGRESS: &str = "tensorflow/serving/regress";
+pub(crate) const CLASSIFY: &str = "tensorflow/serving/classify";
+pub(crate) const REGRESS: &str = "tensorflow/serving/regress";
 
 /// A request of Classify or Regress.
 #[derive(Clone, Message)]
@@ -237,11 +237,12 @@ fn check_task<'l>(method: &str, name: &'l str, signature: &Signature) -> Result<
 /// success.
 pub(crate) type RunFeed<'r> = dyn FnMut(Feed) -> Result<Vec<Tensor>, Status> + 'r;
 
-/// Runs a recorded request of Classify.
+/// Runs a recorded request of Classify or Regress, whichever `method` names.
 ///
 /// # Errors
 /// Those of the call, and `INVALID_ARGUMENT` for bytes that are not its request.
-pub(crate) fn run_classify(
+pub(crate) fn run_examples(
+    method: &str,
     message: Bytes,
     signatures: &Signatures,
     budget: &Budget,
@@ -250,33 +251,14 @@ pub(crate) fn run_classify(
     let request: ExamplesRequest = recorded(message)?;
     let spec = required_spec(request.model_spec.as_ref())?;
     let name = signature_or_default(&spec.signature_name);
-    let outputs = classify::check_signature(find_signature(signatures, name)?)?;
-    let task = Task::Classify { name, outputs };
-    run_task(&task, &request.input.unwrap_or_default(), budget, run)
-}
-
-/// Runs a recorded request of Regress.
-///
-/// # Errors
-/// As [`run_classify`].
-pub(crate) fn run_regress(
-    message: Bytes,
-    signatures: &Signatures,
-    budget: &Budget,
-    run: &mut RunFeed<'_>,
-) -> Result<(), Status> {
-    let request: ExamplesRequest = recorded(message)?;
-    let spec = required_spec(request.model_spec.as_ref())?;
-    let name = signature_or_default(&spec.signature_name);
-    let output = regress::check_signature(find_signature(signatures, name)?)?;
-    let task = Task::Regress { name, output };
+    let task = check_task(method, name, find_signature(signatures, name)?)?;
     run_task(&task, &request.input.unwrap_or_default(), budget, run)
 }
 
 /// Runs a recorded request of MultiInference.
 ///
 /// # Errors
-/// As [`run_classify`].
+/// As [`run_examples`].
 pub(crate) fn run_multi_inference(
     message: Bytes,
     signatures: &Signatures,
