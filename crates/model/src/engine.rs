@@ -51,6 +51,13 @@ pub struct InputLayout {
     pub string_bytes: usize,
 }
 
+impl InputLayout {
+    /// The layout of this tensor.
+    pub fn of(tensor: &Tensor) -> InputLayout {
+        InputLayout { shape: tensor.shape().clone(), string_bytes: tensor.string_payload_bytes() }
+    }
+}
+
 /// What one run will compute.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RunRequest {

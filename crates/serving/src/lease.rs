@@ -126,13 +126,7 @@ impl Lease {
         if let Some(&index) = outputs.iter().find(|&&index| index >= count) {
             return Err(texts::no_such_output(&name, index, count));
         }
-        let layouts = inputs
-            .iter()
-            .map(|input| InputLayout {
-                shape: input.shape().clone(),
-                string_bytes: input.string_payload_bytes(),
-            })
-            .collect();
+        let layouts = inputs.iter().map(InputLayout::of).collect();
         let request = RunRequest { signature: name, inputs: layouts, outputs };
         Ok(RunOrder { lease: self.clone(), request, inputs })
     }

@@ -104,13 +104,7 @@ fn trial(name: &str, signature: &Signature) -> Result<(RunRequest, Vec<Tensor>),
     }
     let inputs: Vec<Tensor> =
         signature.inputs.iter().map(trial_input).collect::<Result<_, String>>()?;
-    let layouts = inputs
-        .iter()
-        .map(|tensor| InputLayout {
-            shape: tensor.shape().clone(),
-            string_bytes: tensor.string_payload_bytes(),
-        })
-        .collect();
+    let layouts = inputs.iter().map(InputLayout::of).collect();
     let request = RunRequest {
         signature: name.to_owned(),
         inputs: layouts,

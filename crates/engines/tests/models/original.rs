@@ -322,10 +322,7 @@ fn only_what_is_wanted_is_computed() {
     let mut run = session
         .prepare(&vesta_model::RunRequest {
             signature: "classify_x_to_y".to_owned(),
-            inputs: vec![vesta_model::InputLayout {
-                shape: Shape::vector(1),
-                string_bytes: given.string_payload_bytes(),
-            }],
+            inputs: vec![vesta_model::InputLayout::of(&given)],
             outputs: vec![classes],
         })
         .unwrap();

@@ -49,13 +49,7 @@ pub(crate) fn call(
         .signatures
         .get(signature)
         .map_or(0, |signature| signature.outputs.len());
-    let layouts = inputs
-        .iter()
-        .map(|tensor| InputLayout {
-            shape: tensor.shape().clone(),
-            string_bytes: tensor.string_payload_bytes(),
-        })
-        .collect();
+    let layouts = inputs.iter().map(InputLayout::of).collect();
     let mut run = session.prepare(&RunRequest {
         signature: signature.to_owned(),
         inputs: layouts,

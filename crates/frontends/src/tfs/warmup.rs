@@ -164,13 +164,7 @@ fn not_in_form(status: Status) -> Status {
 fn run_feed(session: &dyn Session, feed: Feed) -> Result<Vec<Tensor>, Status> {
     let Feed { signature, inputs, outputs } = feed;
     let wanted = outputs.len();
-    let layouts = inputs
-        .iter()
-        .map(|input| InputLayout {
-            shape: input.shape().clone(),
-            string_bytes: input.string_payload_bytes(),
-        })
-        .collect();
+    let layouts = inputs.iter().map(InputLayout::of).collect();
     let request = RunRequest { signature, inputs: layouts, outputs };
     let tensors = session.run_over(&request, inputs, Instant::now().checked_add(RUN_LIMIT))?;
     if tensors.len() != wanted {

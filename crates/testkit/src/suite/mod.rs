@@ -176,13 +176,7 @@ pub fn infer(
 }
 
 fn run_request(signature: &str, inputs: &[Tensor], outputs: &[usize]) -> RunRequest {
-    let inputs = inputs
-        .iter()
-        .map(|input| InputLayout {
-            shape: input.shape().clone(),
-            string_bytes: input.string_payload_bytes(),
-        })
-        .collect();
+    let inputs = inputs.iter().map(InputLayout::of).collect();
     RunRequest { signature: signature.to_owned(), inputs, outputs: outputs.to_vec() }
 }
 
