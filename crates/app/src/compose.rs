@@ -12,11 +12,15 @@ use std::time::Duration;
 use tokio::runtime::Runtime;
 use tokio::sync::watch;
 use tracing::{error, info, warn};
-use vesta_frontends::{Budget, GrpcOptions, Metrics, RestOptions, WarmUp, serve_grpc, serve_rest};
+use vesta_frontends::{
+    Budget, GrpcOptions, Metrics, RestOptions, RunMetrics, WarmUp, serve_grpc, serve_rest,
+    show_queue_depths,
+};
 use vesta_model::{BasePath, Engine, ModelConfig, Status};
 use vesta_repository::Stores;
-use vesta_serving::{Serving, ServingOptions};
+use vesta_serving::{RealClock, Serving, ServingOptions};
 
+use crate::batched::Batched;
 use crate::config::Resolved;
 use crate::config_poll;
 use crate::fetching::Fetching;
@@ -45,6 +49,7 @@ pub(crate) fn serve(
     let metrics = Metrics::new()?;
     let engine = placement::engine(&resolved.engine, format)?;
     let engine = with_warm_up(engine, resolved, &metrics);
+    let engine = Arc::new(Batched { engine, batching: resolved.batching.clone() });
     let stores = Arc::new(Stores::new(resolved.model_cache.clone()));
     let is_in_store = |model: &ModelConfig| matches!(model.base_path, BasePath::Store(_));
     if resolved.models.iter().any(is_in_store) {
@@ -52,7 +57,7 @@ pub(crate) fn serve(
     }
     // Outermost, since all else looks at the files.
     let engine = Arc::new(Fetching { engine, store: Arc::clone(&stores) as _ });
-    let serving = Serving::start(
+    let serving = Serving::start_observed(
         engine,
         ServingOptions {
             load_threads: resolved.load_threads,
@@ -64,7 +69,10 @@ pub(crate) fn serve(
             engine_threads: 1,
             policy: resolved.policy,
         },
+        Arc::new(RealClock),
+        Arc::new(RunMetrics::new(&metrics)?),
     )?;
+    show_queue_depths(&metrics, serving.queue_watch())?;
     let models = Models::start(
         serving.clone(),
         resolved.poll,

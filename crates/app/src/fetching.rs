@@ -8,8 +8,8 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use vesta_model::{
-    Engine, EngineIdentity, HealthListener, LoadRequest, ModelDescription, Run, RunRequest,
-    Session, SessionHealth, Status, Tensor,
+    BatchingParameters, Engine, EngineIdentity, HealthListener, LoadRequest, ModelDescription, Run,
+    RunRequest, Session, SessionHealth, Status, Tensor,
 };
 use vesta_repository::{Hold, Store};
 
@@ -53,6 +53,10 @@ impl Session for Kept {
 
     fn prepare(&self, request: &RunRequest) -> Result<Box<dyn Run>, Status> {
         self.session.prepare(request)
+    }
+
+    fn batching(&self) -> Option<&BatchingParameters> {
+        self.session.batching()
     }
 
     fn watch(&self, listener: HealthListener) -> SessionHealth {

@@ -5,6 +5,7 @@
 //! Invariant: everything that can be wrong with flags and files is found before a port opens.
 
 mod artifact;
+mod batched;
 mod commands;
 mod compose;
 mod config;

@@ -5,6 +5,8 @@
 //! May not know: requests; it is told what to count.
 //! Invariant: what clients send cannot make the page grow without bound.
 
+mod runs;
+
 use std::collections::{BTreeMap, HashSet};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
@@ -14,6 +16,8 @@ use prometheus::{HistogramOpts, HistogramVec, IntCounterVec, Opts, Registry};
 use vesta_model::{Code, Status};
 
 use crate::tfs::json::push_six_digits;
+
+pub use runs::{RunMetrics, show_queue_depths};
 
 /// A call as the metrics name it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -73,4 +73,4 @@ pub use lifecycle::{Aspired, AspiredVersionPolicy, Edition, Phase, VersionStatus
 pub use options::ServingOptions;
 pub use readiness::Readiness;
 pub use reconfigure::Reconfigure;
-pub use serving::{QueueDepth, Serving};
+pub use serving::{QueueDepth, QueueWatch, Serving};

@@ -93,7 +93,7 @@ impl Line {
         let rows = piece.as_ref().map_or(0, |piece| piece.rows.len());
         former.admit(rows, now, &mut departed.pieces)?;
         if let Some(piece) = piece.take() {
-            former.push(piece, now);
+            former.push(piece, now, &mut departed.pieces);
         }
         Ok(())
     }

@@ -40,6 +40,12 @@ pub struct QueueDepth {
     pub requests: usize,
 }
 
+/// Tells how many requests wait.
+#[derive(Clone)]
+pub struct QueueWatch {
+    scheduler: Scheduler,
+}
+
 struct Door {
     published: Arc<Published>,
     board: Arc<StatusBoard>,
@@ -123,11 +129,9 @@ impl Serving {
         self.door.published.resolve(spec)
     }
 
-    /// How many requests wait to be run, for each version that is loaded.
-    pub fn queue_depths(&self) -> Vec<QueueDepth> {
-        let all = self.door.scheduler.waiting().into_iter();
-        all.map(|(ServableId { model, version }, requests)| QueueDepth { model, version, requests })
-            .collect()
+    /// What tells how many requests wait. It does not keep anything served.
+    pub fn queue_watch(&self) -> QueueWatch {
+        QueueWatch { scheduler: self.door.scheduler.clone() }
     }
 
     /// Known versions, newest first; only `version` when given. Ended versions stay listed, the
@@ -252,6 +256,15 @@ impl Serving {
     fn tell(&self, event: Event) {
         // After a shutdown there is nobody left to tell.
         let _ = self.door.events.send(event);
+    }
+}
+
+impl QueueWatch {
+    /// How many requests wait to be run, for each version that is loaded.
+    pub fn depths(&self) -> Vec<QueueDepth> {
+        let all = self.scheduler.waiting().into_iter();
+        all.map(|(ServableId { model, version }, requests)| QueueDepth { model, version, requests })
+            .collect()
     }
 }
 

@@ -3,6 +3,7 @@
 //! Owns: the step from raw [`Flags`] and files to one [`Resolved`] value, and every check that
 //! stops a start. May not know: how any of it is carried out.
 
+mod batching;
 mod model_file;
 mod text;
 
@@ -21,6 +22,7 @@ use vesta_serving::AspiredVersionPolicy;
 use crate::flags::Flags;
 use crate::placement::{EngineSettings, Isolation};
 
+pub(crate) use batching::{Batching, PARAMETERS_FILE, read_parameters};
 pub(crate) use model_file::ModelFile;
 
 /// Everything that a start needs, checked.
@@ -60,6 +62,8 @@ pub(crate) struct Resolved {
     pub(crate) policy: AspiredVersionPolicy,
     /// How often each recorded request is run before a version is available; 0 for no warm-up.
     pub(crate) warm_up_iterations: u32,
+    /// Which requests are run together.
+    pub(crate) batching: Batching,
     /// Which engine runs the models, and where.
     pub(crate) engine: EngineSettings,
     /// Whether the gRPC health service answers.
@@ -112,6 +116,7 @@ pub(crate) fn resolve(flags: &Flags) -> Result<Resolved, Status> {
         load_retry_interval: Duration::from_micros(
             u64::try_from(flags.load_retry_interval_micros).unwrap_or(0),
         ),
+        batching: batching::resolve(flags, cores)?,
         engine: engine(flags)?,
         policy: policy(&flags.aspired_version_policy)?,
         warm_up_iterations: warm_up_iterations(flags),

@@ -129,6 +129,9 @@ flags! {
     num_request_iterations_for_warmup: i32 = 0, "How often each recorded request is run; 0 means once.";
     file_system_poll_wait_seconds: i64 = 1, "Seconds between looks for new versions; 0 looks once, negative never.";
     allow_version_labels_for_unavailable_models: bool = false, "Whether a new label may name a version that is not yet available.";
+    enable_batching: bool = false, "Whether requests of one version are run together.";
+    batching_parameters_file: String = String::new(), "Text BatchingParameters of all models; needs enable_batching.";
+    enable_per_model_batching_parameters: bool = false, "Whether only models with a batching_params.pbtxt in their version's directory are batched, each by its own parameters; needs enable_batching.";
     monitoring_config_file: String = String::new(), "Text MonitoringConfig that turns on the Prometheus page.";
     enable_grpc_healthcheck_service: bool = false, "Whether the gRPC health service answers.";
     tensorflow_session_parallelism: i64 = 0, "Threads of a TensorFlow session, within operators and between them; 0 lets the server choose.";

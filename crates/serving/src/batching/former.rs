@@ -160,9 +160,13 @@ impl<T: Batchable> Former<T> {
         Ok(())
     }
 
-    /// Appends a request that was admitted.
-    pub(crate) fn push(&mut self, mut item: T, now: Instant) {
+    /// Appends a request that was admitted. What is over leaves the open batch before it is closed
+    /// for want of room.
+    pub(crate) fn push(&mut self, mut item: T, now: Instant, expired: &mut Expired<T>) {
         let batch_rows_max = self.limits.batch_rows_max;
+        if weight(&item) > batch_rows_max.saturating_sub(self.open.rows) {
+            self.sweep_open(now, expired);
+        }
         loop {
             let room = batch_rows_max.saturating_sub(self.open.rows);
             if weight(&item) <= room {
@@ -211,9 +215,7 @@ impl<T: Batchable> Former<T> {
                 self.close();
             }
             let items = self.closed.pop_front()?;
-            let (over, live): (Vec<T>, Vec<T>) =
-                items.into_iter().partition(|item| item.is_over(now));
-            expired.0.extend(over);
+            let live = live_of(items, now, expired);
             if !live.is_empty() {
                 return Some(live);
             }
@@ -229,19 +231,25 @@ impl<T: Batchable> Former<T> {
 
     /// Takes out what is over, and batches of which nothing is left.
     fn sweep(&mut self, now: Instant, expired: &mut Expired<T>) {
-        let mut live = |items: Vec<T>| -> Vec<T> {
-            let (over, live): (Vec<T>, Vec<T>) =
-                items.into_iter().partition(|item| item.is_over(now));
-            expired.0.extend(over);
-            live
-        };
-        let closed = std::mem::take(&mut self.closed);
-        self.closed = closed.into_iter().map(&mut live).filter(|items| !items.is_empty()).collect();
+        let closed = std::mem::take(&mut self.closed).into_iter();
+        let live = closed.map(|items| live_of(items, now, expired));
+        self.closed = live.filter(|items| !items.is_empty()).collect();
+        self.sweep_open(now, expired);
+    }
+
+    fn sweep_open(&mut self, now: Instant, expired: &mut Expired<T>) {
         let open = std::mem::take(&mut self.open);
-        let items = live(open.items);
+        let items = live_of(open.items, now, expired);
         let since = open.since.filter(|_| !items.is_empty());
         self.open = Open { rows: items.iter().map(weight).sum(), items, since };
     }
+}
+
+/// What is not over.
+fn live_of<T: Batchable>(items: Vec<T>, now: Instant, expired: &mut Expired<T>) -> Vec<T> {
+    let (over, live): (Vec<T>, Vec<T>) = items.into_iter().partition(|item| item.is_over(now));
+    expired.0.extend(over);
+    live
 }
 
 #[cfg(test)]

@@ -72,7 +72,8 @@ impl Bench {
         let deadline = lives_ms.map(|lives| self.at(ms + lives));
         let expired = Rc::clone(&self.expired);
         let number = self.entered;
-        self.former.push(Item { number, rows: 0..rows, deadline, expired }, now);
+        let item = Item { number, rows: 0..rows, deadline, expired };
+        self.former.push(item, now, &mut Expired::default());
         self.entered += 1;
         Ok(())
     }

@@ -13,8 +13,11 @@ pub trait RunObserver: Send + Sync {
     /// A request with this many rows and inputs asks to be batched.
     fn entered(&self, model: &ModelName, rows: usize, inputs: usize);
 
-    /// A batch is about to be run.
+    /// A batch was formed; its requests may turn out not to fit together.
     fn formed(&self, model: &ModelName, batch: FormedBatch);
+
+    /// A batch is handed to the engine.
+    fn handed_over(&self, model: &ModelName);
 }
 
 /// The sizes of one batch.
@@ -37,4 +40,5 @@ impl RunObserver for Unobserved {
     fn waited(&self, _: &ModelName, _: bool, _: Duration) {}
     fn entered(&self, _: &ModelName, _: usize, _: usize) {}
     fn formed(&self, _: &ModelName, _: FormedBatch) {}
+    fn handed_over(&self, _: &ModelName) {}
 }

@@ -131,6 +131,7 @@ fn compute(
         joint.write(run.input(index)).map_err(Failure::Whole)?;
     }
     drop(joints);
+    observer.handed_over(first.task.lease.model());
     let outputs = run.run(deadline(pieces)).map_err(Failure::Engine)?;
     if outputs.len() != request.outputs.len() {
         let (want, got) = (request.outputs.len(), outputs.len());

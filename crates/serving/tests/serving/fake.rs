@@ -1,13 +1,14 @@
 //! An engine whose loads, runs and unloads can be held, made to fail, and are written down.
 
 use std::collections::{BTreeMap, HashMap};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
 
 use vesta_model::{
-    AlignedBytes, DType, Engine, EngineIdentity, HealthListener, LoadRequest, Memory,
-    ModelDescription, Run, RunRequest, Session, SessionHealth, Shape, Signature, Status, Tensor,
-    TensorSpec, strings_byte_len,
+    AlignedBytes, BatchingParameters, DType, Engine, EngineIdentity, HealthListener, LoadRequest,
+    Memory, ModelDescription, Run, RunRequest, Session, SessionHealth, Shape, Signature, Status,
+    Tensor, TensorSpec, strings_byte_len,
 };
 
 /// A door that callers wait at while it is shut.
@@ -51,6 +52,10 @@ pub(crate) struct Script {
     pub(crate) run_takes: Arc<Mutex<Duration>>,
     /// Whether runs give no outputs at all.
     pub(crate) mute: Arc<Mutex<bool>>,
+    /// How the sessions to come batch.
+    pub(crate) batching: Arc<Mutex<Option<BatchingParameters>>>,
+    /// The rows of each run of a signature with a first dimension, in order.
+    pub(crate) rows_run: Arc<Mutex<Vec<usize>>>,
     /// How the sessions are doing, and who hears of it.
     health: Arc<Mutex<(Option<SessionHealth>, Vec<HealthListener>)>>,
 }
@@ -71,8 +76,13 @@ impl Script {
     }
 }
 
+/// What in `x` makes a run fail.
+pub(crate) const BAD: f32 = -99.0;
+
 /// The engine. `y` of the signature `serving_default` is half of `x` plus the version's number; a
-/// NaN in `x` makes it panic.
+/// NaN in `x` makes it panic, [`BAD`] is an invalid argument. `pair` gives back its inputs. `count` is
+/// stateful: `n` is how often it was run, for each row of `x`. `odd` gives one row too many, `total`
+/// a scalar.
 #[derive(Clone, Default)]
 pub(crate) struct FakeEngine {
     scripts: Arc<Mutex<HashMap<String, Script>>>,
@@ -128,7 +138,9 @@ impl Engine for FakeEngine {
         self.note(format!("loaded {id}"));
         let add = request.version.0 as f32;
         let description = ModelDescription { signatures: signatures() };
-        Ok(Arc::new(FakeSession { id, add, script, engine: self.clone(), description }))
+        let batching = script.batching.lock().unwrap().clone();
+        let (engine, runs) = (self.clone(), Arc::default());
+        Ok(Arc::new(FakeSession { id, add, script, engine, description, batching, runs }))
     }
 }
 
@@ -147,6 +159,18 @@ fn signatures() -> BTreeMap<String, Arc<Signature>> {
             vec![dense("a", DType::I64), dense("b", DType::String)],
             vec![dense("a", DType::I64), dense("b", DType::String)],
         ),
+        Signature::new("odd", "", vec![dense("x", DType::F32)], vec![dense("y", DType::F32)]),
+        Signature::new("total", "", vec![dense("x", DType::F32)], vec![dense("y", DType::F32)]),
+        Signature::new("none", "", vec![], vec![dense("y", DType::F32)]),
+        Signature {
+            stateful: true,
+            ..Signature::new(
+                "count",
+                "",
+                vec![dense("x", DType::F32)],
+                vec![dense("n", DType::F32)],
+            )
+        },
     ];
     signatures.into_iter().map(|signature| (signature.name.clone(), Arc::new(signature))).collect()
 }
@@ -157,6 +181,9 @@ struct FakeSession {
     script: Script,
     engine: FakeEngine,
     description: ModelDescription,
+    batching: Option<BatchingParameters>,
+    /// Runs of `count`.
+    runs: Arc<AtomicUsize>,
 }
 
 struct FakeRun {
@@ -166,6 +193,7 @@ struct FakeRun {
     engine: FakeEngine,
     request: RunRequest,
     inputs: Vec<(DType, AlignedBytes)>,
+    runs: Arc<AtomicUsize>,
 }
 
 impl Session for FakeSession {
@@ -194,7 +222,12 @@ impl Session for FakeSession {
             engine: self.engine.clone(),
             request: request.clone(),
             inputs,
+            runs: Arc::clone(&self.runs),
         }))
+    }
+
+    fn batching(&self) -> Option<&BatchingParameters> {
+        self.batching.as_ref()
     }
 
     fn watch(&self, listener: HealthListener) -> SessionHealth {
@@ -234,11 +267,33 @@ impl Run for FakeRun {
         if *self.script.mute.lock().unwrap() {
             return Ok(Vec::new());
         }
+        let rows = self.request.inputs.first().and_then(|x| x.shape.dims().first().copied());
+        self.script.rows_run.lock().unwrap().extend(rows);
         if self.request.signature == "pair" {
             return Ok(self.request.outputs.iter().map(|&index| self.tensor(index)).collect());
         }
+        if self.request.signature == "none" {
+            return Ok(vec![Tensor::of(Shape::vector(1), &[0f32])?]);
+        }
         let x = self.tensor(0);
         let values = x.to_vec::<f32>().unwrap();
+        match self.request.signature.as_str() {
+            "odd" => {
+                let y = vec![0f32; values.len() + 1];
+                return Ok(vec![Tensor::of(Shape::vector(y.len()), &y)?]);
+            }
+            "total" => {
+                return Ok(vec![Tensor::of(Shape::scalar(), &[values.iter().sum::<f32>()])?]);
+            }
+            "count" => {
+                let run = self.runs.fetch_add(1, Ordering::Relaxed) + 1;
+                return Ok(vec![Tensor::of(x.shape().clone(), &vec![run as f32; values.len()])?]);
+            }
+            _ => {}
+        }
+        if values.contains(&BAD) {
+            return Err(Status::invalid_argument("x is bad"));
+        }
         if values.iter().any(|value| value.is_nan()) {
             panic!("this run panics");
         }
