@@ -3,6 +3,7 @@
 //! Compared settings take turns in one run on one machine, since machines are noisy; what to quote
 //! are the ratios.
 
+mod batching;
 mod demo;
 mod loading;
 mod served;
@@ -19,8 +20,12 @@ use crate::run::show;
 type Benchmark = fn(&Path) -> Result<()>;
 
 /// Every benchmark by name.
-const BENCHMARKS: &[(&str, Benchmark)] =
-    &[("demo", demo::run), ("worker", worker::run), ("loading", loading::run)];
+const BENCHMARKS: &[(&str, Benchmark)] = &[
+    ("demo", demo::run),
+    ("worker", worker::run),
+    ("loading", loading::run),
+    ("batching", batching::run),
+];
 
 /// Runs the benchmark called `name`.
 ///
