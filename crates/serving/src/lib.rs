@@ -9,7 +9,9 @@
 //!
 //! [`Serving::resolve`] finds its version once, in an immutable snapshot, and gives a [`Lease`];
 //! [`Lease::infer`] checks it against its signature and puts it into the version's lane; the
-//! scheduler's threads take lanes in turn, run, and answer.
+//! scheduler's threads take lanes in turn, run, and answer. Where the session batches
+//! ([`vesta_model::Session::batching`]), it goes to the queue of its signature and outputs, and is
+//! run with others as one.
 //!
 //! # How a version lives
 //!
@@ -45,7 +47,10 @@
 //!   when an old version is to go. One whose session was given up ends like one that failed to load.
 //! - **A session that panicked is never run again.** Its version refuses requests with UNAVAILABLE,
 //!   is shown like one that is being restarted, and is loaded anew.
-//! - **Bounds.** Each version lets `queue_runs_max` requests wait and refuses more at once; of ended
+//! - **Own rows.** What a caller gets from a batch are the outputs of its own rows. A stateful
+//!   signature is never batched.
+//! - **Bounds.** Each version lets `queue_runs_max` requests wait and refuses more at once, where it
+//!   batches `max_enqueued_batches` of each queue; of ended
 //!   versions the newest 100 of each model stay listed, of models that are over the latest 1000;
 //!   `load_threads` bounds loads, and unloads, but a load or unload that hangs does not keep others
 //!   waiting for ever: after a minute another thread comes in its place.

@@ -10,7 +10,7 @@ use vesta_model::{BatchingParameters, Code, Shape, Status, StringsBuilder, Tenso
 use vesta_serving::{InferRequest, Lease, ServingOptions};
 
 use crate::fake::BAD;
-use crate::world::{World, eventually, options};
+use crate::world::{PATIENCE, World, eventually, options};
 
 /// A xorshift generator: what a run does can be told from its seed.
 struct Dice(u64);
@@ -37,8 +37,14 @@ struct Tally {
     large: AtomicUsize,
 }
 
-/// A request, and the outputs that it must get.
-fn request(dice: &mut Dice, version: i64, caller: u64) -> (InferRequest, Vec<Tensor>, bool) {
+/// A request, the outputs that it must get, and whether it is bad; `columns_max` says how different
+/// shapes may be.
+fn request(
+    dice: &mut Dice,
+    version: i64,
+    caller: u64,
+    columns_max: u64,
+) -> (InferRequest, Vec<Tensor>, bool) {
     let rows = 1 + dice.roll(ROWS_MAX) as usize;
     let number = |row: usize| (caller * 16 + row as u64) as f32;
     if dice.roll(4) == 0 {
@@ -55,9 +61,11 @@ fn request(dice: &mut Dice, version: i64, caller: u64) -> (InferRequest, Vec<Ten
             InferRequest { signature: "pair".to_owned(), inputs, outputs, deadline: None };
         return (request, want, false);
     }
-    let shape = Shape::new(vec![rows, 3]).unwrap();
+    let columns = 1 + dice.roll(columns_max) as usize;
+    let shape = Shape::new(vec![rows, columns]).unwrap();
     let is_bad = dice.roll(50) == 0;
-    let mut x: Vec<f32> = (0..rows * 3).map(|at| number(at / 3) + (at % 3) as f32 / 4.0).collect();
+    let mut x: Vec<f32> =
+        (0..rows * columns).map(|at| number(at / columns) + (at % columns) as f32 / 8.0).collect();
     let y: Vec<f32> = x.iter().map(|x| x / 2.0 + version as f32).collect();
     if is_bad {
         x[0] = BAD;
@@ -71,11 +79,34 @@ fn request(dice: &mut Dice, version: i64, caller: u64) -> (InferRequest, Vec<Ten
     (request, vec![Tensor::of(shape, &y).unwrap()], is_bad)
 }
 
-async fn call(leases: Arc<Vec<Lease>>, caller: u64, seed: u64, tally: Arc<Tally>) {
+/// What is left of an output when columns of padding are cut off, which must be copies of its first
+/// element.
+fn unpadded(output: &Tensor, want: &Tensor) -> Tensor {
+    if output.shape() == want.shape() {
+        return output.clone();
+    }
+    let (columns, kept) = (output.shape().dims()[1], want.shape().dims()[1]);
+    let values = output.to_vec::<f32>().unwrap();
+    let mut own = Vec::new();
+    for row in values.chunks(columns) {
+        own.extend_from_slice(&row[..kept]);
+        assert!(row[kept..].iter().all(|&padding| padding == values[0]), "foreign padding");
+    }
+    Tensor::of(want.shape().clone(), &own).unwrap()
+}
+
+async fn call(
+    leases: Arc<Vec<Lease>>,
+    caller: u64,
+    seed: u64,
+    columns_max: u64,
+    tally: Arc<Tally>,
+) {
     let mut dice = Dice(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1);
     for turn in 0..4 {
         let lease = &leases[dice.roll(leases.len() as u64) as usize];
-        let (mut request, want, is_bad) = request(&mut dice, lease.version().0, caller * 4 + turn);
+        let (mut request, want, is_bad) =
+            request(&mut dice, lease.version().0, caller * 4 + turn, columns_max);
         let rows = request.inputs[0].shape().dims()[0];
         let patience = [None, None, None, Some(2), Some(2000)][dice.roll(5) as usize];
         request.deadline = patience.map(|ms| Instant::now() + Duration::from_millis(ms));
@@ -94,7 +125,10 @@ async fn call(leases: Arc<Vec<Lease>>, caller: u64, seed: u64, tally: Arc<Tally>
         let count = match answer {
             Ok(outputs) => {
                 assert!(!is_bad, "a bad request was answered");
-                assert_eq!(outputs, want, "caller {caller} got rows of others");
+                assert_eq!(outputs.len(), want.len());
+                for (output, want) in outputs.iter().zip(&want) {
+                    assert_eq!(unpadded(output, want), *want, "caller {caller} got rows of others");
+                }
                 &tally.answered
             }
             Err(status) => tally.of_error(&status, is_bad, patience, rows),
@@ -149,14 +183,16 @@ async fn crowd(seed: u64, callers: u64, parameters: BatchingParameters) {
     }
     let leases: Vec<Lease> = models.iter().map(|model| world.lease(model).unwrap()).collect();
     let (leases, tally) = (Arc::new(leases), Arc::new(Tally::default()));
+    let columns_max = if parameters.pad_variable_length_inputs { 4 } else { 1 };
     let calls: Vec<_> = (0..callers)
         .map(|caller| {
             let (leases, tally) = (Arc::clone(&leases), Arc::clone(&tally));
-            tokio::spawn(call(leases, caller, seed + caller, tally))
+            tokio::spawn(call(leases, caller, seed + caller, columns_max, tally))
         })
         .collect();
     for call in calls {
-        call.await.unwrap();
+        // A request that nobody runs is a failure, too.
+        tokio::time::timeout(PATIENCE, call).await.unwrap().unwrap();
     }
     let count = |count: &AtomicUsize| count.load(Ordering::Relaxed);
     let Tally { answered, late, left, bad, full, large } = &*tally;
@@ -207,6 +243,19 @@ async fn also_with_allowed_sizes_and_a_short_queue() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn also_when_their_inputs_are_padded() {
+    let parameters = BatchingParameters {
+        max_batch_size: 32,
+        batch_timeout: Duration::from_micros(200),
+        max_enqueued_batches: 1_000_000,
+        allowed_batch_sizes: vec![16, 32],
+        pad_variable_length_inputs: true,
+        ..BatchingParameters::with_defaults(2)
+    };
+    crowd(4, 600, parameters).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn also_when_requests_are_cut() {
     let parameters = BatchingParameters {
         max_batch_size: 8,
@@ -230,11 +279,13 @@ async fn crowd_of_pieces(seed: u64, callers: u64, parameters: BatchingParameters
     let tally = Arc::new(Tally::default());
     let calls: Vec<_> = (0..callers)
         .map(|caller| {
-            tokio::spawn(call(Arc::clone(&leases), caller, seed + caller, Arc::clone(&tally)))
+            let (leases, tally) = (Arc::clone(&leases), Arc::clone(&tally));
+            tokio::spawn(call(leases, caller, seed + caller, 1, tally))
         })
         .collect();
     for call in calls {
-        call.await.unwrap();
+        // A request that nobody runs is a failure, too.
+        tokio::time::timeout(PATIENCE, call).await.unwrap().unwrap();
     }
     assert!(tally.answered.load(Ordering::Relaxed) > 100);
     assert!(tally.large.load(Ordering::Relaxed) > 0);
