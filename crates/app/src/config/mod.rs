@@ -21,7 +21,7 @@ use vesta_serving::AspiredVersionPolicy;
 use crate::flags::Flags;
 use crate::placement::{EngineSettings, Isolation};
 
-pub(crate) use model_file::ModelFile;
+pub(crate) use model_file::{ModelFile, Refusal};
 
 /// Everything that a start needs, checked.
 #[derive(Clone, Debug)]
