@@ -49,6 +49,11 @@ pub fn vesta(arguments: Vec<String>) -> ExitCode {
         "engine" => engine::run(&rest),
         "inspect" => inspect::run(&rest),
         "convert" => convert::run(&rest),
+        // For the documentation alone.
+        "flags" => {
+            print(&flags::page());
+            ExitCode::SUCCESS
+        }
         // Started by the server itself, with a socket as standard input.
         worker::COMMAND => worker::run(&rest),
         "version" | "--version" => {

@@ -28,6 +28,7 @@ pub(crate) use answer::Reply;
 use crate::budget::Budget;
 use crate::metrics::Metrics;
 use crate::offload::Offload;
+use crate::tfs::method_check::MethodCheck;
 use crate::tfs::rpc::Calls;
 use crate::tfs::tensor_proto::TensorForm;
 use exchange::Exchange;
@@ -72,6 +73,11 @@ pub struct GrpcOptions {
     pub health: bool,
     /// Whether tensors are answered as raw content rather than as lists of values.
     pub tensors_as_content: bool,
+    /// Whether calls are refused on signatures whose method name is another call's.
+    pub method_check: MethodCheck,
+    /// Calls that may be under way at once; one more is refused at once. `None` for no limit but
+    /// those of queues and memory.
+    pub calls_max: Option<usize>,
     /// How answers are compressed, for clients that take it.
     pub compression: AnswerCompression,
     /// How long calls under way may go on once the shutdown began.
@@ -93,6 +99,8 @@ impl Default for GrpcOptions {
             connection_age_max: None,
             health: false,
             tensors_as_content: false,
+            method_check: MethodCheck::default(),
+            calls_max: None,
             compression: AnswerCompression::None,
             drain: Duration::from_secs(30),
         }
@@ -129,6 +137,7 @@ pub async fn serve_grpc(
         budget: budget.clone(),
         offload: Offload::new(processors, BYTES_IN_PLACE_MAX),
         form,
+        method_check: options.method_check,
     };
     let exchange = Exchange::new(calls, budget, &options, ending.clone());
     let mut servers: Vec<BoxFuture<'static, Result<(), tonic::transport::Error>>> = Vec::new();

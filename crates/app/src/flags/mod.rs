@@ -3,11 +3,13 @@
 //! Owns the original's parsing rules (`--name=value` alone, unknown words reported and passed over,
 //! the last repeat wins). Knows nothing of what a flag does. Help and defaults come from one table.
 
+mod page;
 mod table;
 
 use std::fmt::Write as _;
 
-pub(crate) use table::Flags;
+pub(crate) use page::page;
+pub(crate) use table::{Cap, Flags};
 use table::{FLAGS, Flag};
 
 /// What a command line asks for.

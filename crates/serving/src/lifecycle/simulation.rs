@@ -210,6 +210,7 @@ impl World {
             engine: Arc::new(workers.clone()),
             options: ServingOptions {
                 load_threads: LOAD_THREADS,
+                unload_threads: LOAD_THREADS,
                 run_threads: 1,
                 queue_runs_max: 1,
                 load_retries_max: 2,
