@@ -212,6 +212,7 @@ fn grpc(
         None => None,
     };
     let options = GrpcOptions {
+        tls: resolved.tls.clone(),
         health: resolved.grpc_health,
         tensors_as_content: resolved.tensors_as_content,
         method_check: MethodCheck::new(resolved.method_check),

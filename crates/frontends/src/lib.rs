@@ -16,7 +16,7 @@ pub mod status;
 pub mod tfs;
 
 pub use self::budget::Budget;
-pub use self::grpc::{AnswerCompression, GrpcOptions, serve_grpc};
+pub use self::grpc::{AnswerCompression, GrpcOptions, Tls, serve_grpc};
 pub use self::http::serve_rest;
 pub use self::metrics::Metrics;
 pub use self::tfs::method_check::MethodCheck;

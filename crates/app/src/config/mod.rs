@@ -3,6 +3,7 @@
 //! Owns: the step from raw [`Flags`] and files to one [`Resolved`] value, and every check that
 //! stops a start. May not know: how any of it is carried out.
 
+mod credentials;
 mod idle;
 mod model_file;
 mod platform;
@@ -15,7 +16,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use vesta_engines::TensorFlowOptions;
-use vesta_frontends::{METRICS_PATH, model_configs};
+use vesta_frontends::{METRICS_PATH, Tls, model_configs};
 use vesta_model::{ModelConfig, Status};
 use vesta_protos::tensorflow::{ConfigProto, serving as proto};
 use vesta_repository::Poll;
@@ -69,6 +70,8 @@ pub(crate) struct Resolved {
     pub(crate) method_check: bool,
     /// Which engine runs the models, and where.
     pub(crate) engine: EngineSettings,
+    /// Keys and certificates of gRPC; `None` for no encryption.
+    pub(crate) tls: Option<Tls>,
     /// gRPC calls that may be under way at once; `None` for no limit of their own.
     pub(crate) grpc_calls_max: Option<usize>,
     /// REST calls that may be answered at once; `None` for no limit of their own.
@@ -101,7 +104,9 @@ pub(crate) fn resolve(flags: &Flags) -> Result<Resolved, Status> {
             "At least one of server_options.grpc_port or server_options.grpc_socket_path must be set.",
         ));
     }
+    credentials::check(flags)?;
     let (models, file) = models(flags)?;
+    let tls = credentials::tls(flags)?;
     let platform = platform::resolve(flags)?;
     idle::check(flags)?;
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
@@ -130,6 +135,7 @@ pub(crate) fn resolve(flags: &Flags) -> Result<Resolved, Status> {
         policy: policy(&flags.aspired_version_policy)?,
         warm_up_iterations: platform.warm_up_iterations,
         method_check: flags.enable_signature_method_name_check,
+        tls,
         grpc_calls_max: cap("grpc_max_threads", flags.grpc_max_threads)?,
         rest_calls_max: cap("rest_api_num_threads", flags.rest_api_num_threads)?,
         tensors_as_content: flags.enable_serialization_as_tensor_content,

@@ -162,6 +162,8 @@ flags! {
     rest_api_num_threads: Cap = Cap::threads(), "REST calls that may be answered at once; more wait. A limit only when given.";
     rest_api_timeout_in_ms: i32 = 30000, "Time limit of an inference call over REST; 0 or less means none.";
     rest_api_enable_cors_support: bool = false, "Whether REST answers carry CORS headers.";
+    ssl_config_file: String = String::new(), "Text SSLConfig with the PEM text of keys and certificates; encrypts the gRPC port and socket.";
+    use_alts_credentials: bool = false, "Refused: ALTS exists in Google's own cloud alone.";
     grpc_max_threads: Cap = Cap::threads(), "gRPC calls that may be under way at once; more are refused. A limit only when given.";
     enable_serialization_as_tensor_content: bool = false, "Whether Predict over gRPC answers tensors as raw content rather than as lists of values.";
     model_config_file: String = String::new(), "Text ModelServerConfig that lists the models; wins over model_name and model_base_path.";
