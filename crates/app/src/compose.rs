@@ -12,7 +12,9 @@ use std::time::Duration;
 use tokio::runtime::Runtime;
 use tokio::sync::watch;
 use tracing::{error, info, warn};
-use vesta_frontends::{Budget, GrpcOptions, Metrics, RestOptions, WarmUp, serve_grpc, serve_rest};
+use vesta_frontends::{
+    Budget, GrpcOptions, MethodCheck, Metrics, RestOptions, WarmUp, serve_grpc, serve_rest,
+};
 use vesta_model::{BasePath, Engine, ModelConfig, Status};
 use vesta_repository::Stores;
 use vesta_serving::{Serving, ServingOptions};
@@ -56,6 +58,7 @@ pub(crate) fn serve(
         engine,
         ServingOptions {
             load_threads: resolved.load_threads,
+            unload_threads: resolved.unload_threads,
             run_threads: cores,
             queue_runs_max: QUEUE_RUNS_MAX,
             load_retries_max: resolved.load_retries_max,
@@ -209,7 +212,11 @@ fn grpc(
         None => None,
     };
     let options = GrpcOptions {
+        tls: resolved.tls.clone(),
         health: resolved.grpc_health,
+        tensors_as_content: resolved.tensors_as_content,
+        method_check: MethodCheck::new(resolved.method_check),
+        calls_max: resolved.grpc_calls_max,
         drain: resolved.drain_timeout,
         ..GrpcOptions::default()
     };
@@ -250,6 +257,8 @@ fn rest(
     let options = RestOptions {
         timeout: resolved.rest_timeout,
         cors: resolved.rest_cors,
+        method_check: MethodCheck::new(resolved.method_check),
+        calls_max: resolved.rest_calls_max,
         metrics_path: resolved.metrics_path.clone(),
         drain: resolved.drain_timeout,
         ..RestOptions::default()

@@ -47,8 +47,8 @@
 //!   is shown like one that is being restarted, and is loaded anew.
 //! - **Bounds.** Each version lets `queue_runs_max` requests wait and refuses more at once; of ended
 //!   versions the newest 100 of each model stay listed, of models that are over the latest 1000;
-//!   `load_threads` bounds loads, and unloads, but a load or unload that hangs does not keep others
-//!   waiting for ever: after a minute another thread comes in its place.
+//!   `load_threads` bounds loads and `unload_threads` unloads, but a load or unload that hangs does
+//!   not keep others waiting for ever: after a minute another thread comes in its place.
 
 mod catalog;
 mod clock;

@@ -24,6 +24,7 @@ use crate::budget::Budget;
 use crate::grpc::Reply;
 use crate::metrics::Metrics;
 use crate::offload::Offload;
+use crate::tfs::method_check::MethodCheck;
 use crate::tfs::tensor_proto::TensorForm;
 
 /// A method that is served.
@@ -63,6 +64,7 @@ pub(crate) struct Calls {
     pub(crate) budget: Budget,
     pub(crate) offload: Offload,
     pub(crate) form: TensorForm,
+    pub(crate) method_check: MethodCheck,
 }
 
 impl Calls {

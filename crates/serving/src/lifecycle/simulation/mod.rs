@@ -192,6 +192,7 @@ impl World {
             engine: Arc::new(workers.clone()),
             options: ServingOptions {
                 load_threads,
+                unload_threads: load_threads,
                 run_threads: 1,
                 queue_runs_max: 1,
                 load_retries_max,
