@@ -3,7 +3,6 @@
 //! Invariant: ports open only once `startup.rs` says so, gRPC before REST, as in the original; the
 //! server says that it is not ready before they close, and they close before the models go.
 
-use std::collections::BTreeMap;
 use std::future::Future;
 use std::io::Write as _;
 use std::sync::Arc;
@@ -113,7 +112,7 @@ async fn run(
     ready: impl FnOnce(&Resolved),
 ) -> Result<(), Status> {
     let mut signals = Signals::take()?;
-    models.apply(resolved.models.clone(), BTreeMap::new())?;
+    models.begin(resolved.models.clone()).await?;
     if let Some((file, interval)) = &resolved.polled_file {
         // Already while the start waits: a better file may be what it waits for.
         tokio::spawn(config_poll::run(file.clone(), *interval, Arc::clone(&models)));
@@ -130,7 +129,8 @@ async fn run(
     let budget = Budget::new(resolved.request_bytes_max);
     let grpc = grpc(resolved, &serving, &models, &metrics, &budget, until(stopped.clone()))?;
     let grpc = tokio::spawn(grpc);
-    let rest = rest(resolved, format, &serving, metrics, budget, until(stopped)).map(tokio::spawn);
+    let rest = rest(resolved, format, &serving, &models, metrics, budget, until(stopped));
+    let rest = rest.map(tokio::spawn);
     ready(resolved);
 
     let signal = signals.recv().await;
@@ -229,6 +229,7 @@ fn rest(
     resolved: &Resolved,
     format: LogFormat,
     serving: &Serving,
+    models: &Arc<Models>,
     metrics: Metrics,
     budget: Budget,
     stopped: impl Future<Output = ()> + Send + 'static,
@@ -252,6 +253,8 @@ fn rest(
         cors: resolved.rest_cors,
         metrics_path: resolved.metrics_path.clone(),
         drain: resolved.drain_timeout,
+        body_bytes_max: resolved.rest_body_bytes_max,
+        admin: resolved.admin_api.then(|| Arc::clone(models) as _),
         ..RestOptions::default()
     };
     let serving = serving.clone();

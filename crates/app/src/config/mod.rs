@@ -36,6 +36,10 @@ pub(crate) struct Resolved {
     pub(crate) rest_timeout: Option<Duration>,
     /// Whether REST answers carry CORS headers.
     pub(crate) rest_cors: bool,
+    /// The most bytes that the body of a REST request may have.
+    pub(crate) rest_body_bytes_max: usize,
+    /// Whether models may be loaded and unloaded one by one over REST.
+    pub(crate) admin_api: bool,
     /// Path of the Prometheus page; `None` when it is off.
     pub(crate) metrics_path: Option<String>,
     /// Models to serve from the start.
@@ -97,6 +101,8 @@ pub(crate) fn resolve(flags: &Flags) -> Result<Resolved, Status> {
         rest_address: rest_address.filter(|rest| is_apart(*rest, grpc_address)),
         rest_timeout: positive_millis(flags.rest_api_timeout_in_ms),
         rest_cors: flags.rest_api_enable_cors_support,
+        rest_body_bytes_max: megabytes("rest_api_max_body_mb", flags.rest_api_max_body_mb)?,
+        admin_api: flags.enable_admin_api,
         metrics_path: metrics_path(&flags.monitoring_config_file)?,
         models,
         polled_file: file.zip(positive_seconds(flags.model_config_file_poll_wait_seconds)),

@@ -141,6 +141,8 @@ flags! {
     custom_op_libraries: String = String::new(), "Vesta: comma-separated shared libraries of custom TensorFlow operators.";
     aspired_version_policy: String = "availability_preserving".to_owned(), "Vesta: whether a new version is loaded beside the old one (availability_preserving) or once that is unloaded (resource_preserving).";
     log_format: String = "text".to_owned(), "Vesta: form of the log on standard error (text, json).";
+    enable_admin_api: bool = false, "Vesta: whether POST /v1/models/NAME:load and :unload load and unload one model. The REST port asks nobody who they are; turn this on only where the port is out of reach of others.";
+    rest_api_max_body_mb: i64 = 2048, "Vesta: megabytes that the body of one REST request may have; more is answered 413.";
     max_memory_for_requests_mb: i64 = 2048, "Vesta: megabytes that all requests and answers in flight may take together.";
     startup_wait: Duration = Duration::from_secs(10), "Vesta: how long the start waits for models that are missing or fail to load before it opens the ports for the others (10, 1.5, 500ms, 2m).";
     strict_startup: bool = false, "Vesta: start as the original does: any model that fails ends the start, one that is missing is waited for without end.";

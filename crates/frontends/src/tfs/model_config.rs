@@ -70,6 +70,15 @@ pub fn model_configs_of_list(list: &proto::ModelConfigList) -> Result<Vec<ModelC
         .collect())
 }
 
+/// Converts one model.
+///
+/// # Errors
+/// Those of [`model_configs_of_list`].
+pub(crate) fn model_config_of(config: proto::ModelConfig) -> Result<ModelConfig, Status> {
+    let mut models = model_configs_of_list(&proto::ModelConfigList { config: vec![config] })?;
+    models.pop().ok_or_else(|| Status::internal("a list of one model became one of none"))
+}
+
 fn model_config(config: &proto::ModelConfig, base_path: BasePath) -> ModelConfig {
     ModelConfig {
         name: ModelName::from(config.name.as_str()),

@@ -5,6 +5,7 @@
 //! Invariant: a model is resolved once per request.
 
 mod message_json;
+mod models;
 mod url;
 
 use std::sync::Arc;
@@ -19,17 +20,14 @@ use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use vesta_model::{
     Code, Label, ModelName, ModelSpec, Signature, Status, Tensor, Version, VersionChoice,
 };
-use vesta_protos::tensorflow::serving::{self as messages, model_version_status::State};
-use vesta_serving::{InferRequest, Lease, Phase, Serving, VersionStatus};
+use vesta_serving::{Administer, InferRequest, Lease, Serving};
 
-use self::message_json::{Names, push_message};
 use self::url::{Choice, Verb};
 use super::classify::classify;
 use super::json::Refusal;
 use super::json::example::ExamplesRequest;
 use super::json::predict::{Form, PredictInputs, PredictRequest, read_at_once};
 use super::json::write;
-use super::metadata::signature_def_map;
 use super::predict::{deadline_after, run};
 use super::regress::regress;
 use crate::budget::{Budget, Permit};
@@ -39,7 +37,7 @@ use crate::offload::Offload;
 use crate::status::{error_json_of, http_status};
 
 /// What the operator decides about the interface.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone)]
 pub struct RestOptions {
     /// How long a run may take; `None` for as long as it likes. Reading the request does not count.
     pub timeout: Option<Duration>,
@@ -61,6 +59,8 @@ pub struct RestOptions {
     pub drain: Duration,
     /// Threads that may read or write large bodies at once. At least 1.
     pub codec_threads: usize,
+    /// Who loads and unloads single models on behalf of clients; `None` when clients may not ask.
+    pub admin: Option<Arc<dyn Administer>>,
 }
 
 impl Default for RestOptions {
@@ -69,13 +69,14 @@ impl Default for RestOptions {
             timeout: Some(Duration::from_secs(30)),
             cors: false,
             metrics_path: None,
-            body_bytes_max: 1 << 30,
+            body_bytes_max: 1 << 31,
             inflated_bytes_max: 100 << 20,
             connections_max: 10_000,
             head_timeout: Duration::from_secs(75),
             body_timeout: Duration::from_secs(60),
             drain: Duration::from_secs(30),
             codec_threads: 2,
+            admin: None,
         }
     }
 }
@@ -197,6 +198,16 @@ impl Rest {
         self.api_answer(Err(Refusal::from(status.clone()).into()), JSON)
     }
 
+    /// Answers a request whose body is larger than [`RestOptions::body_bytes_max`].
+    pub fn refuse_size(&self) -> Answer {
+        let mut answer = self.refuse(&Status::resource_exhausted(format!(
+            "the body is larger than the {} bytes that the server takes",
+            self.inner.options.body_bytes_max
+        )));
+        answer.status = StatusCode::PAYLOAD_TOO_LARGE;
+        answer
+    }
+
     fn api_answer(&self, outcome: Outcome, kind: HeaderValue) -> Answer {
         let (status, body) = match outcome {
             Ok(body) => (StatusCode::OK, body),
@@ -258,6 +269,10 @@ impl Rest {
         let malformed = || Refusal::invalid(format!("Malformed request: {method} {target}"));
         match method {
             "POST" => {
+                if let Some((model, order)) = self.order(target) {
+                    named.model.clone_from(&model);
+                    return Ok(self.administer(model, order, body).await?);
+                }
                 let call = url::match_call(target).ok_or_else(malformed)?;
                 named.model.clone_from(&call.model);
                 named.api = call.verb.map_or("", verb_name);
@@ -274,6 +289,9 @@ impl Rest {
                 named.model.clone_from(&get.model);
                 let spec = model_spec(get.model, get.choice)?;
                 if spec.name.as_str().is_empty() {
+                    if url::is_list(target) {
+                        return Ok(self.list()?);
+                    }
                     return Err(Refusal::invalid("Missing model name in request.").into());
                 }
                 Ok(if get.metadata { self.metadata(&spec) } else { self.status(&spec) }?)
@@ -345,40 +363,6 @@ impl Rest {
             let results = regress(&lease, &signature, examples, deadline, metrics).await?;
             Ok(write::regressions(&results)?.into())
         }
-    }
-
-    fn status(&self, spec: &ModelSpec) -> Result<Bytes, Refusal> {
-        // The original lists all versions whatever the label.
-        let version = match spec.choice {
-            VersionChoice::Version(version) => Some(version),
-            VersionChoice::Latest | VersionChoice::Label(_) => None,
-        };
-        let versions = self.inner.serving.status(spec.name.as_str(), version)?;
-        let response = messages::GetModelStatusResponse {
-            model_version_status: versions.iter().map(version_status).collect(),
-        };
-        let mut out = Vec::new();
-        let name = "tensorflow.serving.GetModelStatusResponse";
-        push_message(&mut out, &response, name, Names::Json)?;
-        Ok(out.into())
-    }
-
-    fn metadata(&self, spec: &ModelSpec) -> Result<Bytes, Refusal> {
-        let lease = self.inner.serving.resolve(spec)?;
-        let model_spec = messages::ModelSpec {
-            name: lease.model().as_str().to_owned(),
-            version_choice: Some(messages::model_spec::VersionChoice::Version(lease.version().0)),
-            signature_name: String::new(),
-        };
-        let signatures = signature_def_map(lease.signatures());
-        // Two messages joined by hand, as the original joins them.
-        let mut out = b"{\n\"model_spec\":".to_vec();
-        push_message(&mut out, &model_spec, "tensorflow.serving.ModelSpec", Names::Proto)?;
-        out.extend_from_slice(b",\n\"metadata\": {\"signature_def\": ");
-        let name = "tensorflow.serving.SignatureDefMap";
-        push_message(&mut out, &signatures, name, Names::Proto)?;
-        out.extend_from_slice(b"}\n}\n");
-        Ok(out.into())
     }
 
     /// Where long work is done.
@@ -453,25 +437,6 @@ fn with_defaults(
         .collect()
 }
 
-fn version_status(status: &VersionStatus) -> messages::ModelVersionStatus {
-    let state = match status.phase {
-        Phase::Start => State::Start,
-        Phase::Loading => State::Loading,
-        Phase::Available => State::Available,
-        Phase::Unloading => State::Unloading,
-        Phase::End => State::End,
-    };
-    let error = status.told_error();
-    messages::ModelVersionStatus {
-        version: status.version.0,
-        state: state.into(),
-        status: Some(messages::StatusProto {
-            error_code: error.map_or(0, |error| error.code().number()),
-            error_message: error.map(|error| error.message().to_owned()).unwrap_or_default(),
-        }),
-    }
-}
-
 fn verb_name(verb: Verb) -> &'static str {
     match verb {
         Verb::Predict => "predict",
@@ -480,14 +445,16 @@ fn verb_name(verb: Verb) -> &'static str {
     }
 }
 
-fn model_spec(model: String, choice: Choice) -> Result<ModelSpec, (Code, Option<Vec<u8>>)> {
+fn model_spec(model: String, choice: Choice) -> Result<ModelSpec, Refusal> {
     let choice = match choice {
         Choice::None => VersionChoice::Latest,
         Choice::Label(label) => VersionChoice::Label(Label::from(label)),
-        // The one error of the original without a body.
-        Choice::Version(digits) => VersionChoice::Version(Version(
-            digits.parse().map_err(|_| (Code::InvalidArgument, None))?,
-        )),
+        // The original says nothing at all.
+        Choice::Version(digits) => {
+            VersionChoice::Version(Version(digits.parse().map_err(|_| {
+                Refusal::invalid(format!("the version {digits} is larger than any, {}", i64::MAX))
+            })?))
+        }
     };
     Ok(ModelSpec { name: ModelName::from(model), choice })
 }

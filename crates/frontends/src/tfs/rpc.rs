@@ -26,6 +26,8 @@ use crate::metrics::Metrics;
 use crate::offload::Offload;
 use crate::tfs::tensor_proto::TensorForm;
 
+pub(crate) use self::models::version_status;
+
 /// A method that is served.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Method {
