@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::{oneshot, watch};
 use tracing::info;
+use vesta_frontends::RequestLog;
 use vesta_model::{BasePath, Code, Label, ModelConfig, ModelName, Status, Version};
 use vesta_repository::{Found, Poll, Store, Watcher, select};
 use vesta_serving::{Administer, Administered, Aspired, Edition, Phase, Reconfigure, Serving};
@@ -46,6 +47,7 @@ pub(crate) struct Models {
     /// Held while a reload is checked and applied; what it was applied of.
     turn: tokio::sync::Mutex<Desired>,
     labels_for_unavailable: bool,
+    request_log: RequestLog,
 }
 
 #[derive(Default)]
@@ -72,6 +74,7 @@ impl Models {
         store: Arc<dyn Store>,
         tags: Vec<String>,
         labels_for_unavailable: bool,
+        request_log: RequestLog,
     ) -> Result<Models, Status> {
         let configured: Arc<Mutex<Configured>> = Arc::default();
         let (current, target) = (Arc::clone(&configured), serving.clone());
@@ -96,6 +99,7 @@ impl Models {
             changes: watch::Sender::new(()),
             turn: tokio::sync::Mutex::default(),
             labels_for_unavailable,
+            request_log,
         })
     }
 
@@ -126,6 +130,7 @@ impl Models {
         // First, because it checks: a refused label leaves everything as it was.
         self.serving.set_labels_expecting(labels, self.labels_for_unavailable, coming.clone())?;
         info!("Adding/updating models.");
+        self.request_log.configure(&models);
         let next: BTreeMap<ModelName, ModelConfig> =
             models.iter().map(|model| (model.name.clone(), model.clone())).collect();
         let gone = |name: &&ModelName| !next.contains_key(*name);

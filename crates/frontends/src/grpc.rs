@@ -28,6 +28,7 @@ pub(crate) use answer::Reply;
 use crate::budget::Budget;
 use crate::metrics::Metrics;
 use crate::offload::Offload;
+use crate::tfs::request_log::RequestLog;
 use crate::tfs::rpc::Calls;
 use crate::tfs::tensor_proto::TensorForm;
 use exchange::Exchange;
@@ -48,7 +49,7 @@ pub enum AnswerCompression {
 }
 
 /// Limits and choices of the gRPC server.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone)]
 pub struct GrpcOptions {
     /// The longest request message, inflated. The original's limit is the largest 32-bit integer.
     pub message_bytes_max: usize,
@@ -76,6 +77,8 @@ pub struct GrpcOptions {
     pub compression: AnswerCompression,
     /// How long calls under way may go on once the shutdown began.
     pub drain: Duration,
+    /// Where calls are recorded.
+    pub request_log: RequestLog,
 }
 
 impl Default for GrpcOptions {
@@ -95,6 +98,7 @@ impl Default for GrpcOptions {
             tensors_as_content: false,
             compression: AnswerCompression::None,
             drain: Duration::from_secs(30),
+            request_log: RequestLog::default(),
         }
     }
 }
@@ -129,6 +133,7 @@ pub async fn serve_grpc(
         budget: budget.clone(),
         offload: Offload::new(processors, BYTES_IN_PLACE_MAX),
         form,
+        request_log: options.request_log.clone(),
     };
     let exchange = Exchange::new(calls, budget, &options, ending.clone());
     let mut servers: Vec<BoxFuture<'static, Result<(), tonic::transport::Error>>> = Vec::new();

@@ -10,6 +10,7 @@ pub(crate) mod metadata;
 pub mod model_config;
 pub(crate) mod predict;
 pub(crate) mod regress;
+pub mod request_log;
 pub mod rest;
 pub(crate) mod rpc;
 pub(crate) mod tensor_proto;

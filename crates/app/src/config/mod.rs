@@ -20,6 +20,7 @@ use vesta_serving::AspiredVersionPolicy;
 
 use crate::flags::Flags;
 use crate::placement::{EngineSettings, Isolation};
+use crate::request_log::FileLimits;
 
 pub(crate) use model_file::ModelFile;
 
@@ -40,6 +41,8 @@ pub(crate) struct Resolved {
     pub(crate) rest_body_bytes_max: usize,
     /// Whether models may be loaded and unloaded one by one over REST.
     pub(crate) admin_api: bool,
+    /// When a file of recorded requests ends, and how many stay.
+    pub(crate) request_log_limits: FileLimits,
     /// Path of the Prometheus page; `None` when it is off.
     pub(crate) metrics_path: Option<String>,
     /// Models to serve from the start.
@@ -103,6 +106,7 @@ pub(crate) fn resolve(flags: &Flags) -> Result<Resolved, Status> {
         rest_cors: flags.rest_api_enable_cors_support,
         rest_body_bytes_max: megabytes("rest_api_max_body_mb", flags.rest_api_max_body_mb)?,
         admin_api: flags.enable_admin_api,
+        request_log_limits: request_log_limits(flags)?,
         metrics_path: metrics_path(&flags.monitoring_config_file)?,
         models,
         polled_file: file.zip(positive_seconds(flags.model_config_file_poll_wait_seconds)),
@@ -228,6 +232,24 @@ fn op_libraries(list: &str) -> Result<Vec<PathBuf>, Status> {
             })
         })
         .collect()
+}
+
+fn request_log_limits(flags: &Flags) -> Result<FileLimits, Status> {
+    let bytes = megabytes("request_log_file_mb", flags.request_log_file_mb)?;
+    let files = flags.request_log_files_max;
+    Ok(FileLimits {
+        bytes_max: bytes as u64,
+        // 0 and less mean as many as fit.
+        records_max: u64::try_from(flags.request_log_file_records)
+            .ok()
+            .filter(|&records| records > 0)
+            .unwrap_or(u64::MAX),
+        files_max: usize::try_from(files).ok().filter(|&files| files > 0).ok_or_else(|| {
+            Status::invalid_argument(format!(
+                "--request_log_files_max={files} must be a positive number of files"
+            ))
+        })?,
+    })
 }
 
 fn positive_seconds(seconds: i32) -> Option<Duration> {

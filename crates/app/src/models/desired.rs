@@ -107,6 +107,7 @@ mod tests {
             base_path: BasePath::Directory(PathBuf::from(path)),
             policy: VersionPolicy::default(),
             labels: BTreeMap::new(),
+            request_logging: None,
         }
     }
 

@@ -6,6 +6,7 @@
 
 mod message_json;
 mod models;
+mod recording;
 mod url;
 
 use std::sync::Arc;
@@ -30,6 +31,7 @@ use super::json::predict::{Form, PredictInputs, PredictRequest, read_at_once};
 use super::json::write;
 use super::predict::{deadline_after, run};
 use super::regress::regress;
+use super::request_log::RequestLog;
 use crate::budget::{Budget, Permit};
 use crate::health::{Probe, ready_answer};
 use crate::metrics::{Api, Metrics};
@@ -61,6 +63,8 @@ pub struct RestOptions {
     pub codec_threads: usize,
     /// Who loads and unloads single models on behalf of clients; `None` when clients may not ask.
     pub admin: Option<Arc<dyn Administer>>,
+    /// Where calls are recorded.
+    pub request_log: RequestLog,
 }
 
 impl Default for RestOptions {
@@ -77,6 +81,7 @@ impl Default for RestOptions {
             drain: Duration::from_secs(30),
             codec_threads: 2,
             admin: None,
+            request_log: RequestLog::default(),
         }
     }
 }
@@ -307,6 +312,7 @@ impl Rest {
         mut permit: Permit,
     ) -> Result<Bytes, Refusal> {
         let serving = self.inner.serving.clone();
+        let chosen = self.choose_predict(&spec);
         let bytes = body.len();
         let decode = move || {
             let call = decode_predict(&serving, &spec, &body, &mut permit)?;
@@ -317,6 +323,7 @@ impl Rest {
         };
         let (call, mut permit) = self.inner.codec.run(bytes, decode).await?;
         let PredictCall { lease, signature, inputs, form } = call;
+        let chosen = chosen.map(|chosen| chosen.with_inputs(&lease, &inputs));
         let outputs: Vec<usize> = (0..signature.outputs.len()).collect();
         let deadline = deadline_after(self.inner.options.timeout);
         let request = InferRequest { signature: signature.name.clone(), inputs, outputs, deadline };
@@ -327,6 +334,9 @@ impl Rest {
             let outputs: Vec<_> = signature.outputs.iter().zip(&tensors).collect();
             let json = write::predictions(&outputs, form)?;
             drop(outputs);
+            if let Some(chosen) = chosen {
+                chosen.answered(&signature, &tensors);
+            }
             permit.grow(json.len())?;
             drop(tensors);
             permit.shrink(permit.bytes() - json.len());
@@ -356,12 +366,21 @@ impl Rest {
         let deadline = deadline_after(self.inner.options.timeout);
         let metrics = &self.inner.metrics;
         let examples = &request.examples;
+        let chosen = self.choose_examples(&spec, &signature, &lease);
         if verb == Verb::Classify {
             let results = classify(&lease, &signature, examples, deadline, metrics).await?;
-            Ok(write::classifications(&results)?.into())
+            let json = write::classifications(&results)?.into();
+            if let Some(chosen) = chosen {
+                chosen.classified(examples, results);
+            }
+            Ok(json)
         } else {
             let results = regress(&lease, &signature, examples, deadline, metrics).await?;
-            Ok(write::regressions(&results)?.into())
+            let json = write::regressions(&results)?.into();
+            if let Some(chosen) = chosen {
+                chosen.regressed(examples, results);
+            }
+            Ok(json)
         }
     }
 
