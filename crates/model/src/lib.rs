@@ -17,7 +17,7 @@ mod status;
 mod strings;
 mod tensor;
 
-pub use config::{BasePath, ModelConfig, VersionPolicy};
+pub use config::{BasePath, ModelConfig, RequestLogForm, RequestLogging, VersionPolicy};
 pub use dtype::DType;
 pub use engine::{
     Engine, EngineIdentity, InputLayout, LoadRequest, ModelDescription, Run, RunRequest, Session,

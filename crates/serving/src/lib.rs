@@ -50,6 +50,7 @@
 //!   `load_threads` bounds loads and `unload_threads` unloads, but a load or unload that hangs does
 //!   not keep others waiting for ever: after a minute another thread comes in its place.
 
+mod administer;
 mod catalog;
 mod clock;
 mod lane;
@@ -64,6 +65,7 @@ mod servable;
 mod serving;
 mod texts;
 
+pub use administer::{Administer, Administered};
 pub use clock::{Clock, RealClock};
 pub use lease::{InferRequest, Lease};
 pub use lifecycle::{Aspired, AspiredVersionPolicy, Edition, Phase, VersionStatus};
