@@ -215,10 +215,10 @@ impl Manager {
 
     /// Remembers a session.
     pub(super) fn adopt(&mut self, id: &ServableId, ticket: Ticket, session: Arc<dyn Session>) {
-        let lane = self.parts.scheduler.lane(id.clone());
         let events = self.parts.sender.clone();
         let health = self.listen(ticket, &*session);
-        let servable = Arc::new(Servable::new(id.clone(), ticket, session, lane, events));
+        let scheduler = &self.parts.scheduler;
+        let servable = Arc::new(Servable::new(id.clone(), ticket, session, scheduler, events));
         let instance = Instance { id: id.clone(), servable: Some(servable), holds: 0, health };
         self.fleet.instances.insert(ticket, instance);
     }
