@@ -264,8 +264,12 @@ fn play_named(fates: &[Fates; 2], policy: AspiredVersionPolicy, order: Order) {
 fn all_worlds_of_two_models_of_three_versions_end_as_they_should() {
     let models = models(&WITHOUT_FAULTS);
     assert_eq!(models.len(), 125);
-    let worlds: Vec<[Fates; 2]> =
-        models.iter().flat_map(|&a| models.iter().map(move |&b| [a, b])).collect();
+    // What is the case for one model and the other is the same world as the other way round.
+    let worlds: Vec<[Fates; 2]> = models
+        .iter()
+        .enumerate()
+        .flat_map(|(index, &a)| models[..=index].iter().map(move |&b| [a, b]))
+        .collect();
     play_all(&worlds);
 }
 
