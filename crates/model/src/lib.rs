@@ -19,7 +19,7 @@ mod strings;
 mod tensor;
 
 pub use batching::BatchingParameters;
-pub use config::{BasePath, ModelConfig, VersionPolicy};
+pub use config::{BasePath, ModelConfig, RequestLogForm, RequestLogging, VersionPolicy};
 pub use dtype::DType;
 pub use engine::{
     Engine, EngineIdentity, InputLayout, LoadRequest, ModelDescription, Run, RunRequest, Session,

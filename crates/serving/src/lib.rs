@@ -52,9 +52,10 @@
 //! - **Bounds.** Each version lets `queue_runs_max` requests wait and refuses more at once, where it
 //!   batches `max_enqueued_batches` of each queue; of ended
 //!   versions the newest 100 of each model stay listed, of models that are over the latest 1000;
-//!   `load_threads` bounds loads, and unloads, but a load or unload that hangs does not keep others
-//!   waiting for ever: after a minute another thread comes in its place.
+//!   `load_threads` bounds loads and `unload_threads` unloads, but a load or unload that hangs does
+//!   not keep others waiting for ever: after a minute another thread comes in its place.
 
+mod administer;
 mod batching;
 mod catalog;
 mod clock;
@@ -71,6 +72,7 @@ mod servable;
 mod serving;
 mod texts;
 
+pub use administer::{Administer, Administered};
 pub use batching::{FormedBatch, RunObserver};
 pub use clock::{Clock, RealClock};
 pub use lease::{InferRequest, Lease};

@@ -169,6 +169,16 @@ impl Serving {
         !shown.iter().any(|one| matches!(one.phase, Phase::Available | Phase::Unloading))
     }
 
+    /// Every configured model, that is, every one that labels were set for, by name.
+    pub fn configured(&self) -> BTreeSet<ModelName> {
+        self.door.published.current().configured().cloned().collect()
+    }
+
+    /// Why a model cannot be used, in the words of [`Serving::readiness`]; `None` when it can.
+    pub fn reason_not_ready(&self, model: &ModelName) -> Option<String> {
+        readiness::reason(&self.door.board.status(model.as_str(), None).unwrap_or_default())
+    }
+
     /// Whether every configured model, that is, every one that labels were set for, has a version
     /// that serves. Never blocks for long; not meant for the path of inference.
     pub fn readiness(&self) -> Readiness {

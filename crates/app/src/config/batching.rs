@@ -55,10 +55,26 @@ pub(super) fn resolve(flags: &Flags, cores: usize) -> Result<Batching, Status> {
     } else {
         read_parameters(Path::new(file), cores)?
     };
-    if flags.enable_per_model_batching_parameters {
-        return Ok(Batching::Own { num_batch_threads: parameters.num_batch_threads });
+    Ok(choose(parameters, flags.enable_per_model_batching_parameters))
+}
+
+/// What a platform configuration says, which replaces the flags.
+///
+/// # Errors
+/// `INVALID_ARGUMENT` for parameters that contradict each other.
+pub(super) fn of_bundle(
+    bundle: &proto::SessionBundleConfig,
+    cores: usize,
+) -> Result<Batching, Status> {
+    let Some(parameters) = &bundle.batching_parameters else { return Ok(Batching::Off) };
+    Ok(choose(checked(parameters, cores)?, bundle.enable_per_model_batching_params))
+}
+
+fn choose(parameters: BatchingParameters, per_model: bool) -> Batching {
+    if per_model {
+        return Batching::Own { num_batch_threads: parameters.num_batch_threads };
     }
-    Ok(Batching::All(parameters))
+    Batching::All(parameters)
 }
 
 /// Reads a file of BatchingParameters; what it leaves out is the original's default.
