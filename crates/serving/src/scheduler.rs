@@ -59,7 +59,7 @@ struct Board {
     /// Lines that get their turn when a time comes.
     alarms: BTreeSet<(Instant, LineNumber)>,
     next_line: LineNumber,
-    /// Run threads that sleep.
+    /// Run threads that sleep, or have not begun yet: what they could take needs no relief.
     idle: usize,
     /// Turns that alarms gave and nobody was woken for.
     rung: usize,
@@ -99,7 +99,7 @@ impl Scheduler {
         runs_max: usize,
         observer: Arc<dyn RunObserver>,
     ) -> Result<Scheduler, Status> {
-        let scheduler = Scheduler { shared: Arc::new(Shared::new(runs_max, observer)) };
+        let scheduler = Scheduler { shared: Arc::new(Shared::new(threads, runs_max, observer)) };
         let started = scheduler.spawn(engine, "run", threads, Shared::serve).and_then(|()| {
             let threads = threads.max(RELIEF_THREADS_MIN);
             scheduler.spawn(engine, "relief", threads, Shared::relieve)
@@ -116,7 +116,7 @@ impl Scheduler {
     /// One without threads: nothing is ever run.
     #[cfg(test)]
     pub(crate) fn idle() -> Scheduler {
-        Scheduler { shared: Arc::new(Shared::new(1, Arc::new(batching::Unobserved))) }
+        Scheduler { shared: Arc::new(Shared::new(0, 1, Arc::new(batching::Unobserved))) }
     }
 
     fn spawn(
@@ -236,14 +236,14 @@ impl Drop for LaneKey {
 }
 
 impl Shared {
-    fn new(runs_max: usize, observer: Arc<dyn RunObserver>) -> Shared {
+    fn new(threads: usize, runs_max: usize, observer: Arc<dyn RunObserver>) -> Shared {
         Shared {
             board: Mutex::new(Board {
                 lines: HashMap::new(),
                 turns: VecDeque::new(),
                 alarms: BTreeSet::new(),
                 next_line: 0,
-                idle: 0,
+                idle: threads,
                 rung: 0,
                 alarm_watch: None,
                 relief_watch: None,
@@ -263,6 +263,7 @@ impl Shared {
 
     /// The life of a run thread.
     fn serve(&self) {
+        self.lock().idle -= 1;
         loop {
             let mut departed = Departed::default();
             let taken = {
