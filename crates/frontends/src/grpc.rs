@@ -1,7 +1,7 @@
 //! The gRPC server: HTTP/2 below, TensorFlow Serving's calls above.
 //!
 //! Owns: connections, messages on the wire ([`message`], [`answer`]), the way of a call from its
-//! headers to its trailers ([`exchange`]), health checks, encryption ([`tls`]), the authority of Unix
+//! headers to its trailers ([`exchange`]), health checks, reflection, encryption ([`tls`]), the authority of Unix
 //! sockets ([`frames`]). May not know: what a call does, how sockets are bound.
 //! Invariant: a call is answered by a status whatever it holds and whatever goes wrong in it, and
 //! what it holds in memory has been taken out of the budget.
@@ -13,6 +13,7 @@ mod health;
 mod hpack;
 mod incoming;
 mod message;
+mod reflection;
 mod tls;
 
 use std::pin::Pin;
@@ -148,7 +149,7 @@ pub async fn serve_grpc(
         form,
         method_check: options.method_check,
     };
-    let exchange = Exchange::new(calls, budget, &options, ending.clone());
+    let exchange = Exchange::new(calls, budget, &options, ending.clone())?;
     let mut servers: Vec<Serves> = Vec::new();
     for listener in tcp {
         let connections = incoming::tcp(listener)?;

@@ -23,6 +23,7 @@ use vesta_model::{Code, Status};
 use super::answer::{GRPC_ACCEPT_ENCODING, GRPC_ENCODING, failure, refused, success};
 use super::health::{self, HealthMethod};
 use super::message::{Encoding, inflate, receive};
+use super::reflection::Reflection;
 use super::{AnswerCompression, Ending, GrpcOptions};
 use crate::budget::Budget;
 use crate::offload::Offload;
@@ -39,6 +40,7 @@ pub(super) struct Exchange {
 
 struct Inner {
     calls: Calls,
+    reflection: Reflection,
     budget: Budget,
     offload: Offload,
     message_bytes_max: usize,
@@ -56,15 +58,19 @@ enum Route {
 }
 
 impl Exchange {
+    /// # Errors
+    /// `INTERNAL` when the server cannot tell of itself.
     pub(super) fn new(
         calls: Calls,
         budget: Budget,
         options: &GrpcOptions,
         ending: Ending,
-    ) -> Exchange {
+    ) -> Result<Exchange, Status> {
         let offload = calls.offload.clone();
+        let reflection = Reflection::new(options.health, false, ending.clone())?;
         let inner = Inner {
             calls,
+            reflection,
             budget,
             offload,
             message_bytes_max: options.message_bytes_max,
@@ -73,7 +79,7 @@ impl Exchange {
             places: options.calls_max.map(Semaphore::new),
             ending,
         };
-        Exchange { inner: Arc::new(inner) }
+        Ok(Exchange { inner: Arc::new(inner) })
     }
 }
 
@@ -101,6 +107,9 @@ impl Inner {
         request: Request<TonicBody>,
         deadline: Option<Instant>,
     ) -> Response<TonicBody> {
+        if Reflection::is_asked(request.uri().path()) {
+            return self.reflection.answer(request).await;
+        }
         let (head, body) = request.into_parts();
         if head.method != Method::POST {
             return refused(StatusCode::METHOD_NOT_ALLOWED);
