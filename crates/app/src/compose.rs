@@ -197,7 +197,7 @@ fn grpc(
     let mut tcp = Vec::new();
     if let Some(address) = resolved.grpc_address {
         tcp.push(
-            listen::tcp(address, Sharing::Shared)
+            listen::tcp(address, resolved.channel.sharing)
                 .map_err(|problem| refused(format!("port {}", address.port()), problem))?,
         );
         info!("Running gRPC ModelServer at 0.0.0.0:{} ...", address.port());
@@ -218,7 +218,7 @@ fn grpc(
         method_check: MethodCheck::new(resolved.method_check),
         calls_max: resolved.grpc_calls_max,
         drain: resolved.drain_timeout,
-        ..GrpcOptions::default()
+        ..resolved.channel.options.clone()
     };
     let (serving, models) = (serving.clone(), Arc::clone(models));
     let (metrics, budget) = (metrics.clone(), budget.clone());

@@ -3,6 +3,7 @@
 //! Owns: the step from raw [`Flags`] and files to one [`Resolved`] value, and every check that
 //! stops a start. May not know: how any of it is carried out.
 
+mod channel;
 mod credentials;
 mod idle;
 mod model_file;
@@ -25,6 +26,7 @@ use vesta_serving::AspiredVersionPolicy;
 use crate::flags::{Cap, Flags};
 use crate::placement::{EngineSettings, Isolation};
 
+pub(crate) use channel::Channel;
 pub(crate) use model_file::ModelFile;
 
 /// Everything that a start needs, checked.
@@ -72,6 +74,8 @@ pub(crate) struct Resolved {
     pub(crate) engine: EngineSettings,
     /// Keys and certificates of gRPC; `None` for no encryption.
     pub(crate) tls: Option<Tls>,
+    /// What is said of connections.
+    pub(crate) channel: Channel,
     /// gRPC calls that may be under way at once; `None` for no limit of their own.
     pub(crate) grpc_calls_max: Option<usize>,
     /// REST calls that may be answered at once; `None` for no limit of their own.
@@ -136,6 +140,7 @@ pub(crate) fn resolve(flags: &Flags) -> Result<Resolved, Status> {
         warm_up_iterations: platform.warm_up_iterations,
         method_check: flags.enable_signature_method_name_check,
         tls,
+        channel: channel::read(&flags.grpc_channel_arguments),
         grpc_calls_max: cap("grpc_max_threads", flags.grpc_max_threads)?,
         rest_calls_max: cap("rest_api_num_threads", flags.rest_api_num_threads)?,
         tensors_as_content: flags.enable_serialization_as_tensor_content,

@@ -165,6 +165,7 @@ flags! {
     ssl_config_file: String = String::new(), "Text SSLConfig with the PEM text of keys and certificates; encrypts the gRPC port and socket.";
     use_alts_credentials: bool = false, "Refused: ALTS exists in Google's own cloud alone.";
     grpc_max_threads: Cap = Cap::threads(), "gRPC calls that may be under way at once; more are refused. A limit only when given.";
+    grpc_channel_arguments: String = String::new(), "Comma-separated name=value of gRPC's channel arguments: limits of connections, their age, keep-alive, compression of answers, grpc.so_reuseport.";
     enable_serialization_as_tensor_content: bool = false, "Whether Predict over gRPC answers tensors as raw content rather than as lists of values.";
     model_config_file: String = String::new(), "Text ModelServerConfig that lists the models; wins over model_name and model_base_path.";
     model_config_file_poll_wait_seconds: i32 = 0, "Seconds between looks at model_config_file; a file that changed is applied. 0 or less reads it once.";

@@ -5,19 +5,16 @@
 //! Invariant: each call gets an answer of its own, and dropping its future abandons its work.
 
 use std::any::Any;
-use std::convert::Infallible;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
-use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use futures_util::future::{BoxFuture, FutureExt};
+use futures_util::future::FutureExt;
 use http::header::CONTENT_TYPE;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode};
 use tokio::sync::Semaphore;
 use tonic::body::Body as TonicBody;
-use tower_service::Service;
 use vesta_model::{Code, Status};
 
 use super::answer::{GRPC_ACCEPT_ENCODING, GRPC_ENCODING, failure, refused, success};
@@ -44,6 +41,7 @@ struct Inner {
     budget: Budget,
     offload: Offload,
     message_bytes_max: usize,
+    answer_bytes_max: usize,
     health: bool,
     compression: AnswerCompression,
     places: Option<Semaphore>,
@@ -74,6 +72,7 @@ impl Exchange {
             budget,
             offload,
             message_bytes_max: options.message_bytes_max,
+            answer_bytes_max: options.answer_bytes_max,
             health: options.health,
             compression: options.compression,
             places: options.calls_max.map(Semaphore::new),
@@ -81,23 +80,16 @@ impl Exchange {
         };
         Ok(Exchange { inner: Arc::new(inner) })
     }
-}
 
-impl Service<Request<TonicBody>> for Exchange {
-    type Response = Response<TonicBody>;
-    type Error = Infallible;
-    type Future = BoxFuture<'static, Result<Response<TonicBody>, Infallible>>;
-
-    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn call(&mut self, request: Request<TonicBody>) -> Self::Future {
+    /// Answers one call.
+    pub(super) fn call(
+        &self,
+        request: Request<TonicBody>,
+    ) -> impl Future<Output = Response<TonicBody>> + Send + use<> {
         let inner = Arc::clone(&self.inner);
-        // Here and not in the future: the server around this one has a timer of its own, started
-        // after this call, whose answer is CANCELLED. Ours must not end later.
+        // The time of a call begins when its headers are there, not when it first gets to run.
         let deadline = deadline(request.headers());
-        Box::pin(async move { Ok(inner.answer(request, deadline).await) })
+        async move { inner.answer(request, deadline).await }
     }
 }
 
@@ -190,6 +182,13 @@ impl Inner {
                 return health::watch(message, &self.calls.serving, self.ending.clone());
             }
         };
+        if reply.len() > self.answer_bytes_max {
+            return Err(Status::resource_exhausted(format!(
+                "SERVER: Sent message larger than max ({} vs. {})",
+                reply.len(),
+                self.answer_bytes_max
+            )));
+        }
         if answer_encoding != Encoding::Identity {
             let bytes = reply.len();
             reply = self.offload.run(bytes, move || Ok(reply.compressed(answer_encoding))).await?;
