@@ -34,6 +34,7 @@ use crate::budget::Budget;
 use crate::metrics::Metrics;
 use crate::offload::Offload;
 use crate::tfs::method_check::MethodCheck;
+use crate::tfs::request_log::RequestLog;
 use crate::tfs::rpc::Calls;
 use crate::tfs::tensor_proto::TensorForm;
 use exchange::Exchange;
@@ -55,7 +56,7 @@ pub enum AnswerCompression {
 }
 
 /// Limits and choices of the gRPC server.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct GrpcOptions {
     /// Keys and certificates of all sockets; `None` for no encryption.
     pub tls: Option<Tls>,
@@ -97,6 +98,8 @@ pub struct GrpcOptions {
     pub compression: AnswerCompression,
     /// How long calls under way may go on once the shutdown began.
     pub drain: Duration,
+    /// Where calls are recorded.
+    pub request_log: RequestLog,
 }
 
 impl Default for GrpcOptions {
@@ -122,6 +125,7 @@ impl Default for GrpcOptions {
             calls_max: None,
             compression: AnswerCompression::None,
             drain: Duration::from_secs(30),
+            request_log: RequestLog::default(),
         }
     }
 }
@@ -157,6 +161,7 @@ pub async fn serve_grpc(
         offload: Offload::new(processors, BYTES_IN_PLACE_MAX),
         form,
         method_check: options.method_check,
+        request_log: options.request_log.clone(),
     };
     let exchange = Exchange::new(calls, budget, &options, ending.clone())?;
     let mut servers: Vec<BoxFuture<'static, ()>> = Vec::new();

@@ -11,6 +11,7 @@ pub mod method_check;
 pub mod model_config;
 pub(crate) mod predict;
 pub(crate) mod regress;
+pub mod request_log;
 pub mod rest;
 pub(crate) mod rpc;
 pub(crate) mod tensor_proto;

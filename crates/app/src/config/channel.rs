@@ -3,6 +3,7 @@
 //! Owns: the names of arguments that mean something here, and what is no argument at all. Invariant:
 //! nothing in the list ends the start; what cannot be used is told and passed over.
 
+use std::fmt;
 use std::time::Duration;
 
 use tracing::{debug, warn};
@@ -11,12 +12,18 @@ use vesta_frontends::{AnswerCompression, GrpcOptions};
 use crate::listen::Sharing;
 
 /// What an operator says of connections, beyond the defaults.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub(crate) struct Channel {
     /// The options of the server, with those of the list.
     pub(crate) options: GrpcOptions,
     /// Whether other servers may listen on the same port.
     pub(crate) sharing: Sharing,
+}
+
+impl fmt::Debug for Channel {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Channel").field("sharing", &self.sharing).finish_non_exhaustive()
+    }
 }
 
 /// An argument that is passed over, and why.

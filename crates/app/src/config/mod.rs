@@ -25,9 +25,10 @@ use vesta_serving::AspiredVersionPolicy;
 
 use crate::flags::{Cap, Flags};
 use crate::placement::{EngineSettings, Isolation};
+use crate::request_log::FileLimits;
 
 pub(crate) use channel::Channel;
-pub(crate) use model_file::ModelFile;
+pub(crate) use model_file::{ModelFile, Refusal};
 
 /// Everything that a start needs, checked.
 #[derive(Clone, Debug)]
@@ -42,6 +43,12 @@ pub(crate) struct Resolved {
     pub(crate) rest_timeout: Option<Duration>,
     /// Whether REST answers carry CORS headers.
     pub(crate) rest_cors: bool,
+    /// The most bytes that the body of a REST request may have.
+    pub(crate) rest_body_bytes_max: usize,
+    /// Whether models may be loaded and unloaded one by one over REST.
+    pub(crate) admin_api: bool,
+    /// When a file of recorded requests ends, and how many stay.
+    pub(crate) request_log_limits: FileLimits,
     /// Path of the Prometheus page; `None` when it is off.
     pub(crate) metrics_path: Option<String>,
     /// Models to serve from the start.
@@ -122,6 +129,9 @@ pub(crate) fn resolve(flags: &Flags) -> Result<Resolved, Status> {
         rest_address: rest_address.filter(|rest| is_apart(*rest, grpc_address)),
         rest_timeout: positive_millis(flags.rest_api_timeout_in_ms),
         rest_cors: flags.rest_api_enable_cors_support,
+        rest_body_bytes_max: megabytes("rest_api_max_body_mb", flags.rest_api_max_body_mb)?,
+        admin_api: flags.enable_admin_api,
+        request_log_limits: request_log_limits(flags)?,
         metrics_path: metrics_path(&flags.monitoring_config_file)?,
         models,
         polled_file: file.zip(positive_seconds(flags.model_config_file_poll_wait_seconds)),
@@ -230,6 +240,24 @@ fn cap(flag: &str, cap: Cap) -> Result<Option<usize>, Status> {
 
 fn positive(count: i32) -> Option<usize> {
     usize::try_from(count).ok().filter(|&n| n > 0)
+}
+
+fn request_log_limits(flags: &Flags) -> Result<FileLimits, Status> {
+    let bytes = megabytes("request_log_file_mb", flags.request_log_file_mb)?;
+    let files = flags.request_log_files_max;
+    Ok(FileLimits {
+        bytes_max: bytes as u64,
+        // 0 and less mean as many as fit.
+        records_max: u64::try_from(flags.request_log_file_records)
+            .ok()
+            .filter(|&records| records > 0)
+            .unwrap_or(u64::MAX),
+        files_max: usize::try_from(files).ok().filter(|&files| files > 0).ok_or_else(|| {
+            Status::invalid_argument(format!(
+                "--request_log_files_max={files} must be a positive number of files"
+            ))
+        })?,
+    })
 }
 
 fn positive_seconds(seconds: i32) -> Option<Duration> {

@@ -202,6 +202,11 @@ flags! {
     custom_op_libraries: String = String::new(), "Vesta: comma-separated shared libraries of custom TensorFlow operators.";
     aspired_version_policy: String = "availability_preserving".to_owned(), "Vesta: whether a new version is loaded beside the old one (availability_preserving) or once that is unloaded (resource_preserving).";
     log_format: String = "text".to_owned(), "Vesta: form of the log on standard error (text, json).";
+    enable_admin_api: bool = false, "Vesta: whether POST /v1/models/NAME:load and :unload load and unload one model. The REST port asks nobody who they are; turn this on only where the port is out of reach of others.";
+    rest_api_max_body_mb: i64 = 2048, "Vesta: megabytes that the body of one REST request may have; more is answered 413.";
+    request_log_file_mb: i64 = 64, "Vesta: megabytes of a file of recorded requests (logging_config), after which the next one begins.";
+    request_log_file_records: i64 = 0, "Vesta: requests of such a file, after which the next one begins; 0 means as many as fit. A warm-up file may have 1000.";
+    request_log_files_max: i64 = 100, "Vesta: files of recorded requests that stay for each model; older ones are removed.";
     max_memory_for_requests_mb: i64 = 2048, "Vesta: megabytes that all requests and answers in flight may take together.";
     startup_wait: Duration = Duration::from_secs(10), "Vesta: how long the start waits for models that are missing or fail to load before it opens the ports for the others (10, 1.5, 500ms, 2m).";
     strict_startup: bool = false, "Vesta: start as the original does: any model that fails ends the start, one that is missing is waited for without end.";

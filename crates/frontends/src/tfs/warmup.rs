@@ -7,7 +7,7 @@
 //!
 //! The original's `servables/tensorflow/saved_model_warmup*.cc`.
 
-mod records;
+pub(super) mod records;
 
 use std::io::Read;
 use std::time::{Duration, Instant};

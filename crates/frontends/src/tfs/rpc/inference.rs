@@ -15,7 +15,7 @@ use vesta_protos::tensorflow::serving::inference_result;
 use vesta_serving::{InferRequest, Lease};
 
 use super::examples::InputWire;
-use super::{Calls, answered_by, counted_name, required_spec, wanted};
+use super::{Call, Calls, answered_by, counted_name, required_spec, wanted};
 use crate::budget::Budget;
 use crate::grpc::Reply;
 use crate::metrics::Api;
@@ -55,10 +55,13 @@ impl Calls {
         deadline: Option<Instant>,
     ) -> Result<Reply, Status> {
         let start = Instant::now();
+        let kept = self.kept(&message);
         let request: ExamplesRequest = self.parse(message).await?;
         let model = counted_name(request.model_spec.as_ref());
+        let chosen = self.choose(&model, kept);
         let outcome = self.classify_parsed(request, deadline).await;
         self.count(&model, "Classify", start, &outcome);
+        Self::record(Call::Classify, chosen, &outcome);
         outcome
     }
 
@@ -93,10 +96,13 @@ impl Calls {
         deadline: Option<Instant>,
     ) -> Result<Reply, Status> {
         let start = Instant::now();
+        let kept = self.kept(&message);
         let request: ExamplesRequest = self.parse(message).await?;
         let model = counted_name(request.model_spec.as_ref());
+        let chosen = self.choose(&model, kept);
         let outcome = self.regress_parsed(request, deadline).await;
         self.count(&model, "Regress", start, &outcome);
+        Self::record(Call::Regress, chosen, &outcome);
         outcome
     }
 
@@ -130,7 +136,20 @@ impl Calls {
         message: Bytes,
         deadline: Option<Instant>,
     ) -> Result<Reply, Status> {
+        let kept = self.kept(&message);
         let request: TasksRequest = self.parse(message).await?;
+        let first = request.tasks.first().and_then(|task| task.model_spec.as_ref());
+        let chosen = self.choose(&counted_name(first), kept);
+        let outcome = self.multi_inference_parsed(request, deadline).await;
+        Self::record(Call::MultiInference, chosen, &outcome);
+        outcome
+    }
+
+    async fn multi_inference_parsed(
+        &self,
+        request: TasksRequest,
+        deadline: Option<Instant>,
+    ) -> Result<Reply, Status> {
         let none = proto::ModelSpec::default();
         let first = request.tasks.first().and_then(|task| task.model_spec.as_ref());
         let lease = self.serving.resolve(&wanted(first.unwrap_or(&none)))?;
@@ -309,7 +328,7 @@ fn values_of(tensors: &[Tensor], count: usize) -> Result<Vec<f32>, Status> {
     regress::values_of(tensor, count)
 }
 
-fn classification(rows: Vec<Classes>) -> proto::ClassificationResult {
+pub(crate) fn classification(rows: Vec<Classes>) -> proto::ClassificationResult {
     let class = |(label, score): (Vec<u8>, f32)| proto::Class {
         label: String::from_utf8_lossy(&label).into_owned(),
         score,
@@ -320,7 +339,7 @@ fn classification(rows: Vec<Classes>) -> proto::ClassificationResult {
     proto::ClassificationResult { classifications: rows.into_iter().map(row).collect() }
 }
 
-fn regression(values: Vec<f32>) -> proto::RegressionResult {
+pub(crate) fn regression(values: Vec<f32>) -> proto::RegressionResult {
     proto::RegressionResult {
         regressions: values.into_iter().map(|value| proto::Regression { value }).collect(),
     }
