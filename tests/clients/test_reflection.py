@@ -43,12 +43,12 @@ class ReflectionTest(WithModels):
         return {service.name for service in answer.list_services_response.service}
 
     def test_services_that_are_served_are_listed(self):
-        with Server(*self.flags()) as server:
+        with Server(*self.flags("--enable_profiler=false")) as server:
             for version in ("v1", "v1alpha"):
                 self.assertEqual(self.services(self.channel(server), version), ALWAYS)
         with Server(*self.flags("--enable_grpc_healthcheck_service")) as server:
             self.assertEqual(self.services(self.channel(server), "v1"),
-                             ALWAYS | {"grpc.health.v1.Health"})
+                             ALWAYS | {"grpc.health.v1.Health", "tensorflow.ProfilerService"})
 
     def test_a_client_that_knows_no_message_can_call(self):
         with Server(*self.flags()) as server:

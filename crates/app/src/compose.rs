@@ -205,6 +205,7 @@ fn grpc_options(resolved: &Resolved) -> GrpcOptions {
     GrpcOptions {
         tls: resolved.tls.clone(),
         health: resolved.grpc_health,
+        profiler: resolved.profiler,
         tensors_as_content: resolved.tensors_as_content,
         method_check: MethodCheck::new(resolved.method_check),
         calls_max: resolved.grpc_calls_max,

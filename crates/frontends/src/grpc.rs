@@ -14,8 +14,10 @@ mod health;
 mod hpack;
 mod incoming;
 mod message;
+mod profiler;
 mod reflection;
 mod tls;
+mod trace;
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -87,6 +89,8 @@ pub struct GrpcOptions {
     pub connection_idle_max: Option<Duration>,
     /// Whether the health service answers.
     pub health: bool,
+    /// Whether the profiler service answers.
+    pub profiler: bool,
     /// Whether tensors are answered as raw content rather than as lists of values.
     pub tensors_as_content: bool,
     /// Whether calls are refused on signatures whose method name is another call's.
@@ -120,6 +124,7 @@ impl Default for GrpcOptions {
             connection_age_grace: None,
             connection_idle_max: None,
             health: false,
+            profiler: true,
             tensors_as_content: false,
             method_check: MethodCheck::default(),
             calls_max: None,

@@ -89,6 +89,8 @@ pub(crate) struct Resolved {
     pub(crate) rest_calls_max: Option<usize>,
     /// Whether Predict over gRPC answers tensors as raw content.
     pub(crate) tensors_as_content: bool,
+    /// Whether the profiler service answers.
+    pub(crate) profiler: bool,
     /// Whether the gRPC health service answers.
     pub(crate) grpc_health: bool,
     /// Bytes that all requests and answers in flight may take together.
@@ -154,6 +156,7 @@ pub(crate) fn resolve(flags: &Flags) -> Result<Resolved, Status> {
         grpc_calls_max: cap("grpc_max_threads", flags.grpc_max_threads)?,
         rest_calls_max: cap("rest_api_num_threads", flags.rest_api_num_threads)?,
         tensors_as_content: flags.enable_serialization_as_tensor_content,
+        profiler: flags.enable_profiler,
         grpc_health: flags.enable_grpc_healthcheck_service,
         request_bytes_max: megabytes(
             "max_memory_for_requests_mb",

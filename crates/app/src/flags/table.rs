@@ -184,6 +184,7 @@ flags! {
     enable_signature_method_name_check: bool = false, "Whether calls are refused on signatures whose method name is not that of the call.";
     monitoring_config_file: String = String::new(), "Text MonitoringConfig that turns on the Prometheus page.";
     enable_grpc_healthcheck_service: bool = false, "Whether the gRPC health service answers.";
+    enable_profiler: bool = true, "Whether tensorflow.ProfilerService answers over gRPC.";
     tensorflow_session_parallelism: i64 = 0, "Threads of a TensorFlow session, within operators and between them; 0 lets the server choose.";
     tensorflow_intra_op_parallelism: i64 = 0, "Threads that one TensorFlow operator may use; 0 lets the server choose.";
     tensorflow_inter_op_parallelism: i64 = 0, "Threads that TensorFlow runs operators on at the same time; 0 lets TensorFlow choose.";

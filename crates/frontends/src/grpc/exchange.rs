@@ -20,6 +20,7 @@ use vesta_model::{Code, Status};
 use super::answer::{GRPC_ACCEPT_ENCODING, GRPC_ENCODING, failure, refused, success};
 use super::health::{self, HealthMethod};
 use super::message::{Encoding, inflate, receive};
+use super::profiler::{Profiler, ProfilerMethod};
 use super::reflection::Reflection;
 use super::{AnswerCompression, Ending, GrpcOptions};
 use crate::budget::Budget;
@@ -37,6 +38,7 @@ pub(super) struct Exchange {
 
 struct Inner {
     calls: Calls,
+    profiler: Option<Profiler>,
     reflection: Reflection,
     budget: Budget,
     offload: Offload,
@@ -53,6 +55,7 @@ struct Inner {
 enum Route {
     Call(rpc::Method),
     Health(HealthMethod),
+    Profiler(ProfilerMethod),
 }
 
 impl Exchange {
@@ -65,9 +68,13 @@ impl Exchange {
         ending: Ending,
     ) -> Result<Exchange, Status> {
         let offload = calls.offload.clone();
-        let reflection = Reflection::new(options.health, false, ending.clone())?;
+        let reflection = Reflection::new(options.health, options.profiler, ending.clone())?;
+        let profiler = options
+            .profiler
+            .then(|| Profiler::new(calls.metrics.clone(), calls.serving.clone(), ending.clone()));
         let inner = Inner {
             calls,
+            profiler,
             reflection,
             budget,
             offload,
@@ -144,7 +151,8 @@ impl Inner {
 
     fn route(&self, path: &str) -> Option<Route> {
         let call = rpc::Method::from_path(path).map(Route::Call);
-        call.or_else(|| HealthMethod::from_path(path).filter(|_| self.health).map(Route::Health))
+        let health = || HealthMethod::from_path(path).filter(|_| self.health).map(Route::Health);
+        call.or_else(health).or_else(|| ProfilerMethod::from_path(path).map(Route::Profiler))
     }
 
     /// How the answer is compressed, if its client takes that.
@@ -176,6 +184,10 @@ impl Inner {
         };
         let message = self.message(body, encoding).await?;
         let mut reply = match route {
+            Route::Profiler(method) => match &self.profiler {
+                Some(profiler) => profiler.call(method, message).await?,
+                None => return Err(Status::unimplemented("")),
+            },
             Route::Call(method) => self.calls.call(method, message, deadline).await?,
             Route::Health(HealthMethod::Check) => health::check(message, &self.calls.serving)?,
             Route::Health(HealthMethod::Watch) => {
