@@ -131,6 +131,20 @@ class ChannelTest(WithModels):
             answer = stub_of(channel).Predict(predict_request([2.0] * 1000), timeout=10)
             self.assertEqual(list(answer.outputs["y"].float_val), [3.0] * 1000)
 
+    def test_health_by_short_and_full_names(self):
+        def health(channel, name):
+            call = channel.unary_unary("/grpc.health.v1.Health/Check")
+            return call(b"\x0a" + bytes([len(name)]) + name if name else b"", timeout=5)
+        channel = self.channel(self.start("", "--enable_grpc_healthcheck_service"))
+        for name in (b"", b"ModelService", b"PredictionService", b"tensorflow.serving.ModelService",
+                     b"tensorflow.serving.PredictionService"):
+            self.assertEqual(health(channel, name), b"\x08\x01", name)
+        self.assertEqual(self.status_of(lambda: health(channel, b"nobody")),
+                         (grpc.StatusCode.NOT_FOUND, "service name unknown"))
+        channel = self.channel(self.start())
+        self.assertEqual(self.status_of(lambda: health(channel, b"")),
+                         (grpc.StatusCode.UNIMPLEMENTED, ""))
+
     def test_junk_is_told_and_passed_over(self):
         server = self.start("junk,a=b=c,grpc.max_concurrent_streams=many,grpc.so_reuseport=1")
         self.assertEqual(predict(server, [2.0]), [3.0])
