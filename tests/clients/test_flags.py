@@ -31,6 +31,35 @@ def predict_over_grpc(target, values, **more):
         return stub.Predict(predict_request(values, **more), timeout=10)
 
 
+class SyntaxTest(WithModels):
+    """The forms of flags, as they were seen on the original."""
+
+    def test_words_that_are_no_flags_are_told_first(self):
+        self.put(1)
+        for word in ("-port=1", "--port", "serve", "--rest-api-port=1", "--no_such_flag=1"):
+            with Server(*self.flags(word)) as server:
+                server.stop()
+                out = server.process.stdout.read().decode()
+            self.assertTrue(out.startswith(f"unknown argument: {word}\nusage: "), out[:80])
+
+    def test_the_last_repeat_wins_and_booleans_have_forms(self):
+        self.put(1)
+        with Server("--model_name=other", *self.flags(
+                "--rest_api_enable_cors_support", "--enable_model_warmup=1",
+                "--enable_grpc_healthcheck_service=True", "--grpc_channel_arguments=")) as server:
+            self.assertEqual(predict(server, [2.0]), [3.0])
+            server.stop()
+            self.assertEqual(server.process.stdout.read(), b"")
+
+    def test_garbage_in_numbers_ends_the_start_with_the_usage(self):
+        for flag, value in (("port", "abc"), ("file_system_poll_wait_seconds", "1s"),
+                            ("rest_api_timeout_in_ms", "")):
+            done = run(*self.flags(f"--{flag}={value}"))
+            self.assertEqual(done.returncode, 255)
+            self.assertTrue(done.stdout.startswith("usage: tensorflow_model_server\n"))
+            self.assertIn(f"Couldn't interpret value {value} for flag {flag}.", done.stderr)
+
+
 class AcceptedTest(WithModels):
     def test_flags_without_a_meaning_are_accepted_and_told(self):
         self.put(1)

@@ -36,6 +36,10 @@ DEFAULTS = {
     "monitoring_config_file": '""',
     "enable_grpc_healthcheck_service": "false",
     "num_unload_threads": "0",
+    "enable_profiler": "true",
+    "grpc_channel_arguments": '""',
+    "ssl_config_file": '""',
+    "use_alts_credentials": "false",
     "grpc_max_threads": str(4 * len(os.sched_getaffinity(0))),
     "rest_api_num_threads": str(4 * len(os.sched_getaffinity(0))),
     "enable_serialization_as_tensor_content": "false",
@@ -129,6 +133,102 @@ class ConfigTest(WithModels):
             status, text = ask(server, "POST", "/v1/models/m/labels/stable:predict",
                                '{"instances": [2.0]}')
             self.assertEqual((status, text), (200, '{\n    "predictions": [3.0\n    ]\n}'))
+
+
+class FilesTest(WithModels):
+    """Text files and base paths, as they were seen on the original."""
+
+    def serves(self, *flags):
+        with Server("--startup_wait=500ms", *flags) as server:
+            found = states(server)
+            server.stop()
+            return found, server.log()
+
+    def config(self, text):
+        path = self.base.parent / "models.config"
+        path.write_bytes(text.encode() if isinstance(text, str) else text)
+        return path
+
+    def refused(self, text, *more):
+        path = self.config(text)
+        done = run(f"--port={free_port()}", f"--model_config_file={path}", *more)
+        self.assertEqual(done.returncode, 255)
+        head = "Failed to start server. Error: "
+        self.assertTrue(done.stdout.startswith(head), done.stdout)
+        return done.stdout[len(head):].replace(str(path), "FILE"), done.stderr
+
+    def test_liberties_of_the_text_format(self):
+        self.put(1)
+        plain = (f'model_config_list {{\n config {{ name: "m" base_path: "{self.base}" '
+                 'model_platform: "tensorflow" }\n}\n')
+        listed = (f"# models\nmodel_config_list: {{ config [ {{ name: 'm'; base_path: '{self.base}',"
+                  " model_platform: \"tensor\" 'flow' } ] }")
+        for text in (plain, plain.replace("\n", "\r\n"), listed, "\ufeff" + plain):
+            found, _ = self.serves(f"--model_config_file={self.config(text)}")
+            self.assertEqual(found, {"1": "AVAILABLE"}, text)
+
+    def test_the_old_field_of_the_platform_is_warned_of(self):
+        self.put(1)
+        text = (f'model_config_list {{ config {{ name: "m" base_path: "{self.base}" '
+                'model_type: TENSORFLOW } }')
+        found, log = self.serves(f"--model_config_file={self.config(text)}")
+        self.assertEqual(found, {"1": "AVAILABLE"})
+        self.assertIn("Deprecated ModelServerConfig::model_type field used. Prefer "
+                      "ModelServerConfig::model_platform.", log)
+
+    def test_mistakes_in_files_have_the_originals_texts(self):
+        self.put(1)
+        self.assertEqual(self.refused("")[0], "INVALID_ARGUMENT: FILE; Invalid argument\n")
+        out, log = self.refused("model_config_list { config { foo: 1 } }")
+        self.assertEqual(out, "INVALID_ARGUMENT: Invalid protobuf file: 'FILE'\n")
+        self.assertIn("Error parsing text-format tensorflow.serving.ModelServerConfig: 1:30: ", log)
+        out, _ = self.refused(f'model_config_list {{ config {{ name: "m" base_path: "{self.base}" }} }}')
+        self.assertEqual(out, "INVALID_ARGUMENT: Illegal setting neither ModelServerConfig::model_type "
+                         "(deprecated) nor ModelServerConfig::model_platform, model name is m\n")
+        done = run("--model_config_file=/nonexistent/x")
+        self.assertEqual((done.returncode, done.stdout), (
+            255, "Failed to start server. Error: NOT_FOUND: /nonexistent/x; No such file or directory\n"))
+
+    def test_base_paths(self):
+        self.put(1)
+        for path in (f"{self.base}/", f"file://{self.base}"):
+            found, _ = self.serves("--model_name=m", f"--model_base_path={path}")
+            self.assertEqual(found, {"1": "AVAILABLE"}, path)
+        done = run("--model_name=m", "--model_base_path=models/m")
+        self.assertEqual((done.returncode, done.stdout), (
+            255, "Failed to start server. Error: INVALID_ARGUMENT: Expected model m to have an absolute "
+            "path or URI; got base_path()=models/m\n"))
+
+    def test_base_paths_without_versions_are_told(self):
+        self.put(1)
+        for path, want in (
+                (self.base / "1", f"No versions of servable m found under base path {self.base}/1. "
+                 "Did you forget to name your leaf directory as a number (eg. '/1/')?"),
+                ("/nonexistent", "Could not find base path /nonexistent for servable m with error ")):
+            with Server("--model_name=m", f"--model_base_path={path}", wait=False) as server:
+                self.assertTrue(wait_for(lambda: want in server.log()), server.log())
+                self.assertFalse(can_connect(server.rest_port))
+
+    def test_a_metrics_path_without_a_slash_is_nowhere(self):
+        self.put(1)
+        path = self.base.parent / "monitoring.config"
+        path.write_text('prometheus_config { enable: true, path: "metrics" }')
+        with Server(*self.flags(f"--monitoring_config_file={path}")) as server:
+            self.assertEqual(ask(server, "GET", "/metrics")[0], 404)
+
+    def test_a_socket_alone_is_enough(self):
+        self.put(1)
+        path = self.base.parent / "s"
+        with Server(*self.flags("--port=0", f"--grpc_socket_path={path}")) as server:
+            self.assertEqual(state_over_grpc(f"unix:{path}"), "AVAILABLE")
+            self.assertIn(f"Running gRPC ModelServer at UNIX socket {path} ...", server.log())
+            self.assertNotIn("Running gRPC ModelServer at 0.0.0.0", server.log())
+
+    def test_a_port_that_is_none(self):
+        done = run(*self.flags("--port=70000"))
+        self.assertEqual(done.returncode, 255)
+        self.assertIn("--port=70000 is no TCP port", done.stdout)
+        self.assertNotIn("Running gRPC", done.stderr)
 
 
 class WaitingTest(WithModels):

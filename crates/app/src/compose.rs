@@ -210,11 +210,12 @@ fn grpc_options(resolved: &Resolved) -> GrpcOptions {
     GrpcOptions {
         tls: resolved.tls.clone(),
         health: resolved.grpc_health,
+        profiler: resolved.profiler,
         tensors_as_content: resolved.tensors_as_content,
         method_check: MethodCheck::new(resolved.method_check),
         calls_max: resolved.grpc_calls_max,
         drain: resolved.drain_timeout,
-        ..GrpcOptions::default()
+        ..resolved.channel.options.clone()
     }
 }
 
@@ -248,7 +249,7 @@ fn grpc(
     let mut tcp = Vec::new();
     if let Some(address) = resolved.grpc_address {
         tcp.push(
-            listen::tcp(address, Sharing::Shared)
+            listen::tcp(address, resolved.channel.sharing)
                 .map_err(|problem| refused(format!("port {}", address.port()), problem))?,
         );
         info!("Running gRPC ModelServer at 0.0.0.0:{} ...", address.port());

@@ -1,19 +1,23 @@
 //! The gRPC server: HTTP/2 below, TensorFlow Serving's calls above.
 //!
-//! Owns: connections, messages on the wire ([`message`], [`answer`]), the way of a call from its
-//! headers to its trailers ([`exchange`]), health checks, encryption ([`tls`]), the authority of Unix
+//! Owns: connections ([`connection`]), messages on the wire ([`message`], [`answer`]), the way of a call from its
+//! headers to its trailers ([`exchange`]), health checks, reflection, encryption ([`tls`]), the authority of Unix
 //! sockets ([`frames`]). May not know: what a call does, how sockets are bound.
 //! Invariant: a call is answered by a status whatever it holds and whatever goes wrong in it, and
 //! what it holds in memory has been taken out of the budget.
 
 mod answer;
+mod connection;
 mod exchange;
 mod frames;
 mod health;
 mod hpack;
 mod incoming;
 mod message;
+mod profiler;
+mod reflection;
 mod tls;
+mod trace;
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -22,8 +26,6 @@ use std::time::Duration;
 use futures_util::future::{BoxFuture, FutureExt, Shared, join_all};
 use futures_util::stream::{Stream, TryStreamExt as _};
 use tokio::io::{AsyncRead, AsyncWrite};
-use tonic::transport::Server;
-use tonic::transport::server::Connected;
 use vesta_model::Status;
 use vesta_serving::{Reconfigure, Serving};
 
@@ -62,6 +64,8 @@ pub struct GrpcOptions {
     pub tls: Option<Tls>,
     /// The longest request message, inflated. The original's limit is the largest 32-bit integer.
     pub message_bytes_max: usize,
+    /// The longest answer, as it is before it is compressed.
+    pub answer_bytes_max: usize,
     /// The most metadata that a request may have.
     pub header_bytes_max: u32,
     /// What a client may send of one call before any of it was read.
@@ -76,10 +80,17 @@ pub struct GrpcOptions {
     pub keepalive_interval: Duration,
     /// How long it may take to answer that.
     pub keepalive_timeout: Duration,
-    /// When a connection is asked to end, so that clients spread anew; `None` for never.
+    /// When a connection is asked to end, so that clients spread anew, a tenth more or less; `None` for
+    /// never.
     pub connection_age_max: Option<Duration>,
+    /// How long its calls may then go on; `None` for as long as they take.
+    pub connection_age_grace: Option<Duration>,
+    /// How long a connection may be without a call before it is asked to end; `None` for ever.
+    pub connection_idle_max: Option<Duration>,
     /// Whether the health service answers.
     pub health: bool,
+    /// Whether the profiler service answers.
+    pub profiler: bool,
     /// Whether tensors are answered as raw content rather than as lists of values.
     pub tensors_as_content: bool,
     /// Whether calls are refused on signatures whose method name is another call's.
@@ -100,6 +111,7 @@ impl Default for GrpcOptions {
         GrpcOptions {
             tls: None,
             message_bytes_max: i32::MAX as usize,
+            answer_bytes_max: usize::MAX,
             header_bytes_max: 64 * 1024,
             // Smaller windows cost large tensors a third of their speed.
             stream_window_bytes: 4 * 1024 * 1024,
@@ -109,7 +121,10 @@ impl Default for GrpcOptions {
             keepalive_interval: Duration::from_secs(120),
             keepalive_timeout: Duration::from_secs(20),
             connection_age_max: None,
+            connection_age_grace: None,
+            connection_idle_max: None,
             health: false,
+            profiler: true,
             tensors_as_content: false,
             method_check: MethodCheck::default(),
             calls_max: None,
@@ -153,23 +168,21 @@ pub async fn serve_grpc(
         method_check: options.method_check,
         request_log: options.request_log.clone(),
     };
-    let exchange = Exchange::new(calls, budget, &options, ending.clone());
-    let mut servers: Vec<Serves> = Vec::new();
+    let exchange = Exchange::new(calls, budget, &options, ending.clone())?;
+    let mut servers: Vec<BoxFuture<'static, ()>> = Vec::new();
+    let serve = Serve { exchange, options: options.clone(), ending: ending.clone() };
     for listener in tcp {
         let connections = incoming::tcp(listener)?;
         servers.push(match &options.tls {
-            None => serve_on(connections, &exchange, &options, &ending),
-            Some(tls) => serve_on(tls.connections(connections), &exchange, &options, &ending),
+            None => serve.on(connections),
+            Some(tls) => serve.on(tls.connections(connections)),
         });
     }
     if let Some(listener) = unix {
         let connections = incoming::unix(listener)?;
         servers.push(match &options.tls {
-            None => serve_on(connections.map_ok(LocalStream::new), &exchange, &options, &ending),
-            Some(tls) => {
-                let connections = tls.connections(connections).map_ok(LocalStream::new);
-                serve_on(connections, &exchange, &options, &ending)
-            }
+            None => serve.on(connections.map_ok(LocalStream::new)),
+            Some(tls) => serve.on(tls.connections(connections).map_ok(LocalStream::new)),
         });
     }
     let all = join_all(servers);
@@ -178,13 +191,7 @@ pub async fn serve_grpc(
         tokio::time::sleep(options.drain).await;
     };
     tokio::select! {
-        results = all => {
-            for result in results {
-                result.map_err(|error| {
-                    Status::internal(format!("the gRPC server failed: {error}")).with_cause(error)
-                })?;
-            }
-        }
+        _ = all => {}
         () = out_of_time => {
             tracing::warn!("gRPC calls were still under way when the time to end them was over");
         }
@@ -192,39 +199,23 @@ pub async fn serve_grpc(
     Ok(())
 }
 
-/// One socket that is served until the end.
-type Serves = BoxFuture<'static, Result<(), tonic::transport::Error>>;
-
-fn serve_on<C, S>(
-    connections: C,
-    exchange: &Exchange,
-    options: &GrpcOptions,
-    ending: &Ending,
-) -> Serves
-where
-    C: Stream<Item = std::io::Result<S>> + Send + 'static,
-    S: AsyncRead + AsyncWrite + Connected + Unpin + Send + 'static,
-    S::ConnectInfo: Clone + Send + Sync,
-{
-    let server = transport(options).serve_with_incoming_shutdown(
-        exchange.clone(),
-        connections,
-        ending.clone(),
-    );
-    Box::pin(server)
+/// What every socket is served by.
+struct Serve {
+    exchange: Exchange,
+    options: GrpcOptions,
+    ending: Ending,
 }
 
-fn transport(options: &GrpcOptions) -> Server {
-    let server = Server::builder()
-        .initial_stream_window_size(options.stream_window_bytes)
-        .initial_connection_window_size(options.connection_window_bytes)
-        .max_frame_size(options.frame_bytes_max)
-        .max_concurrent_streams(options.streams_max)
-        .http2_max_header_list_size(options.header_bytes_max)
-        .http2_keepalive_interval(Some(options.keepalive_interval))
-        .http2_keepalive_timeout(Some(options.keepalive_timeout));
-    match options.connection_age_max {
-        Some(age) => server.max_connection_age(age),
-        None => server,
+impl Serve {
+    /// Serves one socket.
+    fn on<S>(
+        &self,
+        connections: impl Stream<Item = std::io::Result<S>> + Send + 'static,
+    ) -> BoxFuture<'static, ()>
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let (exchange, options) = (self.exchange.clone(), self.options.clone());
+        Box::pin(connection::serve(connections, exchange, options, self.ending.clone()))
     }
 }

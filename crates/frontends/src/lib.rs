@@ -12,6 +12,7 @@ mod health;
 pub mod http;
 pub mod metrics;
 mod offload;
+mod recorder;
 pub mod status;
 pub mod tfs;
 

@@ -11,10 +11,12 @@ use std::collections::{BTreeMap, HashSet};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
+use prometheus::core::Collector as _;
 use prometheus::proto::{Metric, MetricFamily, MetricType};
 use prometheus::{HistogramOpts, HistogramVec, IntCounterVec, Opts, Registry};
 use vesta_model::{Code, Status};
 
+use crate::recorder::{Recorder, SpanKind};
 use crate::tfs::json::push_six_digits;
 
 pub use runs::{RunMetrics, show_queue_depths};
@@ -44,6 +46,19 @@ const NAME_BYTES_MAX: usize = 256;
 /// What runtime the original names for all of its runs.
 const RUNTIME: &str = "TF1";
 
+/// What was counted of the calls on one model.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub(crate) struct Figures {
+    /// Calls that went well.
+    pub(crate) answered: u64,
+    /// Calls that failed.
+    pub(crate) failed: u64,
+    /// Calls whose time was taken.
+    pub(crate) timed: u64,
+    /// The time of those together.
+    pub(crate) micros: f64,
+}
+
 /// The registry and the counters of the request path. Clones are the same one.
 #[derive(Clone)]
 pub struct Metrics {
@@ -52,6 +67,7 @@ pub struct Metrics {
 
 struct Inner {
     registry: Registry,
+    recorder: Recorder,
     declared: RwLock<BTreeMap<String, MetricType>>,
     names: RwLock<HashSet<Box<str>>>,
     warm_ups: RwLock<HashSet<Box<str>>>,
@@ -83,6 +99,7 @@ impl Metrics {
         let build = || -> prometheus::Result<Metrics> {
             let inner = Inner {
                 registry: Registry::new(),
+                recorder: Recorder::default(),
                 declared: RwLock::default(),
                 names: RwLock::default(),
                 warm_ups: RwLock::default(),
@@ -153,6 +170,42 @@ impl Metrics {
     pub(crate) fn took(&self, model: &str, api: &str, entrypoint: &str, time: Duration) {
         let labels = [self.bounded(model), api, entrypoint];
         self.inner.request_latency.with_label_values(&labels).observe(micros(time));
+        let kind = if entrypoint == "GRPC" { SpanKind::GrpcCall } else { SpanKind::RestCall };
+        // Questions about models have no name of their own.
+        if !api.is_empty() {
+            self.inner.recorder.note(kind, labels[0], api, time);
+        }
+    }
+
+    /// Where calls and runs are recorded one by one while somebody asks for that.
+    pub(crate) fn recorder(&self) -> &Recorder {
+        &self.inner.recorder
+    }
+
+    /// What was counted of calls so far, by model.
+    pub(crate) fn figures(&self) -> BTreeMap<String, Figures> {
+        let mut figures: BTreeMap<String, Figures> = BTreeMap::new();
+        let label = |metric: &Metric, name: &str| {
+            let found = metric.get_label().iter().find(|label| label.name() == name);
+            found.map(|label| label.value().to_owned()).unwrap_or_default()
+        };
+        let each = |family: Vec<MetricFamily>| {
+            family.into_iter().flat_map(|family| family.get_metric().to_vec())
+        };
+        for metric in each(self.inner.request_count.collect()) {
+            let of = figures.entry(label(&metric, "model_name")).or_default();
+            let count = metric.get_counter().get_value() as u64;
+            match &*label(&metric, "status") {
+                "OK" => of.answered += count,
+                _ => of.failed += count,
+            }
+        }
+        for metric in each(self.inner.request_latency.collect()) {
+            let of = figures.entry(label(&metric, "model_name")).or_default();
+            of.timed += metric.get_histogram().get_sample_count();
+            of.micros += metric.get_histogram().get_sample_sum();
+        }
+        figures
     }
 
     /// Counts the time of a run that succeeded.

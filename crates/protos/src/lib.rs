@@ -30,6 +30,11 @@ pub mod tensorflow {
         include!(concat!(env!("OUT_DIR"), "/tensorflow.error.rs"));
     }
 
+    /// Traces of TensorFlow's profiler (package `tensorflow.profiler`).
+    pub mod profiler {
+        include!(concat!(env!("OUT_DIR"), "/tensorflow.profiler.rs"));
+    }
+
     /// TensorFlow Serving's API and configuration files (package
     /// `tensorflow.serving`).
     pub mod serving {

@@ -4,6 +4,7 @@
 //! stops a start. May not know: how any of it is carried out.
 
 mod batching;
+mod channel;
 mod credentials;
 mod idle;
 mod model_file;
@@ -28,6 +29,7 @@ use crate::placement::{EngineSettings, Isolation};
 use crate::request_log::FileLimits;
 
 pub(crate) use batching::{Batching, PARAMETERS_FILE, read_parameters};
+pub(crate) use channel::Channel;
 pub(crate) use model_file::{ModelFile, Refusal};
 
 /// Everything that a start needs, checked.
@@ -83,12 +85,16 @@ pub(crate) struct Resolved {
     pub(crate) engine: EngineSettings,
     /// Keys and certificates of gRPC; `None` for no encryption.
     pub(crate) tls: Option<Tls>,
+    /// What is said of connections.
+    pub(crate) channel: Channel,
     /// gRPC calls that may be under way at once; `None` for no limit of their own.
     pub(crate) grpc_calls_max: Option<usize>,
     /// REST calls that may be answered at once; `None` for no limit of their own.
     pub(crate) rest_calls_max: Option<usize>,
     /// Whether Predict over gRPC answers tensors as raw content.
     pub(crate) tensors_as_content: bool,
+    /// Whether the profiler service answers.
+    pub(crate) profiler: bool,
     /// Whether the gRPC health service answers.
     pub(crate) grpc_health: bool,
     /// Bytes that all requests and answers in flight may take together.
@@ -151,9 +157,11 @@ pub(crate) fn resolve(flags: &Flags) -> Result<Resolved, Status> {
         warm_up_iterations: platform.warm_up_iterations,
         method_check: flags.enable_signature_method_name_check,
         tls,
+        channel: channel::read(&flags.grpc_channel_arguments),
         grpc_calls_max: cap("grpc_max_threads", flags.grpc_max_threads)?,
         rest_calls_max: cap("rest_api_num_threads", flags.rest_api_num_threads)?,
         tensors_as_content: flags.enable_serialization_as_tensor_content,
+        profiler: flags.enable_profiler,
         grpc_health: flags.enable_grpc_healthcheck_service,
         request_bytes_max: megabytes(
             "max_memory_for_requests_mb",

@@ -165,6 +165,7 @@ flags! {
     ssl_config_file: String = String::new(), "Text SSLConfig with the PEM text of keys and certificates; encrypts the gRPC port and socket.";
     use_alts_credentials: bool = false, "Refused: ALTS exists in Google's own cloud alone.";
     grpc_max_threads: Cap = Cap::threads(), "gRPC calls that may be under way at once; more are refused. A limit only when given.";
+    grpc_channel_arguments: String = String::new(), "Comma-separated name=value of gRPC's channel arguments: limits of connections, their age, keep-alive, compression of answers, grpc.so_reuseport.";
     enable_serialization_as_tensor_content: bool = false, "Whether Predict over gRPC answers tensors as raw content rather than as lists of values.";
     model_config_file: String = String::new(), "Text ModelServerConfig that lists the models; wins over model_name and model_base_path.";
     model_config_file_poll_wait_seconds: i32 = 0, "Seconds between looks at model_config_file; a file that changed is applied. 0 or less reads it once.";
@@ -186,6 +187,7 @@ flags! {
     enable_signature_method_name_check: bool = false, "Whether calls are refused on signatures whose method name is not that of the call.";
     monitoring_config_file: String = String::new(), "Text MonitoringConfig that turns on the Prometheus page.";
     enable_grpc_healthcheck_service: bool = false, "Whether the gRPC health service answers.";
+    enable_profiler: bool = true, "Whether tensorflow.ProfilerService answers over gRPC.";
     tensorflow_session_parallelism: i64 = 0, "Threads of a TensorFlow session, within operators and between them; 0 lets the server choose.";
     tensorflow_intra_op_parallelism: i64 = 0, "Threads that one TensorFlow operator may use; 0 lets the server choose.";
     tensorflow_inter_op_parallelism: i64 = 0, "Threads that TensorFlow runs operators on at the same time; 0 lets TensorFlow choose.";

@@ -5,24 +5,23 @@
 //! Invariant: each call gets an answer of its own, and dropping its future abandons its work.
 
 use std::any::Any;
-use std::convert::Infallible;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
-use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use futures_util::future::{BoxFuture, FutureExt};
+use futures_util::future::FutureExt;
 use http::header::CONTENT_TYPE;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode};
 use tokio::sync::Semaphore;
 use tonic::body::Body as TonicBody;
-use tower_service::Service;
 use vesta_model::{Code, Status};
 
 use super::answer::{GRPC_ACCEPT_ENCODING, GRPC_ENCODING, failure, refused, success};
 use super::health::{self, HealthMethod};
 use super::message::{Encoding, inflate, receive};
+use super::profiler::{Profiler, ProfilerMethod};
+use super::reflection::Reflection;
 use super::{AnswerCompression, Ending, GrpcOptions};
 use crate::budget::Budget;
 use crate::offload::Offload;
@@ -39,9 +38,12 @@ pub(super) struct Exchange {
 
 struct Inner {
     calls: Calls,
+    profiler: Option<Profiler>,
+    reflection: Reflection,
     budget: Budget,
     offload: Offload,
     message_bytes_max: usize,
+    answer_bytes_max: usize,
     health: bool,
     compression: AnswerCompression,
     places: Option<Semaphore>,
@@ -53,45 +55,48 @@ struct Inner {
 enum Route {
     Call(rpc::Method),
     Health(HealthMethod),
+    Profiler(ProfilerMethod),
 }
 
 impl Exchange {
+    /// # Errors
+    /// `INTERNAL` when the server cannot tell of itself.
     pub(super) fn new(
         calls: Calls,
         budget: Budget,
         options: &GrpcOptions,
         ending: Ending,
-    ) -> Exchange {
+    ) -> Result<Exchange, Status> {
         let offload = calls.offload.clone();
+        let reflection = Reflection::new(options.health, options.profiler, ending.clone())?;
+        let profiler = options
+            .profiler
+            .then(|| Profiler::new(calls.metrics.clone(), calls.serving.clone(), ending.clone()));
         let inner = Inner {
             calls,
+            profiler,
+            reflection,
             budget,
             offload,
             message_bytes_max: options.message_bytes_max,
+            answer_bytes_max: options.answer_bytes_max,
             health: options.health,
             compression: options.compression,
             places: options.calls_max.map(Semaphore::new),
             ending,
         };
-        Exchange { inner: Arc::new(inner) }
-    }
-}
-
-impl Service<Request<TonicBody>> for Exchange {
-    type Response = Response<TonicBody>;
-    type Error = Infallible;
-    type Future = BoxFuture<'static, Result<Response<TonicBody>, Infallible>>;
-
-    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
-        Poll::Ready(Ok(()))
+        Ok(Exchange { inner: Arc::new(inner) })
     }
 
-    fn call(&mut self, request: Request<TonicBody>) -> Self::Future {
+    /// Answers one call.
+    pub(super) fn call(
+        &self,
+        request: Request<TonicBody>,
+    ) -> impl Future<Output = Response<TonicBody>> + Send + use<> {
         let inner = Arc::clone(&self.inner);
-        // Here and not in the future: the server around this one has a timer of its own, started
-        // after this call, whose answer is CANCELLED. Ours must not end later.
+        // The time of a call begins when its headers are there, not when it first gets to run.
         let deadline = deadline(request.headers());
-        Box::pin(async move { Ok(inner.answer(request, deadline).await) })
+        async move { inner.answer(request, deadline).await }
     }
 }
 
@@ -101,6 +106,9 @@ impl Inner {
         request: Request<TonicBody>,
         deadline: Option<Instant>,
     ) -> Response<TonicBody> {
+        if Reflection::is_asked(request.uri().path()) {
+            return self.reflection.answer(request).await;
+        }
         let (head, body) = request.into_parts();
         if head.method != Method::POST {
             return refused(StatusCode::METHOD_NOT_ALLOWED);
@@ -143,7 +151,8 @@ impl Inner {
 
     fn route(&self, path: &str) -> Option<Route> {
         let call = rpc::Method::from_path(path).map(Route::Call);
-        call.or_else(|| HealthMethod::from_path(path).filter(|_| self.health).map(Route::Health))
+        let health = || HealthMethod::from_path(path).filter(|_| self.health).map(Route::Health);
+        call.or_else(health).or_else(|| ProfilerMethod::from_path(path).map(Route::Profiler))
     }
 
     /// How the answer is compressed, if its client takes that.
@@ -175,12 +184,23 @@ impl Inner {
         };
         let message = self.message(body, encoding).await?;
         let mut reply = match route {
+            Route::Profiler(method) => match &self.profiler {
+                Some(profiler) => profiler.call(method, message).await?,
+                None => return Err(Status::unimplemented("")),
+            },
             Route::Call(method) => self.calls.call(method, message, deadline).await?,
             Route::Health(HealthMethod::Check) => health::check(message, &self.calls.serving)?,
             Route::Health(HealthMethod::Watch) => {
                 return health::watch(message, &self.calls.serving, self.ending.clone());
             }
         };
+        if reply.len() > self.answer_bytes_max {
+            return Err(Status::resource_exhausted(format!(
+                "SERVER: Sent message larger than max ({} vs. {})",
+                reply.len(),
+                self.answer_bytes_max
+            )));
+        }
         if answer_encoding != Encoding::Identity {
             let bytes = reply.len();
             reply = self.offload.run(bytes, move || Ok(reply.compressed(answer_encoding))).await?;

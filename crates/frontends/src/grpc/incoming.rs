@@ -12,7 +12,6 @@ use std::time::Duration;
 use futures_util::stream::{self, Stream};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
-use tonic::transport::server::Connected;
 use vesta_model::Status;
 
 use super::frames::Frames;
@@ -86,12 +85,6 @@ impl<S> LocalStream<S> {
     pub(super) fn new(stream: S) -> LocalStream<S> {
         LocalStream { stream, frames: Frames::new() }
     }
-}
-
-impl<S> Connected for LocalStream<S> {
-    type ConnectInfo = ();
-
-    fn connect_info(&self) {}
 }
 
 impl<S: AsyncRead + Unpin> AsyncRead for LocalStream<S> {

@@ -191,7 +191,13 @@ fn check_platform(config: &proto::ModelConfig) -> Result<(), Status> {
         )),
         (0, PLATFORM) => Ok(()),
         (0, platform) => refused(format!("Model {name} requests unsupported platform {platform}")),
-        (number, "") if number == proto::ModelType::Tensorflow as i32 => Ok(()),
+        (number, "") if number == proto::ModelType::Tensorflow as i32 => {
+            tracing::warn!(
+                "Deprecated ModelServerConfig::model_type field used. Prefer \
+                 ModelServerConfig::model_platform."
+            );
+            Ok(())
+        }
         (number, "") => {
             refused(format!("ModelServerConfig::model_type choice {number} not supported."))
         }

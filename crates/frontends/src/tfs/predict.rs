@@ -8,6 +8,7 @@ use vesta_model::{Signature, Status, Tensor};
 use vesta_serving::{InferRequest, Lease};
 
 use crate::metrics::{Api, Metrics};
+use crate::recorder::SpanKind;
 
 /// The signatures of a version, by name.
 pub(crate) type Signatures = BTreeMap<String, Arc<Signature>>;
@@ -44,7 +45,12 @@ pub(crate) async fn run(
     metrics: &Metrics,
 ) -> Result<Vec<Tensor>, Status> {
     let start = Instant::now();
+    let signature = metrics.recorder().is_on().then(|| request.signature.clone());
     let outputs = lease.infer(request).await?;
-    metrics.ran(lease.model().as_str(), api, start.elapsed());
+    let (model, time) = (lease.model().as_str(), start.elapsed());
+    metrics.ran(model, api, time);
+    if let Some(signature) = signature {
+        metrics.recorder().note(SpanKind::Run, model, &signature, time);
+    }
     Ok(outputs)
 }
