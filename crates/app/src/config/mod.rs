@@ -11,7 +11,7 @@ use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use vesta_engines::TensorFlowOptions;
+use vesta_engines::{EngineOptions, LiteRtOptions, TensorFlowOptions};
 use vesta_frontends::{METRICS_PATH, model_configs};
 use vesta_model::{ModelConfig, Status};
 use vesta_protos::tensorflow::{ConfigProto, serving as proto};
@@ -22,6 +22,9 @@ use crate::flags::Flags;
 use crate::placement::{EngineSettings, Isolation};
 
 pub(crate) use model_file::ModelFile;
+
+/// The most interpreters of one version.
+const INTERPRETERS_MAX: usize = 1024;
 
 /// Everything that a start needs, checked.
 #[derive(Clone, Debug)]
@@ -172,11 +175,23 @@ fn engine(flags: &Flags) -> Result<EngineSettings, Status> {
         choice: flags.engine.parse()?,
         isolation: Isolation::parse(&flags.isolation)?,
         allow_native_inline: flags.allow_native_inline,
-        tensorflow: TensorFlowOptions {
-            session_config: session_config(flags)?,
-            op_libraries: op_libraries(&flags.custom_op_libraries)?,
+        prefer_tflite: flags.prefer_tflite_model,
+        options: EngineOptions {
+            tensorflow: TensorFlowOptions {
+                session_config: session_config(flags)?,
+                op_libraries: op_libraries(&flags.custom_op_libraries)?,
+            },
+            litert: litert(flags),
         },
     })
+}
+
+/// Less than one counts as one in the original; that pools are by default as many as cores does, too.
+fn litert(flags: &Flags) -> LiteRtOptions {
+    let count = |flag: i32| usize::try_from(flag).ok().filter(|&n| n > 0);
+    let pools = count(flags.num_tflite_pools).unwrap_or(LiteRtOptions::default().interpreters);
+    let interpreters = count(flags.num_tflite_interpreters_per_pool).unwrap_or(1);
+    LiteRtOptions { interpreters: pools.saturating_mul(interpreters).min(INTERPRETERS_MAX) }
 }
 
 /// The configuration of TensorFlow's sessions. A file says all, as in the original; else the flags
@@ -381,7 +396,7 @@ mod tests {
     #[test]
     fn threads_of_a_session_come_from_the_flags() {
         let threads = |flags: Flags| {
-            let config = resolve(&flags).unwrap().engine.tensorflow.session_config;
+            let config = resolve(&flags).unwrap().engine.options.tensorflow.session_config;
             (config.intra_op_parallelism_threads, config.inter_op_parallelism_threads)
         };
         assert_eq!(threads(base()), (0, 0));

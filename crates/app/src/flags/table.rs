@@ -135,7 +135,10 @@ flags! {
     tensorflow_intra_op_parallelism: i64 = 0, "Threads that one TensorFlow operator may use; 0 lets the server choose.";
     tensorflow_inter_op_parallelism: i64 = 0, "Threads that TensorFlow runs operators on at the same time; 0 lets TensorFlow choose.";
     tensorflow_session_config_file: String = String::new(), "Text ConfigProto of TensorFlow's sessions; wins over the flags of their threads.";
-    engine: String = "auto".to_owned(), "Vesta: engine that runs the models: auto (the embedded one where it can, else TensorFlow), embedded, tensorflow; NAME==VERSION for a certain release.";
+    prefer_tflite_model: bool = false, "Whether a version that has a model.tflite is served by it instead of its SavedModel.";
+    num_tflite_pools: i32 = 0, "Runs of one TensorFlow Lite model that may go on at once; 0 means as many as cores.";
+    num_tflite_interpreters_per_pool: i32 = 1, "Multiplies num_tflite_pools.";
+    engine: String = "auto".to_owned(), "Vesta: engine that runs the models: auto (the embedded one where it can, else TensorFlow; LiteRT for model.tflite), embedded, tensorflow, litert; NAME==VERSION for a certain release.";
     isolation: String = "auto".to_owned(), "Vesta: where engines run: auto (native ones in a process per version, the embedded one inline when the graph is proven harmless), inline, worker (a process per version).";
     allow_native_inline: bool = false, "Vesta: whether --isolation=inline may open a native library in the server's own process.";
     custom_op_libraries: String = String::new(), "Vesta: comma-separated shared libraries of custom TensorFlow operators.";
