@@ -181,7 +181,11 @@ impl Interpreter {
             .collect();
         let ran = self.model.run(graph, &fed, &mut given_to, deadline);
         drop(given_to);
-        ran.map_err(|error| stopped(known, &error))?;
+        ran.map_err(|error| {
+            // A loop that is told to stop says that it failed.
+            let is_late = deadline.is_some_and(|deadline| Instant::now() >= deadline);
+            if is_late { Stop::Failed(late()) } else { stopped(known, &error) }
+        })?;
         let dims = self.model.output_dims(graph).map_err(|error| failed(&error))?;
         let outputs = known.outputs.iter().zip(dims).zip(rooms);
         let outputs = outputs.map(|((end, dims), room)| given(&end.name, end.dtype, &dims, room));
@@ -290,9 +294,13 @@ fn stopped(graph: &Graph, error: &LiteRtError) -> Stop {
     if cramped.is_empty() { Stop::Failed(failed(error)) } else { Stop::Cramped(cramped) }
 }
 
+fn late() -> Status {
+    Status::deadline_exceeded("the run was stopped at its deadline")
+}
+
 fn failed(error: &LiteRtError) -> Status {
     if error.code == LiteRtError::CANCELLED {
-        return Status::deadline_exceeded("the run was stopped at its deadline");
+        return late();
     }
     Status::internal(format!(
         "Failed to invoke TfLite interpreter: {}",

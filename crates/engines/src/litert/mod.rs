@@ -13,6 +13,8 @@ mod operators;
 mod schema;
 mod session;
 mod signatures;
+#[cfg(test)]
+mod tests;
 mod values;
 
 use std::collections::BTreeMap;

@@ -251,6 +251,9 @@ impl Shared {
                 Ok((dims(&bound.signature.inputs[position].alias, &tensor)?, Fed::of(tensor)?))
             })
             .collect::<Result<Vec<_>, Status>>()?;
+        if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
+            return Err(Status::deadline_exceeded("the deadline passed before the run began"));
+        }
         let mut interpreter = self.take(deadline)?;
         let outcome = interpreter.run(bound.graph, &fed, deadline);
         self.put_back(interpreter);
