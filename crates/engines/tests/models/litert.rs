@@ -231,7 +231,7 @@ fn runs_wait_for_an_interpreter_and_keep_their_rows() {
                     for turn in 1..60 {
                         let x = vec![thread as f32; thread * turn % 37 + 1];
                         let x = floats(&[x.len()], &x);
-                        assert_eq!(serve(&**session, &[x.clone()]).unwrap(), [x]);
+                        assert_eq!(serve(&**session, std::slice::from_ref(&x)).unwrap(), [x]);
                     }
                 });
             }
