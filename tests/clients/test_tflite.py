@@ -7,6 +7,7 @@ import concurrent.futures
 import json
 import os
 import pathlib
+import random
 import re
 import shutil
 import signal
@@ -234,6 +235,32 @@ class LiteModelTest(Lite):
             with self.subTest(name):
                 self.assertEqual(done.returncode, 255, done.stdout)
                 self.assertIn("the model.tflite is damaged", done.stdout)
+
+    def test_hostile_files_harm_no_neighbour(self):
+        """Files that pass all checks and are damaged all the same, each a model beside a good one."""
+        paths = {"good": self.lite("half_plus_two").parent}
+        dice = random.Random(20)
+        for number in range(30):
+            source = dice.choice(["positive", "twice_as_many", "int8", "dtypes", "counter"])
+            content = bytearray((KEPT / f"{source}.tflite").read_bytes())
+            for _ in range(dice.randint(1, 4)):
+                content[dice.randrange(len(content))] ^= 1 << dice.randrange(8)
+            folder = self.base / f"bad{number}" / "1"
+            folder.mkdir(parents=True)
+            (folder / "model.tflite").write_bytes(content)
+            paths[f"bad{number}"] = folder.parent
+        with Server(self.config(**paths), "--max_num_load_retries=0", "--startup_wait=60s",
+                    seconds=90) as server:
+            client = self.connect(server)
+            self.assertEqual(client.predict("good", x=[1.0])["y"].tolist(), [2.5])
+            for name in paths:
+                status, body = ask(server, "GET", f"/v1/models/{name}")
+                self.assertEqual(status, 200, body)
+                if '"AVAILABLE"' in body and name != "good":
+                    # Whatever it answers, it answers.
+                    self.assertIn(self.post(server, name, inputs=[1.0, 2.0])[0], (200, 400, 500, 503))
+            self.assertEqual(client.predict("good", x=[1.0])["y"].tolist(), [2.5])
+            self.assertIsNone(server.process.poll())
 
     def test_operators_of_another_runtime_are_named(self):
         self.lite("of_tensorflow")

@@ -2,6 +2,8 @@
 
 Prints, per engine, file and method, how many lines agree. A line that disagrees must be listed in
 `disagreements.jsonl` with its reason, and a listed line must still disagree; else the run fails.
+What is answered differently on purpose stands in `differences-<file>.jsonl`, with the row of
+`docs/compat` that says why and the answer that is given instead.
 """
 
 import collections
@@ -59,9 +61,12 @@ def replay(kind, group, server, folder):
     path = pathlib.Path(folder) / "lines.jsonl"
     path.write_text("".join(json.dumps(line) + "\n" for line in group))
     port = server.rest_port if kind == "rest" else server.grpc_port
-    done = subprocess.run(
-        [sys.executable, str(GOLDEN / "replay.py"), kind, str(path), str(GOLDEN), "127.0.0.1",
-         str(port), "-v"], capture_output=True, text=True)
+    words = [sys.executable, str(GOLDEN / "replay.py"), kind, str(path), str(GOLDEN), "127.0.0.1",
+             str(port), "-v"]
+    differences = HERE / f"differences-{kind}.jsonl"
+    if differences.is_file():
+        words += ["--differences", str(differences)]
+    done = subprocess.run(words, capture_output=True, text=True)
     said = {}
     for line in done.stdout.splitlines():
         found = re.match(r"#(\d+) ", line)

@@ -3,7 +3,6 @@
 //! Invariant: ports open only once `startup.rs` says so, gRPC before REST, as in the original; the
 //! server says that it is not ready before they close, and they close before the models go.
 
-use std::collections::BTreeMap;
 use std::future::Future;
 use std::io::Write as _;
 use std::sync::Arc;
@@ -12,7 +11,10 @@ use std::time::Duration;
 use tokio::runtime::Runtime;
 use tokio::sync::watch;
 use tracing::{error, info, warn};
-use vesta_frontends::{Budget, GrpcOptions, Metrics, RestOptions, WarmUp, serve_grpc, serve_rest};
+use vesta_frontends::{
+    Budget, GrpcOptions, MethodCheck, Metrics, RequestLog, RestOptions, WarmUp, serve_grpc,
+    serve_rest,
+};
 use vesta_model::{BasePath, Engine, ModelConfig, Status};
 use vesta_repository::Stores;
 use vesta_serving::{Serving, ServingOptions};
@@ -24,10 +26,13 @@ use crate::listen::{self, Sharing};
 use crate::logs::LogFormat;
 use crate::models::Models;
 use crate::placement;
+use crate::request_log;
 use crate::signals::Signals;
 use crate::startup;
 use crate::warmup::WarmedUp;
 
+/// How long the end waits until recorded requests are written.
+const REQUEST_LOG_FLUSH_LIMIT: Duration = Duration::from_secs(5);
 /// Runs of one version that may wait; more are refused at once.
 const QUEUE_RUNS_MAX: usize = 1024;
 
@@ -56,6 +61,7 @@ pub(crate) fn serve(
         engine,
         ServingOptions {
             load_threads: resolved.load_threads,
+            unload_threads: resolved.unload_threads,
             run_threads: cores,
             queue_runs_max: QUEUE_RUNS_MAX,
             load_retries_max: resolved.load_retries_max,
@@ -65,15 +71,26 @@ pub(crate) fn serve(
             policy: resolved.policy,
         },
     )?;
+    let (request_log, recordings) = RequestLog::new(resolved.tags.clone(), metrics.clone());
+    request_log::start(recordings, resolved.request_log_limits, metrics.clone())?;
     let models = Models::start(
         serving.clone(),
         resolved.poll,
         stores,
         resolved.tags.clone(),
         resolved.labels_for_unavailable,
+        request_log.clone(),
     )?;
-    let outcome =
-        runtime.block_on(run(resolved, format, serving, Arc::new(models), metrics, ready));
+    let outcome = runtime.block_on(run(
+        resolved,
+        format,
+        serving,
+        Arc::new(models),
+        metrics,
+        request_log.clone(),
+        ready,
+    ));
+    request_log.flush(REQUEST_LOG_FLUSH_LIMIT);
     // What still hangs was given its time.
     runtime.shutdown_background();
     outcome
@@ -110,10 +127,11 @@ async fn run(
     serving: Serving,
     models: Arc<Models>,
     metrics: Metrics,
+    request_log: RequestLog,
     ready: impl FnOnce(&Resolved),
 ) -> Result<(), Status> {
     let mut signals = Signals::take()?;
-    models.apply(resolved.models.clone(), BTreeMap::new())?;
+    models.begin(resolved.models.clone()).await?;
     if let Some((file, interval)) = &resolved.polled_file {
         // Already while the start waits: a better file may be what it waits for.
         tokio::spawn(config_poll::run(file.clone(), *interval, Arc::clone(&models)));
@@ -128,9 +146,13 @@ async fn run(
 
     let (stop, stopped) = watch::channel(false);
     let budget = Budget::new(resolved.request_bytes_max);
-    let grpc = grpc(resolved, &serving, &models, &metrics, &budget, until(stopped.clone()))?;
+    let grpc_options = GrpcOptions { request_log: request_log.clone(), ..grpc_options(resolved) };
+    let grpc =
+        grpc(resolved, &serving, &models, grpc_options, &metrics, &budget, until(stopped.clone()))?;
     let grpc = tokio::spawn(grpc);
-    let rest = rest(resolved, format, &serving, metrics, budget, until(stopped)).map(tokio::spawn);
+    let rest_options = RestOptions { request_log, ..rest_options(resolved, &models) };
+    let rest = rest(resolved, format, &serving, rest_options, metrics, budget, until(stopped));
+    let rest = rest.map(tokio::spawn);
     ready(resolved);
 
     let signal = signals.recv().await;
@@ -179,10 +201,37 @@ async fn until(mut stopped: watch::Receiver<bool>) {
     let _ = stopped.wait_for(|&stop| stop).await;
 }
 
+fn grpc_options(resolved: &Resolved) -> GrpcOptions {
+    GrpcOptions {
+        tls: resolved.tls.clone(),
+        health: resolved.grpc_health,
+        tensors_as_content: resolved.tensors_as_content,
+        method_check: MethodCheck::new(resolved.method_check),
+        calls_max: resolved.grpc_calls_max,
+        drain: resolved.drain_timeout,
+        ..GrpcOptions::default()
+    }
+}
+
+fn rest_options(resolved: &Resolved, models: &Arc<Models>) -> RestOptions {
+    RestOptions {
+        timeout: resolved.rest_timeout,
+        cors: resolved.rest_cors,
+        method_check: MethodCheck::new(resolved.method_check),
+        calls_max: resolved.rest_calls_max,
+        metrics_path: resolved.metrics_path.clone(),
+        drain: resolved.drain_timeout,
+        body_bytes_max: resolved.rest_body_bytes_max,
+        admin: resolved.admin_api.then(|| Arc::clone(models) as _),
+        ..RestOptions::default()
+    }
+}
+
 fn grpc(
     resolved: &Resolved,
     serving: &Serving,
     models: &Arc<Models>,
+    options: GrpcOptions,
     metrics: &Metrics,
     budget: &Budget,
     stopped: impl Future<Output = ()> + Send + 'static,
@@ -208,11 +257,6 @@ fn grpc(
         }
         None => None,
     };
-    let options = GrpcOptions {
-        health: resolved.grpc_health,
-        drain: resolved.drain_timeout,
-        ..GrpcOptions::default()
-    };
     let (serving, models) = (serving.clone(), Arc::clone(models));
     let (metrics, budget) = (metrics.clone(), budget.clone());
     Ok(async move {
@@ -229,6 +273,7 @@ fn rest(
     resolved: &Resolved,
     format: LogFormat,
     serving: &Serving,
+    options: RestOptions,
     metrics: Metrics,
     budget: Budget,
     stopped: impl Future<Output = ()> + Send + 'static,
@@ -247,13 +292,6 @@ fn rest(
             .write_all(b"[evhttp_server.cc : 261] NET_LOG: Entering the event loop ...\n");
     }
     info!("Exporting HTTP/REST API at:localhost:{} ...", address.port());
-    let options = RestOptions {
-        timeout: resolved.rest_timeout,
-        cors: resolved.rest_cors,
-        metrics_path: resolved.metrics_path.clone(),
-        drain: resolved.drain_timeout,
-        ..RestOptions::default()
-    };
     let serving = serving.clone();
     Some(async move {
         if let Err(problem) = serve_rest(listener, serving, options, metrics, budget, stopped).await

@@ -21,6 +21,7 @@ mod logs;
 mod models;
 mod placement;
 mod progress;
+mod request_log;
 mod signals;
 mod startup;
 mod warmup;

@@ -1,8 +1,10 @@
-//! Which models are served: from configuration to aspired versions.
+//! Which models are served: from configuration, and an operator's words, to aspired versions.
 //!
 //! Owns the set of configured models and the reload of it. One lock orders what the watcher
 //! announces and what a reload removes, so a poll that was under way cannot bring a removed model
 //! back. Reloads are checked and applied one at a time; the wait for their models blocks no other.
+
+mod desired;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
@@ -12,10 +14,12 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::{oneshot, watch};
 use tracing::info;
+use vesta_frontends::RequestLog;
 use vesta_model::{BasePath, Code, Label, ModelConfig, ModelName, Status, Version};
 use vesta_repository::{Found, Poll, Store, Watcher, select};
-use vesta_serving::{Aspired, Edition, Phase, Reconfigure, Serving};
+use vesta_serving::{Administer, Administered, Aspired, Edition, Phase, Reconfigure, Serving};
 
+use self::desired::Desired;
 use crate::startup;
 
 /// How long a model that was taken out of the configuration goes on serving. The original acts every
@@ -40,9 +44,10 @@ pub(crate) struct Models {
     configured: Arc<Mutex<Configured>>,
     /// Told of each change of the configuration.
     changes: watch::Sender<()>,
-    /// Held while a reload is checked and applied.
-    turn: tokio::sync::Mutex<()>,
+    /// Held while a reload is checked and applied; what it was applied of.
+    turn: tokio::sync::Mutex<Desired>,
     labels_for_unavailable: bool,
+    request_log: RequestLog,
 }
 
 #[derive(Default)]
@@ -69,6 +74,7 @@ impl Models {
         store: Arc<dyn Store>,
         tags: Vec<String>,
         labels_for_unavailable: bool,
+        request_log: RequestLog,
     ) -> Result<Models, Status> {
         let configured: Arc<Mutex<Configured>> = Arc::default();
         let (current, target) = (Arc::clone(&configured), serving.clone());
@@ -93,6 +99,7 @@ impl Models {
             changes: watch::Sender::new(()),
             turn: tokio::sync::Mutex::default(),
             labels_for_unavailable,
+            request_log,
         })
     }
 
@@ -101,21 +108,29 @@ impl Models {
         lock(&self.configured).models.keys().cloned().collect()
     }
 
-    /// Makes `models` the whole configuration, or none of it. Call it inside the runtime.
+    /// Makes `models` the first configuration.
+    ///
+    /// # Errors
+    /// `FAILED_PRECONDITION` for a label, since no version serves yet, unless labels may say so.
+    pub(crate) async fn begin(&self, models: Vec<ModelConfig>) -> Result<(), Status> {
+        let mut desired = self.turn.lock().await;
+        self.apply(models.clone(), Versions::new())?;
+        *desired = desired.relisted(models);
+        Ok(())
+    }
+
+    /// Makes `models` the whole of what is served, or none of it. Call it inside the runtime.
     ///
     /// # Errors
     /// `FAILED_PRECONDITION` for a label whose version neither serves nor is `coming`.
-    pub(crate) fn apply(
-        &self,
-        models: Vec<ModelConfig>,
-        coming: Versions,
-    ) -> Result<Applied, Status> {
+    fn apply(&self, models: Vec<ModelConfig>, coming: Versions) -> Result<Applied, Status> {
         let mut configured = lock(&self.configured);
         let labels: BTreeMap<ModelName, BTreeMap<Label, Version>> =
             models.iter().map(|model| (model.name.clone(), model.labels.clone())).collect();
         // First, because it checks: a refused label leaves everything as it was.
         self.serving.set_labels_expecting(labels, self.labels_for_unavailable, coming.clone())?;
         info!("Adding/updating models.");
+        self.request_log.configure(&models);
         let next: BTreeMap<ModelName, ModelConfig> =
             models.iter().map(|model| (model.name.clone(), model.clone())).collect();
         let gone = |name: &&ModelName| !next.contains_key(*name);
@@ -142,14 +157,67 @@ impl Models {
         Ok(Applied { new, labelled: coming })
     }
 
-    /// Checks a configuration and makes it the whole one, or none of it.
+    /// Checks a configuration and makes it the whole one, or none of it; what was said of single
+    /// models since stays, where it says nothing new of them.
     ///
     /// # Errors
-    /// Those of [`apply`](Self::apply).
+    /// `FAILED_PRECONDITION` for a label whose version neither serves nor comes.
     pub(crate) async fn replace(&self, models: Vec<ModelConfig>) -> Result<Applied, Status> {
-        let _turn = self.turn.lock().await;
+        let mut desired = self.turn.lock().await;
+        let next = desired.relisted(models);
+        let applied = self.pursue(&next).await?;
+        *desired = next;
+        Ok(applied)
+    }
+
+    async fn pursue(&self, next: &Desired) -> Result<Applied, Status> {
+        let models = next.models();
         let coming = self.coming(&models).await;
         self.apply(models, coming)
+    }
+
+    /// Whether a model's load has failed for good and nothing of it serves.
+    fn is_down(&self, model: &ModelName) -> bool {
+        let shown = self.serving.status(model.as_str(), None).unwrap_or_default();
+        shown.iter().all(|one| one.phase == Phase::End)
+    }
+
+    async fn load_one(&self, name: ModelName, model: Option<ModelConfig>) -> Result<(), Status> {
+        let applied = {
+            let mut desired = self.turn.lock().await;
+            let next = desired.with(&name, model)?;
+            if lock(&self.configured).models.contains_key(&name) && self.is_down(&name) {
+                // A failed version is tried again once it was left out.
+                self.pursue(&next.without(&name)?).await?;
+                self.serving.aspire(&name, Vec::new());
+            }
+            let applied = self.pursue(&next).await?;
+            *desired = next;
+            applied
+        };
+        info!("model {name} is loaded by an operator's order");
+        self.arrived(Applied { new: vec![name], ..applied }).await
+    }
+
+    async fn unload_one(&self, name: ModelName) -> Result<(), Status> {
+        {
+            let mut desired = self.turn.lock().await;
+            let next = desired.without(&name)?;
+            self.pursue(&next).await?;
+            *desired = next;
+        }
+        info!("model {name} is unloaded by an operator's order");
+        let mut changes = self.serving.changes();
+        loop {
+            changes.mark_unchanged();
+            let loaded_anew = lock(&self.configured).models.contains_key(&name);
+            if loaded_anew || self.is_down(&name) {
+                return Ok(());
+            }
+            if changes.changed().await.is_err() {
+                return Ok(());
+            }
+        }
     }
 
     /// Waits until what was applied serves, or will not.
@@ -316,6 +384,16 @@ impl Reconfigure for Models {
             let applied = self.replace(models).await?;
             self.arrived(applied).await
         })
+    }
+}
+
+impl Administer for Models {
+    fn load(&self, model: ModelName, config: Option<ModelConfig>) -> Administered<'_> {
+        Box::pin(self.load_one(model, config))
+    }
+
+    fn unload(&self, model: ModelName) -> Administered<'_> {
+        Box::pin(self.unload_one(model))
     }
 }
 

@@ -157,8 +157,11 @@ async fn respond(rest: &Rest, request: Request<Incoming>) -> Response<Full<Bytes
             let target = head.uri.path_and_query().map_or("*", |target| target.as_str());
             rest.answer(head.method.as_str(), target, &head.headers, body, permit).await
         }
-        Err(status) => {
-            let mut answer = rest.refuse(&status);
+        Err(refused) => {
+            let mut answer = match refused {
+                Refused::TooLarge => rest.refuse_size(),
+                Refused::Because(status) => rest.refuse(&status),
+            };
             answer.headers.insert(CONNECTION, HeaderValue::from_static("close"));
             answer
         }
@@ -170,19 +173,32 @@ async fn respond(rest: &Rest, request: Request<Incoming>) -> Response<Full<Bytes
     response
 }
 
+/// Why a body was not taken in.
+enum Refused {
+    /// It has more bytes than one may have.
+    TooLarge,
+    Because(Status),
+}
+
+impl From<Status> for Refused {
+    fn from(status: Status) -> Refused {
+        Refused::Because(status)
+    }
+}
+
 /// The body, inflated if need be, and the permit for its bytes.
 async fn take_body(
     rest: &Rest,
     headers: &HeaderMap,
     mut body: Incoming,
-) -> Result<(Bytes, Permit), Status> {
+) -> Result<(Bytes, Permit), Refused> {
     let mut permit = rest.budget().permit();
     let bytes = match read_body(rest.options(), &mut body, &mut permit).await {
         Ok(bytes) => bytes,
-        Err(status) => {
+        Err(refused) => {
             // A client that is still sending would not see an answer before a closed connection.
             let _ = timeout(LINGER, async { while let Some(Ok(_)) = body.frame().await {} }).await;
-            return Err(status);
+            return Err(refused);
         }
     };
     if !is_gzip(headers) || bytes.is_empty() {
@@ -190,7 +206,7 @@ async fn take_body(
     }
     let bytes_max = rest.options().inflated_bytes_max.min(rest.options().body_bytes_max);
     // Few bytes may become many, so even those are inflated in turn.
-    rest.codec().run_long(move || inflate(&bytes, bytes_max, permit)).await
+    Ok(rest.codec().run_long(move || inflate(&bytes, bytes_max, permit)).await?)
 }
 
 /// Takes in a body as it arrives.
@@ -198,16 +214,11 @@ async fn read_body(
     options: &RestOptions,
     body: &mut Incoming,
     permit: &mut Permit,
-) -> Result<Bytes, Status> {
+) -> Result<Bytes, Refused> {
     let bytes_max = options.body_bytes_max;
-    let too_large = || {
-        Status::resource_exhausted(format!(
-            "the body is larger than the {bytes_max} bytes that the server takes"
-        ))
-    };
     // What the client announces is good for refusing early, not for reserving memory.
     if body.size_hint().lower() > bytes_max as u64 {
-        return Err(too_large());
+        return Err(Refused::TooLarge);
     }
     let mut first = Bytes::new();
     let mut joined = BytesMut::new();
@@ -224,7 +235,7 @@ async fn read_body(
         })?;
         let Ok(data) = frame.into_data() else { continue };
         if first.len() + joined.len() + data.len() > bytes_max {
-            return Err(too_large());
+            return Err(Refused::TooLarge);
         }
         permit.grow(data.len())?;
         // Most bodies come in one piece and need no copy.

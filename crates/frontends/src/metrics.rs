@@ -56,6 +56,7 @@ struct Inner {
     runtime_latency: HistogramVec,
     warm_up_latency: HistogramVec,
     warm_up_records: IntCounterVec,
+    request_log_count: IntCounterVec,
 }
 
 impl Metrics {
@@ -101,7 +102,12 @@ impl Metrics {
                     Opts::new(name("model_warmup_records_read"), "recorded requests by version"),
                     &["model_path", "status"],
                 )?,
+                request_log_count: IntCounterVec::new(
+                    Opts::new(name("request_log_count"), "recorded requests by outcome"),
+                    &["model_name", "status_code"],
+                )?,
             };
+            inner.registry.register(Box::new(inner.request_log_count.clone()))?;
             inner.registry.register(Box::new(inner.request_count.clone()))?;
             inner.registry.register(Box::new(inner.request_latency.clone()))?;
             inner.registry.register(Box::new(inner.runtime_latency.clone()))?;
@@ -113,6 +119,7 @@ impl Metrics {
             Status::internal(format!("the metrics cannot be made: {error}")).with_cause(error)
         })?;
         metrics.declare(&name("request_count"), MetricType::COUNTER);
+        metrics.declare(&name("request_log_count"), MetricType::COUNTER);
         metrics.declare(&name("request_latency"), MetricType::HISTOGRAM);
         metrics.declare(&name("runtime_latency"), MetricType::HISTOGRAM);
         metrics.declare(&name("model_warmup_latency"), MetricType::HISTOGRAM);
@@ -164,6 +171,12 @@ impl Metrics {
         let labels = if admitted { [model_path, &status] } else { ["", ""] };
         self.inner.warm_up_latency.with_label_values(&labels).observe(micros(time));
         self.inner.warm_up_records.with_label_values(&labels).inc_by(records as u64);
+    }
+
+    /// Counts requests of `model` that were written down, or were not for the reason `code`.
+    pub fn recorded(&self, model: &str, code: Option<Code>, count: u64) {
+        let labels = [self.bounded(model), code.map_or("OK", Code::name)];
+        self.inner.request_log_count.with_label_values(&labels).inc_by(count);
     }
 
     /// `model`, or nothing when there are too many names already.
@@ -286,7 +299,8 @@ mod tests {
             "# TYPE :a:first gauge\n# TYPE :tensorflow:serving:model_warmup_latency histogram\n\
              # TYPE :tensorflow:serving:model_warmup_records_read counter\n\
              # TYPE :tensorflow:serving:request_count counter\n\
-             # TYPE :tensorflow:serving:request_latency histogram\n"
+             # TYPE :tensorflow:serving:request_latency histogram\n\
+             # TYPE :tensorflow:serving:request_log_count counter\n"
         ));
         metrics.answered("m\"\\", None);
         metrics.answered("", Some(Code::InvalidArgument));

@@ -58,4 +58,33 @@ pub struct ModelConfig {
     pub policy: VersionPolicy,
     /// Names for versions.
     pub labels: BTreeMap<Label, Version>,
+    /// How its requests are recorded; `None` when they are not.
+    pub request_logging: Option<RequestLogging>,
+}
+
+/// In what form requests are recorded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RequestLogForm {
+    /// TensorFlow's record files, which warm models up as well.
+    TfRecord,
+    /// A line of JSON for each.
+    JsonLines,
+}
+
+/// How the requests of a model are recorded.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RequestLogging {
+    /// The form of the files.
+    pub form: RequestLogForm,
+    /// What the paths of the files begin with.
+    pub path_prefix: PathBuf,
+    /// Of so many requests out of 1,000,000,000.
+    pub requests_per_billion: u32,
+}
+
+impl RequestLogging {
+    /// The share of requests that are recorded, from 0 to 1.
+    pub fn share(&self) -> f64 {
+        f64::from(self.requests_per_billion) / 1e9
+    }
 }

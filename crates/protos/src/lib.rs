@@ -43,6 +43,11 @@ pub mod tensorflow {
     }
 }
 
+/// Messages of Vesta's own (package `vesta`).
+pub mod vesta {
+    include!(concat!(env!("OUT_DIR"), "/vesta.rs"));
+}
+
 /// The ONNX model format (package `onnx`).
 #[expect(missing_docs, reason = "most fields say all with their name")]
 pub mod onnx {

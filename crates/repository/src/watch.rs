@@ -398,6 +398,7 @@ mod tests {
             base_path: base.into(),
             policy: VersionPolicy::default(),
             labels: Map::new(),
+            request_logging: None,
         }
     }
 

@@ -132,7 +132,7 @@ fn native(model: &Model<'_>, own: &super::schema::NativeSignature<'_>) -> Result
 }
 
 /// The signature that the original makes for a file without any.
-fn generated(model: &Model<'_>) -> Result<Served, Status> {
+pub(super) fn generated(model: &Model<'_>) -> Result<Served, Status> {
     let graph = main(model)?;
     let named = |ends: &[usize], side: &str| {
         let mut names = BTreeMap::new();

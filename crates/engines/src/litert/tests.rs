@@ -78,6 +78,19 @@ fn signatures_are_those_of_the_file() {
 }
 
 #[test]
+fn outputs_with_one_legacy_name_keep_theirs() {
+    let bytes = bytes("dtypes");
+    let file = File::new(&bytes);
+    let made = signatures::generated(&Model::read(&file).unwrap()).unwrap().signature;
+    let aliases = |specs: &[vesta_model::TensorSpec]| {
+        specs.iter().map(|spec| spec.alias.clone()).collect::<Vec<_>>()
+    };
+    assert_eq!(aliases(&made.inputs), ["serving_default_x"]);
+    let whole: Vec<String> = (0..6).map(|n| format!("PartitionedCall:{n}")).collect();
+    assert_eq!(aliases(&made.outputs), whole);
+}
+
+#[test]
 fn sizes_that_vary_are_open() {
     let bytes = bytes("twice_as_many");
     let file = File::new(&bytes);

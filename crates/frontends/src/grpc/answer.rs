@@ -67,6 +67,11 @@ impl Reply {
         self.permit = Some(permit);
     }
 
+    /// The message.
+    pub(crate) fn message(&self) -> &[u8] {
+        &self.bytes[PREFIX_BYTES..]
+    }
+
     /// Length of the message.
     pub(crate) fn len(&self) -> usize {
         self.bytes.len() - PREFIX_BYTES

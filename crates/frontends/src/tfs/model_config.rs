@@ -7,7 +7,10 @@
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 
-use vesta_model::{BasePath, Label, ModelConfig, ModelName, Status, Version, VersionPolicy};
+use vesta_model::{
+    BasePath, Label, ModelConfig, ModelName, RequestLogForm, RequestLogging, Status, Version,
+    VersionPolicy,
+};
 use vesta_protos::tensorflow::serving as proto;
 use vesta_protos::tensorflow::serving::file_system_storage_path_source_config::ServableVersionPolicy;
 use vesta_protos::tensorflow::serving::file_system_storage_path_source_config::servable_version_policy::PolicyChoice;
@@ -37,7 +40,7 @@ pub fn model_configs(config: &proto::ModelServerConfig) -> Result<Vec<ModelConfi
 ///
 /// # Errors
 /// `INVALID_ARGUMENT` for a name listed twice or empty, a relative base path, a platform that is
-/// missing, given twice or unknown, a request log; `UNIMPLEMENTED` for a base path in a kind of store
+/// missing, given twice or unknown; `UNIMPLEMENTED` for a base path in a kind of store
 /// that is not known.
 pub fn model_configs_of_list(list: &proto::ModelConfigList) -> Result<Vec<ModelConfig>, Status> {
     let mut names = BTreeSet::new();
@@ -58,9 +61,6 @@ pub fn model_configs_of_list(list: &proto::ModelConfigList) -> Result<Vec<ModelC
                 config.base_path
             )));
         }
-        if config.logging_config.is_some() {
-            return Err(Status::invalid_argument("No request-logger-creator provided."));
-        }
     }
     Ok(list
         .config
@@ -68,6 +68,15 @@ pub fn model_configs_of_list(list: &proto::ModelConfigList) -> Result<Vec<ModelC
         .zip(base_paths)
         .map(|(config, path)| model_config(config, path))
         .collect())
+}
+
+/// Converts one model.
+///
+/// # Errors
+/// Those of [`model_configs_of_list`].
+pub(crate) fn model_config_of(config: proto::ModelConfig) -> Result<ModelConfig, Status> {
+    let mut models = model_configs_of_list(&proto::ModelConfigList { config: vec![config] })?;
+    models.pop().ok_or_else(|| Status::internal("a list of one model became one of none"))
 }
 
 fn model_config(config: &proto::ModelConfig, base_path: BasePath) -> ModelConfig {
@@ -80,7 +89,59 @@ fn model_config(config: &proto::ModelConfig, base_path: BasePath) -> ModelConfig
             .iter()
             .map(|(label, &version)| (Label::from(label.as_str()), Version(version)))
             .collect(),
+        request_logging: config
+            .logging_config
+            .as_ref()
+            .and_then(|logging| request_logging(&config.name, logging)),
     }
+}
+
+/// How the requests of a model are recorded. What cannot be done is told and left out, since a model
+/// that serves without a record is worth more than none.
+fn request_logging(model: &str, config: &proto::LoggingConfig) -> Option<RequestLogging> {
+    let tell = |what: String| tracing::warn!("logging_config of model {model}: {what}");
+    if config.custom_logging_config.is_some() {
+        tell("custom_logging_config is not known here and is passed over".to_owned());
+    }
+    let sampling = config.sampling_config.clone().unwrap_or_default();
+    if sampling.attributes != 0 || !sampling.per_task_sampling_configs.is_empty() {
+        tell(
+            "attributes and per_task_sampling_configs are passed over; the sampling_rate counts"
+                .to_owned(),
+        );
+    }
+    let collector = config.log_collector_config.clone().unwrap_or_default();
+    let form = match collector.r#type.as_str() {
+        "" | "tfrecord" => RequestLogForm::TfRecord,
+        "jsonl" => RequestLogForm::JsonLines,
+        other => {
+            tell(format!(
+                "type {other} is unknown, so no request is recorded; choose tfrecord or jsonl"
+            ));
+            return None;
+        }
+    };
+    if !collector.filename_prefix.starts_with('/') {
+        tell(format!(
+            "filename_prefix must be an absolute path, but is \"{}\"; no request is recorded",
+            collector.filename_prefix
+        ));
+        return None;
+    }
+    let rate = sampling.sampling_rate;
+    if !(0.0..=1.0).contains(&rate) {
+        tell(format!("sampling_rate {rate} is not from 0 to 1; the nearer of the two is taken"));
+    }
+    // What is no number at all becomes 0.
+    let requests_per_billion = (rate.clamp(0.0, 1.0) * 1e9).round() as u32;
+    if requests_per_billion == 0 {
+        tell("sampling_rate is 0, so no request is recorded".to_owned());
+    }
+    Some(RequestLogging {
+        form,
+        path_prefix: collector.filename_prefix.into(),
+        requests_per_billion,
+    })
 }
 
 fn base_path(config: &proto::ModelConfig) -> Result<BasePath, Status> {
@@ -260,13 +321,39 @@ mod tests {
                 "the model at /a has no name; give it one, since requests ask for models by name"
             )
         );
-        assert_eq!(
-            refusal(
-                r#"config { name: "a" base_path: "/a" model_platform: "tensorflow"
-                    logging_config { } }"#
-            ),
-            invalid("No request-logger-creator provided.")
-        );
+    }
+
+    #[test]
+    fn request_logs_are_read_and_never_in_the_way() {
+        let logging = |text: &str| {
+            let list = format!(
+                r#"model_config_list {{ config {{ name: "m" base_path: "/m"
+                    model_platform: "tensorflow" logging_config {{ {text} }} }} }}"#
+            );
+            parsed(&list).unwrap().pop().unwrap().request_logging
+        };
+        let whole = |form, requests_per_billion| {
+            Some(RequestLogging { form, path_prefix: "/log/m".into(), requests_per_billion })
+        };
+        let to = "log_collector_config { filename_prefix: '/log/m' }";
+        for (text, want) in [
+            (format!("{to} sampling_config {{ sampling_rate: 1 }}"), 1_000_000_000),
+            (format!("{to} sampling_config {{ sampling_rate: 0.01 }}"), 10_000_000),
+            (format!("{to} sampling_config {{ sampling_rate: 7 }}"), 1_000_000_000),
+            (format!("{to} sampling_config {{ sampling_rate: -1 }}"), 0),
+            (format!("{to} sampling_config {{ sampling_rate: nan }}"), 0),
+            (to.to_owned(), 0),
+        ] {
+            assert_eq!(logging(&text), whole(RequestLogForm::TfRecord, want), "{text}");
+        }
+        let typed = |kind: &str| {
+            logging(&format!("log_collector_config {{ type: '{kind}' filename_prefix: '/log/m' }}"))
+        };
+        assert_eq!(typed("tfrecord"), whole(RequestLogForm::TfRecord, 0));
+        assert_eq!(typed("jsonl"), whole(RequestLogForm::JsonLines, 0));
+        assert_eq!(typed("snitch"), None);
+        assert_eq!(logging("log_collector_config { filename_prefix: 'rel' }"), None);
+        assert_eq!(logging(""), None);
     }
 
     #[test]

@@ -5,6 +5,8 @@
 //! Invariant: a model is resolved once per request.
 
 mod message_json;
+mod models;
+mod recording;
 mod url;
 
 use std::sync::Arc;
@@ -16,22 +18,22 @@ use http::header::{
     CONNECTION, CONTENT_TYPE, ORIGIN,
 };
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
+use tokio::sync::Semaphore;
 use vesta_model::{
     Code, Label, ModelName, ModelSpec, Signature, Status, Tensor, Version, VersionChoice,
 };
-use vesta_protos::tensorflow::serving::{self as messages, model_version_status::State};
-use vesta_serving::{InferRequest, Lease, Phase, Serving, VersionStatus};
+use vesta_serving::{Administer, InferRequest, Lease, Serving};
 
-use self::message_json::{Names, push_message};
 use self::url::{Choice, Verb};
 use super::classify::classify;
 use super::json::Refusal;
 use super::json::example::ExamplesRequest;
 use super::json::predict::{Form, PredictInputs, PredictRequest, read_at_once};
 use super::json::write;
-use super::metadata::signature_def_map;
+use super::method_check::MethodCheck;
 use super::predict::{deadline_after, run};
 use super::regress::regress;
+use super::request_log::RequestLog;
 use crate::budget::{Budget, Permit};
 use crate::health::{Probe, ready_answer};
 use crate::metrics::{Api, Metrics};
@@ -39,12 +41,17 @@ use crate::offload::Offload;
 use crate::status::{error_json_of, http_status};
 
 /// What the operator decides about the interface.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone)]
 pub struct RestOptions {
     /// How long a run may take; `None` for as long as it likes. Reading the request does not count.
     pub timeout: Option<Duration>,
     /// Whether answers tell browsers that pages from anywhere may read them.
     pub cors: bool,
+    /// Whether calls are refused on signatures whose method name is another call's.
+    pub method_check: MethodCheck,
+    /// Calls that may be answered at once; more wait for their turn. `None` for no limit but those
+    /// of queues and memory.
+    pub calls_max: Option<usize>,
     /// The path of the metrics page; `None` for no page.
     pub metrics_path: Option<String>,
     /// The most bytes that a body may have, before and after it is inflated.
@@ -61,6 +68,10 @@ pub struct RestOptions {
     pub drain: Duration,
     /// Threads that may read or write large bodies at once. At least 1.
     pub codec_threads: usize,
+    /// Who loads and unloads single models on behalf of clients; `None` when clients may not ask.
+    pub admin: Option<Arc<dyn Administer>>,
+    /// Where calls are recorded.
+    pub request_log: RequestLog,
 }
 
 impl Default for RestOptions {
@@ -68,14 +79,18 @@ impl Default for RestOptions {
         RestOptions {
             timeout: Some(Duration::from_secs(30)),
             cors: false,
+            method_check: MethodCheck::default(),
+            calls_max: None,
             metrics_path: None,
-            body_bytes_max: 1 << 30,
+            body_bytes_max: 1 << 31,
             inflated_bytes_max: 100 << 20,
             connections_max: 10_000,
             head_timeout: Duration::from_secs(75),
             body_timeout: Duration::from_secs(60),
             drain: Duration::from_secs(30),
             codec_threads: 2,
+            admin: None,
+            request_log: RequestLog::default(),
         }
     }
 }
@@ -114,6 +129,7 @@ struct Inner {
     metrics: Metrics,
     budget: Budget,
     codec: Offload,
+    places: Option<Semaphore>,
 }
 
 /// The outcome of an API call: the JSON, or why there is none. `None` in the place of an error's
@@ -137,7 +153,8 @@ impl Rest {
     /// The interface.
     pub fn new(serving: Serving, options: RestOptions, metrics: Metrics, budget: Budget) -> Rest {
         let codec = Offload::new(options.codec_threads, INLINE_BYTES_MAX);
-        Rest { inner: Arc::new(Inner { serving, options, metrics, budget, codec }) }
+        let places = options.calls_max.map(Semaphore::new);
+        Rest { inner: Arc::new(Inner { serving, options, metrics, budget, codec, places }) }
     }
 
     /// The options.
@@ -180,6 +197,11 @@ impl Rest {
         let (outcome, kind) = if method == "OPTIONS" {
             (preflight(headers), NO_TYPE)
         } else {
+            let _place = match &self.inner.places {
+                // The semaphore is never closed.
+                Some(places) => places.acquire().await.ok(),
+                None => None,
+            };
             (self.call(method, target, body, permit, &mut named).await, JSON)
         };
         let code = outcome.as_ref().err().map(|(code, _)| *code);
@@ -195,6 +217,16 @@ impl Rest {
     pub fn refuse(&self, status: &Status) -> Answer {
         self.inner.metrics.answered("", Some(status.code()));
         self.api_answer(Err(Refusal::from(status.clone()).into()), JSON)
+    }
+
+    /// Answers a request whose body is larger than [`RestOptions::body_bytes_max`].
+    pub fn refuse_size(&self) -> Answer {
+        let mut answer = self.refuse(&Status::resource_exhausted(format!(
+            "the body is larger than the {} bytes that the server takes",
+            self.inner.options.body_bytes_max
+        )));
+        answer.status = StatusCode::PAYLOAD_TOO_LARGE;
+        answer
     }
 
     fn api_answer(&self, outcome: Outcome, kind: HeaderValue) -> Answer {
@@ -258,6 +290,10 @@ impl Rest {
         let malformed = || Refusal::invalid(format!("Malformed request: {method} {target}"));
         match method {
             "POST" => {
+                if let Some((model, order)) = self.order(target) {
+                    named.model.clone_from(&model);
+                    return Ok(self.administer(model, order, body).await?);
+                }
                 let call = url::match_call(target).ok_or_else(malformed)?;
                 named.model.clone_from(&call.model);
                 named.api = call.verb.map_or("", verb_name);
@@ -274,6 +310,9 @@ impl Rest {
                 named.model.clone_from(&get.model);
                 let spec = model_spec(get.model, get.choice)?;
                 if spec.name.as_str().is_empty() {
+                    if url::is_list(target) {
+                        return Ok(self.list()?);
+                    }
                     return Err(Refusal::invalid("Missing model name in request.").into());
                 }
                 Ok(if get.metadata { self.metadata(&spec) } else { self.status(&spec) }?)
@@ -289,6 +328,7 @@ impl Rest {
         mut permit: Permit,
     ) -> Result<Bytes, Refusal> {
         let serving = self.inner.serving.clone();
+        let chosen = self.choose_predict(&spec);
         let bytes = body.len();
         let decode = move || {
             let call = decode_predict(&serving, &spec, &body, &mut permit)?;
@@ -299,6 +339,8 @@ impl Rest {
         };
         let (call, mut permit) = self.inner.codec.run(bytes, decode).await?;
         let PredictCall { lease, signature, inputs, form } = call;
+        self.inner.options.method_check.predict(&signature)?;
+        let chosen = chosen.map(|chosen| chosen.with_inputs(&lease, &inputs));
         let outputs: Vec<usize> = (0..signature.outputs.len()).collect();
         let deadline = deadline_after(self.inner.options.timeout);
         let request = InferRequest { signature: signature.name.clone(), inputs, outputs, deadline };
@@ -309,6 +351,9 @@ impl Rest {
             let outputs: Vec<_> = signature.outputs.iter().zip(&tensors).collect();
             let json = write::predictions(&outputs, form)?;
             drop(outputs);
+            if let Some(chosen) = chosen {
+                chosen.answered(&signature, &tensors);
+            }
             permit.grow(json.len())?;
             drop(tensors);
             permit.shrink(permit.bytes() - json.len());
@@ -337,48 +382,23 @@ impl Rest {
         let signature = String::from_utf8_lossy(&request.signature);
         let deadline = deadline_after(self.inner.options.timeout);
         let metrics = &self.inner.metrics;
-        let examples = &request.examples;
+        let (examples, check) = (&request.examples, self.inner.options.method_check);
+        let chosen = self.choose_examples(&spec, &signature, &lease);
         if verb == Verb::Classify {
-            let results = classify(&lease, &signature, examples, deadline, metrics).await?;
-            Ok(write::classifications(&results)?.into())
+            let results = classify(&lease, &signature, examples, deadline, check, metrics).await?;
+            let json = write::classifications(&results)?.into();
+            if let Some(chosen) = chosen {
+                chosen.classified(examples, results);
+            }
+            Ok(json)
         } else {
-            let results = regress(&lease, &signature, examples, deadline, metrics).await?;
-            Ok(write::regressions(&results)?.into())
+            let results = regress(&lease, &signature, examples, deadline, check, metrics).await?;
+            let json = write::regressions(&results)?.into();
+            if let Some(chosen) = chosen {
+                chosen.regressed(examples, results);
+            }
+            Ok(json)
         }
-    }
-
-    fn status(&self, spec: &ModelSpec) -> Result<Bytes, Refusal> {
-        // The original lists all versions whatever the label.
-        let version = match spec.choice {
-            VersionChoice::Version(version) => Some(version),
-            VersionChoice::Latest | VersionChoice::Label(_) => None,
-        };
-        let versions = self.inner.serving.status(spec.name.as_str(), version)?;
-        let response = messages::GetModelStatusResponse {
-            model_version_status: versions.iter().map(version_status).collect(),
-        };
-        let mut out = Vec::new();
-        let name = "tensorflow.serving.GetModelStatusResponse";
-        push_message(&mut out, &response, name, Names::Json)?;
-        Ok(out.into())
-    }
-
-    fn metadata(&self, spec: &ModelSpec) -> Result<Bytes, Refusal> {
-        let lease = self.inner.serving.resolve(spec)?;
-        let model_spec = messages::ModelSpec {
-            name: lease.model().as_str().to_owned(),
-            version_choice: Some(messages::model_spec::VersionChoice::Version(lease.version().0)),
-            signature_name: String::new(),
-        };
-        let signatures = signature_def_map(lease.signatures());
-        // Two messages joined by hand, as the original joins them.
-        let mut out = b"{\n\"model_spec\":".to_vec();
-        push_message(&mut out, &model_spec, "tensorflow.serving.ModelSpec", Names::Proto)?;
-        out.extend_from_slice(b",\n\"metadata\": {\"signature_def\": ");
-        let name = "tensorflow.serving.SignatureDefMap";
-        push_message(&mut out, &signatures, name, Names::Proto)?;
-        out.extend_from_slice(b"}\n}\n");
-        Ok(out.into())
     }
 
     /// Where long work is done.
@@ -453,25 +473,6 @@ fn with_defaults(
         .collect()
 }
 
-fn version_status(status: &VersionStatus) -> messages::ModelVersionStatus {
-    let state = match status.phase {
-        Phase::Start => State::Start,
-        Phase::Loading => State::Loading,
-        Phase::Available => State::Available,
-        Phase::Unloading => State::Unloading,
-        Phase::End => State::End,
-    };
-    let error = status.told_error();
-    messages::ModelVersionStatus {
-        version: status.version.0,
-        state: state.into(),
-        status: Some(messages::StatusProto {
-            error_code: error.map_or(0, |error| error.code().number()),
-            error_message: error.map(|error| error.message().to_owned()).unwrap_or_default(),
-        }),
-    }
-}
-
 fn verb_name(verb: Verb) -> &'static str {
     match verb {
         Verb::Predict => "predict",
@@ -480,14 +481,16 @@ fn verb_name(verb: Verb) -> &'static str {
     }
 }
 
-fn model_spec(model: String, choice: Choice) -> Result<ModelSpec, (Code, Option<Vec<u8>>)> {
+fn model_spec(model: String, choice: Choice) -> Result<ModelSpec, Refusal> {
     let choice = match choice {
         Choice::None => VersionChoice::Latest,
         Choice::Label(label) => VersionChoice::Label(Label::from(label)),
-        // The one error of the original without a body.
-        Choice::Version(digits) => VersionChoice::Version(Version(
-            digits.parse().map_err(|_| (Code::InvalidArgument, None))?,
-        )),
+        // The original says nothing at all.
+        Choice::Version(digits) => {
+            VersionChoice::Version(Version(digits.parse().map_err(|_| {
+                Refusal::invalid(format!("the version {digits} is larger than any, {}", i64::MAX))
+            })?))
+        }
     };
     Ok(ModelSpec { name: ModelName::from(model), choice })
 }

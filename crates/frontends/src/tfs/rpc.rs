@@ -24,7 +24,11 @@ use crate::budget::Budget;
 use crate::grpc::Reply;
 use crate::metrics::Metrics;
 use crate::offload::Offload;
+use crate::tfs::method_check::MethodCheck;
+use crate::tfs::request_log::{Call, Chosen, RequestLog};
 use crate::tfs::tensor_proto::TensorForm;
+
+pub(crate) use self::models::version_status;
 
 /// A method that is served.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,6 +67,8 @@ pub(crate) struct Calls {
     pub(crate) budget: Budget,
     pub(crate) offload: Offload,
     pub(crate) form: TensorForm,
+    pub(crate) method_check: MethodCheck,
+    pub(crate) request_log: RequestLog,
 }
 
 impl Calls {
@@ -93,6 +99,23 @@ impl Calls {
         self.offload
             .run(bytes, move || M::decode(message).map_err(|error| unparsable().with_cause(error)))
             .await
+    }
+
+    /// Whether the request in `message` is to be recorded, and what is needed for it.
+    fn choose(&self, model: &str, message: Option<Bytes>) -> Option<(Chosen, Bytes)> {
+        Some((self.request_log.choose(model)?, message?))
+    }
+
+    /// Records a request that was chosen, if it was answered.
+    fn record(call: Call, chosen: Option<(Chosen, Bytes)>, outcome: &Result<Reply, Status>) {
+        if let (Some((chosen, request)), Ok(reply)) = (chosen, outcome) {
+            chosen.answered(call, request, Bytes::copy_from_slice(reply.message()));
+        }
+    }
+
+    /// `message` again, where requests are recorded.
+    fn kept(&self, message: &Bytes) -> Option<Bytes> {
+        self.request_log.is_on().then(|| message.clone())
     }
 
     /// Counts the outcome of a call that the original counts.
@@ -130,7 +153,7 @@ fn wanted(spec: &proto::ModelSpec) -> ModelSpec {
 }
 
 /// Who answered: always with the version, never with a label.
-fn answered_by(lease: &Lease, signature: &str) -> proto::ModelSpec {
+pub(crate) fn answered_by(lease: &Lease, signature: &str) -> proto::ModelSpec {
     proto::ModelSpec {
         name: lease.model().to_string(),
         signature_name: signature.to_owned(),

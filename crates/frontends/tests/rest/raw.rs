@@ -59,6 +59,50 @@ fn probes_are_answered_beside_the_api() {
 }
 
 #[test]
+fn all_models_are_listed() {
+    let mut server = Server::usual();
+    let get = |target: &str| {
+        let mut stream = server.connect();
+        write!(stream, "GET {target} HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
+        let answer = read_response(&mut stream, true);
+        (answer.status, String::from_utf8(answer.body).unwrap())
+    };
+    let (status, text) = get("/v1/models");
+    assert_eq!(status, 200);
+    assert!(text.starts_with("{\n \"models\": [\n  {\n   \"name\": \""), "{text}");
+    let list: serde_json::Value = serde_json::from_str(&text).unwrap();
+    let models = list["models"].as_array().unwrap();
+    let names: Vec<_> = models.iter().map(|model| model["name"].as_str().unwrap()).collect();
+    assert!(names.is_sorted() && names.contains(&"versioned"), "{names:?}");
+    for model in models {
+        let (_, one) = get(&format!("/v1/models/{}", model["name"].as_str().unwrap()));
+        let one: serde_json::Value = serde_json::from_str(&one).unwrap();
+        assert_eq!(model["model_version_status"], one["model_version_status"]);
+    }
+    assert_eq!(get("/V1/MODELS"), (200, text));
+    for target in ["/v1/models/", "/v1/models?x", "/v1/models/versions/1", "/v1/models/labels/a"] {
+        assert_eq!(get(target).0, 400, "{target}");
+    }
+    server.stop().unwrap();
+}
+
+#[test]
+fn a_version_beyond_64_bits_is_told() {
+    let server = Server::usual();
+    for (method, target) in [
+        ("GET", "/v1/models/versioned/versions/9223372036854775808"),
+        ("POST", "/v1/models/versioned/versions/99999999999999999999:predict"),
+    ] {
+        let mut stream = server.connect();
+        write!(stream, "{method} {target} HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
+        let answer = read_response(&mut stream, true);
+        let error: serde_json::Value = serde_json::from_slice(&answer.body).unwrap();
+        let text = error["error"].as_str().unwrap();
+        assert!(answer.status == 400 && text.contains("is larger than any"), "{text}");
+    }
+}
+
+#[test]
 fn pipelined_requests_end_at_an_error_page() {
     let server = Server::usual();
     let get = "GET /v1/models/half_plus_two/versions/123 HTTP/1.1\r\nHost: x\r\n\r\n";
@@ -208,7 +252,7 @@ fn bodies_are_limited_one_by_one_and_together() {
     );
     for request in [announced, chunked] {
         let text = server.exchange(request.as_bytes());
-        assert!(text.starts_with("HTTP/1.1 429 "), "{text}");
+        assert!(text.starts_with("HTTP/1.1 413 Payload Too Large\r\n"), "{text}");
         assert!(text.contains("the body is larger than the 1000 bytes"), "{text}");
     }
 

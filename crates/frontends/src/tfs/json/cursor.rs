@@ -24,6 +24,8 @@ pub(crate) enum Fault {
     NumberTooBig,
     NumberWithoutFraction,
     NumberWithoutExponent,
+    /// Ours: the original's memory is the limit.
+    TooDeep,
 }
 
 impl Fault {
@@ -43,6 +45,7 @@ impl Fault {
             Fault::NumberTooBig => "Number too big to be stored in double.",
             Fault::NumberWithoutFraction => "Miss fraction part in number.",
             Fault::NumberWithoutExponent => "Miss exponent in number.",
+            Fault::TooDeep => "More than 512 levels of brackets.",
         }
     }
 }

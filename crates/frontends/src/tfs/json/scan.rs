@@ -1,11 +1,14 @@
 //! The first pass over a request: is it JSON, and where are the members that the request is read
 //! from.
 //!
-//! Owns: the order in which faults are found, which is the original's. Nothing is built: nesting
-//! costs one bit a level, so depth needs no limit here.
+//! Owns: the order in which faults are found, which is the original's, and how deep brackets may be.
+//! Nothing is built: nesting costs one bit a level.
 //! Invariant: a [`Document`]'s values are well-formed, so later passes need not report faults.
 
 use super::cursor::{Cursor, Fault, SyntaxError, Text};
+
+/// Brackets that may be open at once, those of the root among them.
+const NESTING_MAX: usize = 512;
 
 /// What kind a value is of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -193,7 +196,7 @@ pub(crate) fn scan<'a, const N: usize>(
             loop {
                 let name = member_name(&mut cursor)?;
                 let value_start = cursor.at();
-                skip_value(&mut cursor)?;
+                skip_value_within(&mut cursor, NESTING_MAX - 1)?;
                 let text = cursor.since(value_start);
                 let name = name.unescaped();
                 if let Some(i) = names.iter().position(|want| want.as_bytes() == &*name) {
@@ -229,11 +232,19 @@ fn member_name<'a>(cursor: &mut Cursor<'a>) -> Result<Text<'a>, SyntaxError> {
     Ok(name)
 }
 
-/// Steps over one value, however deep, and checks it.
+/// Steps over one value and checks it.
 pub(super) fn skip_value(cursor: &mut Cursor<'_>) -> Result<(), SyntaxError> {
+    skip_value_within(cursor, NESTING_MAX)
+}
+
+/// Steps over one value, whose brackets may be `nesting_max` deep, and checks it.
+fn skip_value_within(cursor: &mut Cursor<'_>, nesting_max: usize) -> Result<(), SyntaxError> {
     let mut nesting = Nesting::default();
     loop {
         match cursor.peek() {
+            b'[' | b'{' if nesting.depth >= nesting_max => {
+                return Err(cursor.fault(Fault::TooDeep));
+            }
             b'[' => {
                 cursor.skip(1);
                 cursor.skip_space();
@@ -376,14 +387,19 @@ mod tests {
     }
 
     #[test]
-    fn deep_nesting_is_cheap() {
-        let deep = "[".repeat(500_000) + &"]".repeat(500_000);
-        assert!(scan(deep.as_bytes(), []).is_ok());
-        let mixed = "[{\"a\":".repeat(70_000) + "1" + &"}]".repeat(70_000);
+    fn nesting_has_a_limit() {
+        let deep = |n: usize| "[".repeat(n) + &"]".repeat(n);
+        assert!(scan(deep(512).as_bytes(), []).is_ok());
+        assert_eq!(fault(&deep(513)), (Fault::TooDeep, 512));
+        let beside = |n: usize| format!("{{\"a\":{}}}", deep(n));
+        assert!(scan(beside(511).as_bytes(), []).is_ok());
+        assert_eq!(fault(&beside(512)), (Fault::TooDeep, 516));
+        let mixed = "[{\"a\":".repeat(256) + "1" + &"}]".repeat(256);
         assert!(scan(mixed.as_bytes(), []).is_ok());
+        assert_eq!(fault(&"[{\"a\":".repeat(70_000)), (Fault::TooDeep, 1536));
         let wrong = "[".repeat(130) + "{\"a\":1]";
         assert_eq!(fault(&wrong), (Fault::MemberWithoutEnd, 136));
-        assert_eq!(fault(&"[".repeat(500_000)), (Fault::ValueInvalid, 500_000));
+        assert_eq!(fault(&"[".repeat(500_000)), (Fault::TooDeep, 512));
     }
 
     #[test]

@@ -14,6 +14,13 @@ pub(crate) enum Verb {
     Regress,
 }
 
+/// What an operator may ask to be done with a model; ours.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Order {
+    Load,
+    Unload,
+}
+
 /// Which version a target names.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Choice {
@@ -64,6 +71,23 @@ pub(crate) fn match_call(target: &str) -> Option<CallTarget> {
         _ => return None,
     };
     Some(CallTarget { model: decode(model), choice, verb })
+}
+
+/// Matches the target of a POST that loads or unloads a model.
+pub(crate) fn match_order(target: &str) -> Option<(String, Order)> {
+    let rest = strip_literal(target, MODELS)?.strip_prefix('/')?;
+    let (model, word) = split_name(rest)?;
+    let order = match word {
+        ":load" => Order::Load,
+        ":unload" => Order::Unload,
+        _ => return None,
+    };
+    Some((decode(model), order))
+}
+
+/// Whether a target asks for the list of models.
+pub(crate) fn is_list(target: &str) -> bool {
+    target.eq_ignore_ascii_case(MODELS)
 }
 
 /// Matches the target of a GET.
@@ -201,6 +225,25 @@ mod tests {
         ] {
             assert_eq!(match_call(wrong), None, "{wrong}");
         }
+    }
+
+    #[test]
+    fn orders() {
+        assert_eq!(match_order("/v1/models/a%2Fb:load"), Some(("a/b".into(), Order::Load)));
+        assert_eq!(match_order("/V1/MODELS/m:unload"), Some(("m".into(), Order::Unload)));
+        for wrong in [
+            "/v1/models/m:LOAD",
+            "/v1/models/m/versions/1:load",
+            "/v1/models/m/labels/a:unload",
+            "/v1/models/:load",
+            "/v1/models/m:load?x=1",
+            "/v1/models/m:reload",
+            "/v2/models/m:load",
+        ] {
+            assert_eq!(match_order(wrong), None, "{wrong}");
+        }
+        assert!(is_list("/V1/models"));
+        assert!(!is_list("/v1/models/") && !is_list("/v1/models?x=1"));
     }
 
     #[test]

@@ -15,16 +15,14 @@ use vesta_protos::tensorflow::serving::inference_result;
 use vesta_serving::{InferRequest, Lease};
 
 use super::examples::InputWire;
-use super::{Calls, answered_by, counted_name, required_spec, wanted};
+use super::{Call, Calls, answered_by, counted_name, required_spec, wanted};
 use crate::budget::Budget;
 use crate::grpc::Reply;
 use crate::metrics::Api;
 use crate::tfs::classify::{self, Classes, ClassifyOutputs, classes_of, find_signature};
+use crate::tfs::method_check::{CLASSIFY, MethodCheck, REGRESS};
 use crate::tfs::predict::{Feed, Signatures, run, signature_or_default};
 use crate::tfs::regress;
-
-pub(crate) const CLASSIFY: &str = "tensorflow/serving/classify";
-pub(crate) const REGRESS: &str = "tensorflow/serving/regress";
 
 /// A request of Classify or Regress.
 #[derive(Clone, Message)]
@@ -57,10 +55,13 @@ impl Calls {
         deadline: Option<Instant>,
     ) -> Result<Reply, Status> {
         let start = Instant::now();
+        let kept = self.kept(&message);
         let request: ExamplesRequest = self.parse(message).await?;
         let model = counted_name(request.model_spec.as_ref());
+        let chosen = self.choose(&model, kept);
         let outcome = self.classify_parsed(request, deadline).await;
         self.count(&model, "Classify", start, &outcome);
+        Self::record(Call::Classify, chosen, &outcome);
         outcome
     }
 
@@ -72,7 +73,9 @@ impl Calls {
         let spec = required_spec(request.model_spec.as_ref())?;
         let lease = self.serving.resolve(&wanted(spec))?;
         let name = signature_or_default(&spec.signature_name);
-        let outputs = classify::check_signature(find_signature(lease.signatures(), name)?)?;
+        let signature = find_signature(lease.signatures(), name)?;
+        self.method_check.classify(signature)?;
+        let outputs = classify::check_signature(signature)?;
         let input = request.input.unwrap_or_default();
         let request = InferRequest {
             signature: name.to_owned(),
@@ -93,10 +96,13 @@ impl Calls {
         deadline: Option<Instant>,
     ) -> Result<Reply, Status> {
         let start = Instant::now();
+        let kept = self.kept(&message);
         let request: ExamplesRequest = self.parse(message).await?;
         let model = counted_name(request.model_spec.as_ref());
+        let chosen = self.choose(&model, kept);
         let outcome = self.regress_parsed(request, deadline).await;
         self.count(&model, "Regress", start, &outcome);
+        Self::record(Call::Regress, chosen, &outcome);
         outcome
     }
 
@@ -108,7 +114,9 @@ impl Calls {
         let spec = required_spec(request.model_spec.as_ref())?;
         let lease = self.serving.resolve(&wanted(spec))?;
         let name = signature_or_default(&spec.signature_name);
-        let output = regress::check_signature(find_signature(lease.signatures(), name)?)?;
+        let signature = find_signature(lease.signatures(), name)?;
+        self.method_check.regress(signature)?;
+        let output = regress::check_signature(signature)?;
         let input = request.input.unwrap_or_default();
         let request = InferRequest {
             signature: name.to_owned(),
@@ -128,11 +136,24 @@ impl Calls {
         message: Bytes,
         deadline: Option<Instant>,
     ) -> Result<Reply, Status> {
+        let kept = self.kept(&message);
         let request: TasksRequest = self.parse(message).await?;
+        let first = request.tasks.first().and_then(|task| task.model_spec.as_ref());
+        let chosen = self.choose(&counted_name(first), kept);
+        let outcome = self.multi_inference_parsed(request, deadline).await;
+        Self::record(Call::MultiInference, chosen, &outcome);
+        outcome
+    }
+
+    async fn multi_inference_parsed(
+        &self,
+        request: TasksRequest,
+        deadline: Option<Instant>,
+    ) -> Result<Reply, Status> {
         let none = proto::ModelSpec::default();
         let first = request.tasks.first().and_then(|task| task.model_spec.as_ref());
         let lease = self.serving.resolve(&wanted(first.unwrap_or(&none)))?;
-        let tasks = check_tasks(lease.signatures(), &request.tasks)?;
+        let tasks = check_tasks(lease.signatures(), &request.tasks, self.method_check)?;
         let input = request.input.unwrap_or_default();
         let tensor = input.tensor(&self.budget)?;
         // The original computes the outputs of all tasks in one run. Runs here are of one
@@ -192,6 +213,7 @@ impl Task<'_> {
 fn check_tasks<'l>(
     signatures: &Signatures,
     tasks: &'l [proto::InferenceTask],
+    check: MethodCheck,
 ) -> Result<Vec<Task<'l>>, Status> {
     let mut model = "";
     let mut names = BTreeSet::new();
@@ -220,15 +242,26 @@ fn check_tasks<'l>(
                 "Requested signature not found in model graph: {name}"
             ))
         })?;
-        checked.push(check_task(&task.method_name, name, signature)?);
+        checked.push(check_task(&task.method_name, name, signature, check)?);
     }
     Ok(checked)
 }
 
-fn check_task<'l>(method: &str, name: &'l str, signature: &Signature) -> Result<Task<'l>, Status> {
+fn check_task<'l>(
+    method: &str,
+    name: &'l str,
+    signature: &Signature,
+    check: MethodCheck,
+) -> Result<Task<'l>, Status> {
     match method {
-        CLASSIFY => Ok(Task::Classify { name, outputs: classify::check_signature(signature)? }),
-        REGRESS => Ok(Task::Regress { name, output: regress::check_signature(signature)? }),
+        CLASSIFY => {
+            check.classify(signature)?;
+            Ok(Task::Classify { name, outputs: classify::check_signature(signature)? })
+        }
+        REGRESS => {
+            check.regress(signature)?;
+            Ok(Task::Regress { name, output: regress::check_signature(signature)? })
+        }
         _ => Err(Status::unimplemented(format!("Unsupported signature method_name: {method}"))),
     }
 }
@@ -251,7 +284,8 @@ pub(crate) fn run_examples(
     let request: ExamplesRequest = recorded(message)?;
     let spec = required_spec(request.model_spec.as_ref())?;
     let name = signature_or_default(&spec.signature_name);
-    let task = check_task(method, name, find_signature(signatures, name)?)?;
+    let signature = find_signature(signatures, name)?;
+    let task = check_task(method, name, signature, MethodCheck::default())?;
     run_task(&task, &request.input.unwrap_or_default(), budget, run)
 }
 
@@ -267,7 +301,7 @@ pub(crate) fn run_multi_inference(
 ) -> Result<(), Status> {
     let request: TasksRequest = recorded(message)?;
     let input = request.input.unwrap_or_default();
-    for task in check_tasks(signatures, &request.tasks)? {
+    for task in check_tasks(signatures, &request.tasks, MethodCheck::default())? {
         run_task(&task, &input, budget, run)?;
     }
     Ok(())
@@ -294,7 +328,7 @@ fn values_of(tensors: &[Tensor], count: usize) -> Result<Vec<f32>, Status> {
     regress::values_of(tensor, count)
 }
 
-fn classification(rows: Vec<Classes>) -> proto::ClassificationResult {
+pub(crate) fn classification(rows: Vec<Classes>) -> proto::ClassificationResult {
     let class = |(label, score): (Vec<u8>, f32)| proto::Class {
         label: String::from_utf8_lossy(&label).into_owned(),
         score,
@@ -305,7 +339,7 @@ fn classification(rows: Vec<Classes>) -> proto::ClassificationResult {
     proto::ClassificationResult { classifications: rows.into_iter().map(row).collect() }
 }
 
-fn regression(values: Vec<f32>) -> proto::RegressionResult {
+pub(crate) fn regression(values: Vec<f32>) -> proto::RegressionResult {
     proto::RegressionResult {
         regressions: values.into_iter().map(|value| proto::Regression { value }).collect(),
     }

@@ -14,7 +14,7 @@ use vesta_model::{DType, Encoding, Signature, Status, Tensor};
 use vesta_protos::tensorflow::serving as proto;
 use vesta_serving::{InferRequest, Lease};
 
-use super::{Calls, answered_by, counted_name, required_spec, unparsable, wanted};
+use super::{Call, Calls, answered_by, counted_name, required_spec, unparsable, wanted};
 use crate::budget::Budget;
 use crate::grpc::Reply;
 use crate::metrics::Api;
@@ -109,13 +109,16 @@ impl Calls {
     ) -> Result<Reply, Status> {
         let start = Instant::now();
         let bytes = message.len();
+        let kept = self.kept(&message);
         let request: PredictWire = self.parse(message).await?;
         if request.inputs.values().any(TensorWire::is_malformed) {
             return Err(unparsable());
         }
         let model = counted_name(request.model_spec.as_ref());
+        let chosen = self.choose(&model, kept);
         let outcome = self.predict_parsed(request, bytes, deadline).await;
         self.count(&model, "Predict", start, &outcome);
+        Self::record(Call::Predict, chosen, &outcome);
         outcome
     }
 
@@ -129,6 +132,7 @@ impl Calls {
         let name = signature_or_default(&spec.signature_name).to_owned();
         let lease = self.serving.resolve(&wanted(spec))?;
         let signature = Arc::clone(find_signature(lease.signatures(), &name)?);
+        self.method_check.predict(&signature)?;
         request.check_names()?;
         let PredictWire { inputs, output_filter, .. } = request;
         let budget = self.budget.clone();
@@ -165,7 +169,7 @@ impl Calls {
                     named.push((&signature.outputs[output].alias, tensor));
                 }
                 named.sort_by_key(|&(alias, _)| alias);
-                encode(&named, &spec, form, &budget)
+                encode(RESPONSE, &named, &spec, form, &budget)
             })
             .await
     }
@@ -327,20 +331,34 @@ fn filter_outputs(signature: &Signature, filter: &[String]) -> Result<Vec<usize>
     Ok(outputs)
 }
 
-/// The answer's bytes: the map of outputs, then who answered.
-fn encode(
-    outputs: &[(&str, &Tensor)],
+/// Where a message of Predict has its map of tensors and its model.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Tags {
+    tensors: u32,
+    model_spec: u32,
+}
+
+/// Of a request.
+pub(crate) const REQUEST: Tags = Tags { tensors: 2, model_spec: 1 };
+/// Of an answer.
+pub(crate) const RESPONSE: Tags = Tags { tensors: 1, model_spec: 2 };
+
+/// The bytes of a message: the map of tensors, then the model.
+///
+/// # Errors
+/// `RESOURCE_EXHAUSTED` when they are not to be had.
+pub(crate) fn encode(
+    tags: Tags,
+    tensors: &[(&str, &Tensor)],
     spec: &proto::ModelSpec,
     form: TensorForm,
     budget: &Budget,
 ) -> Result<Reply, Status> {
-    const OUTPUTS: u32 = 1;
-    const MODEL_SPEC: u32 = 2;
     const KEY: u32 = 1;
     const VALUE: u32 = 2;
-    let mut entries = Vec::with_capacity(outputs.len());
-    let mut len = encoding::message::encoded_len(MODEL_SPEC, spec);
-    for &(alias, tensor) in outputs {
+    let mut entries = Vec::with_capacity(tensors.len());
+    let mut len = encoding::message::encoded_len(tags.model_spec, spec);
+    for &(alias, tensor) in tensors {
         let tensor = Encoded::new(tensor, form);
         let tensor_len = tensor.len();
         let entry_len = 2
@@ -355,7 +373,7 @@ fn encode(
     let mut reply = Reply::with_capacity(len);
     let buf = reply.buffer();
     for (alias, tensor, tensor_len, entry_len) in &entries {
-        encode_key(OUTPUTS, WireType::LengthDelimited, buf);
+        encode_key(tags.tensors, WireType::LengthDelimited, buf);
         encode_varint(*entry_len as u64, buf);
         encode_key(KEY, WireType::LengthDelimited, buf);
         encode_varint(alias.len() as u64, buf);
@@ -364,7 +382,7 @@ fn encode(
         encode_varint(*tensor_len as u64, buf);
         tensor.write(buf);
     }
-    encoding::message::encode(MODEL_SPEC, spec, buf);
+    encoding::message::encode(tags.model_spec, spec, buf);
     reply.hold(permit);
     Ok(reply)
 }

@@ -1,4 +1,4 @@
-//! Records in a file of TensorFlow's (TFRecord): lengths, checksums, bytes.
+//! Records in a file of TensorFlow's (TFRecord): lengths, checksums, bytes; read and written.
 //!
 //! Owns: the form and the original's texts for what breaks it. May not know: what a record says.
 //! Invariant: memory grows with the bytes that are there, not with what a length promises.
@@ -12,7 +12,7 @@ const HEADER_BYTES: usize = 12;
 const CHECKSUM_BYTES: usize = 4;
 
 /// Reads records one after the other.
-pub(super) struct Records<R> {
+pub(crate) struct Records<R> {
     file: R,
     offset: u64,
     record_bytes_max: u64,
@@ -20,7 +20,7 @@ pub(super) struct Records<R> {
 
 impl<R: Read> Records<R> {
     /// The records of `file`; one that is longer than `record_bytes_max` is an error.
-    pub(super) fn new(file: R, record_bytes_max: u64) -> Records<R> {
+    pub(crate) fn new(file: R, record_bytes_max: u64) -> Records<R> {
         Records { file, offset: 0, record_bytes_max }
     }
 
@@ -29,7 +29,7 @@ impl<R: Read> Records<R> {
     /// # Errors
     /// `DATA_LOSS` for bytes that are no record, `RESOURCE_EXHAUSTED` for one that is too long,
     /// `UNKNOWN` when the file cannot be read.
-    pub(super) fn next(&mut self) -> Result<Option<Vec<u8>>, Status> {
+    pub(crate) fn next(&mut self) -> Result<Option<Vec<u8>>, Status> {
         let header = self.take(HEADER_BYTES as u64)?;
         if header.is_empty() {
             return Ok(None);
@@ -89,8 +89,7 @@ fn masked_checksum(bytes: &[u8]) -> [u8; CHECKSUM_BYTES] {
 }
 
 /// One record as it stands in a file.
-#[cfg(test)]
-pub(super) fn record(bytes: &[u8]) -> Vec<u8> {
+pub(crate) fn framed(bytes: &[u8]) -> Vec<u8> {
     let length = (bytes.len() as u64).to_le_bytes();
     [&length[..], &masked_checksum(&length), bytes, &masked_checksum(bytes)].concat()
 }
@@ -108,7 +107,7 @@ mod tests {
 
     #[test]
     fn what_is_no_record_has_the_originals_texts() {
-        let good = [record(b"one"), record(b"")].concat();
+        let good = [framed(b"one"), framed(b"")].concat();
         assert_eq!(all(&good).unwrap(), [b"one".to_vec(), Vec::new()]);
         assert_eq!(all(b"").unwrap(), Vec::<Vec<u8>>::new());
         let text = |file: &[u8]| all(file).unwrap_err().message().to_owned();
@@ -118,7 +117,7 @@ mod tests {
         let mut flipped = good.clone();
         flipped[13] ^= 1;
         assert_eq!(text(&flipped), "corrupted record at 12");
-        let long = all(&record(&[0; 1001])).unwrap_err();
+        let long = all(&framed(&[0; 1001])).unwrap_err();
         assert_eq!(long.code(), Code::ResourceExhausted);
         // A length that is only claimed takes no memory.
         let mut claims = u64::MAX.to_le_bytes().to_vec();
@@ -132,7 +131,7 @@ mod tests {
             bytes in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..50), 0..5),
             garbage in prop::collection::vec(any::<u8>(), 1..100),
         ) {
-            let file: Vec<u8> = bytes.iter().flat_map(|bytes| record(bytes)).collect();
+            let file: Vec<u8> = bytes.iter().flat_map(|bytes| framed(bytes)).collect();
             prop_assert_eq!(all(&file).unwrap(), bytes);
             prop_assert!(all(&[file, garbage].concat()).is_err());
         }

@@ -5,7 +5,7 @@ use std::sync::Mutex;
 use vesta_model::{Code, DType, ModelDescription, Run, Shape, Signature, TensorSpec};
 use vesta_protos::tensorflow::{self as tf, serving as proto};
 
-use super::records::record;
+use super::records::framed;
 use super::*;
 
 /// `serving_default` halves; `classify` and `regress` give the length of each example.
@@ -144,7 +144,7 @@ fn multi() -> Vec<u8> {
 }
 
 fn file(records: &[Vec<u8>]) -> Vec<u8> {
-    records.iter().flat_map(|bytes| record(bytes)).collect()
+    records.iter().flat_map(|bytes| framed(bytes)).collect()
 }
 
 fn warm_up(iterations: u32, file: &[u8]) -> (Result<usize, Status>, Vec<String>, String) {
@@ -203,7 +203,7 @@ fn any_failure_is_one_of_the_whole() {
 fn a_thousand_records_and_no_more() {
     let thousand = file(&vec![Vec::new(); 1000]);
     assert_eq!(warm_up(1, &thousand).0, Ok(1000));
-    let status = warm_up(1, &[thousand, record(b"")].concat()).0.unwrap_err();
+    let status = warm_up(1, &[thousand, framed(b"")].concat()).0.unwrap_err();
     assert_eq!(status.code(), Code::InvalidArgument);
     assert_eq!(
         status.message(),

@@ -146,7 +146,7 @@ fn the_answer_is_the_message() {
     let spec = proto::ModelSpec { name: "m".into(), ..Default::default() };
     let budget = Budget::new(1 << 20);
     let outputs = [("", &text), ("y", &y)];
-    let reply = encode(&outputs, &spec, TensorForm::Fields, &budget).unwrap();
+    let reply = encode(RESPONSE, &outputs, &spec, TensorForm::Fields, &budget).unwrap();
     assert!(budget.bytes_taken() > 0);
     let (bytes, permit) = reply.framed();
     assert_eq!(permit.map(|permit| permit.bytes()), Some(bytes.len() - 5));
@@ -159,6 +159,7 @@ fn the_answer_is_the_message() {
     assert_eq!(message.outputs["y"].float_val, [1.5, 2.5]);
     assert_eq!(message.outputs[""].string_val, ["abc"]);
     assert_eq!(message.model_spec, Some(spec.clone()));
-    let refused = encode(&outputs, &spec, TensorForm::Fields, &Budget::new(10)).unwrap_err();
+    let refused =
+        encode(RESPONSE, &outputs, &spec, TensorForm::Fields, &Budget::new(10)).unwrap_err();
     assert_eq!(refused.code(), vesta_model::Code::ResourceExhausted);
 }

@@ -1,0 +1,191 @@
+//! What REST says of models, and what it lets operators do with them.
+//!
+//! Owns: the answers about status and metadata, the list of all models, orders to load and unload.
+//! May not know: how either is carried out.
+
+use bytes::Bytes;
+use prost_reflect::DynamicMessage;
+use vesta_model::{ModelName, ModelSpec, Status, VersionChoice};
+use vesta_protos::tensorflow::serving as messages;
+use vesta_protos::vesta as ours;
+use vesta_serving::Phase;
+
+use super::Rest;
+use super::message_json::{Names, push_message};
+use super::url::{self, Order};
+use crate::tfs::json::Refusal;
+use crate::tfs::metadata::signature_def_map;
+use crate::tfs::model_config::model_config_of;
+use crate::tfs::rpc::version_status;
+
+/// Bytes that the description of one model may have.
+const CONFIG_BYTES_MAX: usize = 1 << 20;
+
+impl Rest {
+    pub(super) fn status(&self, spec: &ModelSpec) -> Result<Bytes, Refusal> {
+        // The original lists all versions whatever the label.
+        let version = match spec.choice {
+            VersionChoice::Version(version) => Some(version),
+            VersionChoice::Latest | VersionChoice::Label(_) => None,
+        };
+        let versions = self.inner.serving.status(spec.name.as_str(), version)?;
+        let response = messages::GetModelStatusResponse {
+            model_version_status: versions.iter().map(version_status).collect(),
+        };
+        let mut out = Vec::new();
+        let name = "tensorflow.serving.GetModelStatusResponse";
+        push_message(&mut out, &response, name, Names::Json)?;
+        Ok(out.into())
+    }
+
+    pub(super) fn metadata(&self, spec: &ModelSpec) -> Result<Bytes, Refusal> {
+        let lease = self.inner.serving.resolve(spec)?;
+        let model_spec = messages::ModelSpec {
+            name: lease.model().as_str().to_owned(),
+            version_choice: Some(messages::model_spec::VersionChoice::Version(lease.version().0)),
+            signature_name: String::new(),
+        };
+        let signatures = signature_def_map(lease.signatures());
+        // Two messages joined by hand, as the original joins them.
+        let mut out = b"{\n\"model_spec\":".to_vec();
+        push_message(&mut out, &model_spec, "tensorflow.serving.ModelSpec", Names::Proto)?;
+        out.extend_from_slice(b",\n\"metadata\": {\"signature_def\": ");
+        let name = "tensorflow.serving.SignatureDefMap";
+        push_message(&mut out, &signatures, name, Names::Proto)?;
+        out.extend_from_slice(b"}\n}\n");
+        Ok(out.into())
+    }
+
+    /// Every model that is configured, or still has a version that has not ended.
+    pub(super) fn list(&self) -> Result<Bytes, Refusal> {
+        let configured = self.inner.serving.configured();
+        let mut models: Vec<ours::Model> = self
+            .inner
+            .serving
+            .models()
+            .into_iter()
+            .filter(|(name, versions)| {
+                configured.contains(name)
+                    || versions.iter().any(|version| version.phase != Phase::End)
+            })
+            .map(|(name, versions)| ours::Model {
+                name: name.as_str().to_owned(),
+                model_version_status: versions.iter().map(version_status).collect(),
+            })
+            .collect();
+        for name in configured {
+            // One that nothing was found of yet is on no board.
+            if let Err(at) = models.binary_search_by(|model| model.name.as_str().cmp(name.as_str()))
+            {
+                let name = name.as_str().to_owned();
+                models.insert(at, ours::Model { name, model_version_status: Vec::new() });
+            }
+        }
+        let mut out = Vec::new();
+        push_message(&mut out, &ours::Models { models }, "vesta.Models", Names::Json)?;
+        Ok(out.into())
+    }
+
+    /// The order at the target of a POST, where orders are taken.
+    pub(super) fn order(&self, target: &str) -> Option<(String, Order)> {
+        self.inner.options.admin.as_ref().and_then(|_| url::match_order(target))
+    }
+
+    /// Carries out an order and answers with the status of the model.
+    pub(super) async fn administer(
+        &self,
+        model: String,
+        order: Order,
+        body: Bytes,
+    ) -> Result<Bytes, Refusal> {
+        let refused = || Status::unimplemented("the server takes no orders");
+        let admin = self.inner.options.admin.as_ref().ok_or_else(refused)?;
+        let name = ModelName::from(model.as_str());
+        let done = match order {
+            Order::Load => admin.load(name.clone(), described(&model, &body)?),
+            Order::Unload => admin.unload(name.clone()),
+        };
+        let done = match self.inner.options.timeout {
+            None => done.await,
+            Some(limit) => tokio::time::timeout(limit, done).await.unwrap_or_else(|_| {
+                let why = self.inner.serving.reason_not_ready(&name).unwrap_or_default();
+                Err(Status::deadline_exceeded(format!(
+                    "model {model} is not there yet; what was asked for goes on: {why}"
+                )))
+            }),
+        };
+        done?;
+        let spec = ModelSpec { name, choice: VersionChoice::Latest };
+        // One that never had a version has no status.
+        match self.status(&spec) {
+            Ok(status) => Ok(status),
+            Err(_) => Ok(Bytes::from_static(b"{\n}\n")),
+        }
+    }
+}
+
+/// The model that a body describes, as `ModelConfig` in protobuf's JSON; `None` for an empty one.
+fn described(model: &str, body: &[u8]) -> Result<Option<vesta_model::ModelConfig>, Refusal> {
+    let wrong = |why: String| {
+        Refusal::invalid(format!(
+            "the body is no description of a model: {why}; send nothing, or a ModelConfig such as \
+             {{\"base_path\": \"/models/{model}\"}}"
+        ))
+    };
+    if body.trim_ascii().is_empty() {
+        return Ok(None);
+    }
+    if body.len() > CONFIG_BYTES_MAX {
+        return Err(wrong(format!("it has more than {CONFIG_BYTES_MAX} bytes")));
+    }
+    let kind = vesta_protos::descriptor_pool()
+        .get_message_by_name("tensorflow.serving.ModelConfig")
+        .ok_or_else(|| Status::internal("there is no message ModelConfig"))?;
+    let mut reader = serde_json::Deserializer::from_slice(body);
+    let config = DynamicMessage::deserialize(kind, &mut reader)
+        .and_then(|message| reader.end().map(|()| message))
+        .map_err(|error| wrong(error.to_string()))?;
+    let mut config: messages::ModelConfig =
+        config.transcode_to().map_err(|error| wrong(error.to_string()))?;
+    if !config.name.is_empty() && config.name != model {
+        return Err(wrong(format!("it is of model {}, but the path says {model}", config.name)));
+    }
+    model.clone_into(&mut config.name);
+    if config.model_platform.is_empty() && config.model_type == 0 {
+        "tensorflow".clone_into(&mut config.model_platform);
+    }
+    Ok(Some(model_config_of(config)?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::path::PathBuf;
+    use vesta_model::{BasePath, VersionPolicy};
+
+    #[test]
+    fn bodies_describe_models() {
+        let read = |body: &str| described("m", body.as_bytes());
+        assert_eq!(read(" \n"), Ok(None));
+        let config = read(r#"{"base_path": "/models/m", "model_version_policy": {"all": {}}}"#);
+        let config = config.unwrap().unwrap();
+        assert_eq!(config.name.as_str(), "m");
+        assert_eq!(config.base_path, BasePath::Directory(PathBuf::from("/models/m")));
+        assert_eq!(config.policy, VersionPolicy::All);
+        let camel = read(r#"{"name": "m", "basePath": "/x", "versionLabels": {"a": "3"}}"#);
+        assert_eq!(camel.unwrap().unwrap().labels.len(), 1);
+        for (body, word) in [
+            ("{", "no description of a model"),
+            ("[]", "no description of a model"),
+            ("{} x", "no description of a model"),
+            (r#"{"base_pth": "/x"}"#, "base_pth"),
+            (r#"{"name": "other", "base_path": "/x"}"#, "but the path says m"),
+            (r#"{"base_path": "x"}"#, "absolute path or URI"),
+            ("{}", "absolute path or URI"),
+        ] {
+            let refusal = read(body).unwrap_err();
+            let text = String::from_utf8(refusal.message).unwrap();
+            assert!(text.contains(word), "{body}: {text}");
+        }
+    }
+}
