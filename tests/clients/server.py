@@ -30,6 +30,11 @@ def need_tensorflow():
         missing(f"TensorFlow is not installed in {HOME}; run `vesta engine install tensorflow`")
 
 
+def need_litert():
+    if not list(HOME.glob("engines/litert/*/engine.json")):
+        missing(f"LiteRT is not installed in {HOME}; run `vesta engine install litert`")
+
+
 def need_shared(folder):
     if not (SHARED / folder).is_dir():
         missing(f"test models are missing: {SHARED / folder}")

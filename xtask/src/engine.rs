@@ -1,7 +1,8 @@
-//! TensorFlow for the tests: one wheel, for the Python that judges and for the engine that is judged.
+//! Engines for the tests. TensorFlow is one wheel, for the Python that judges and for the engine that is
+//! judged; LiteRT is fetched by the program, as a person does it.
 //!
-//! Invariant: the wheel comes through pip and has a sum that `requirements.txt` pins; `vesta` compares
-//! it with its own pin again.
+//! Invariant: a wheel comes through pip and has a sum that is pinned, by `requirements.txt` or by
+//! `vesta`, which compares it in any case.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -17,6 +18,9 @@ pub(crate) const WHEELS: &str = "target/wheels";
 
 /// `VESTA_HOME` of the tests.
 const HOME: &str = "target/engines";
+
+/// The release of LiteRT that is tested.
+const LITERT: &str = "litert==2.3.0";
 
 /// The package whose wheel is shared.
 const PACKAGE: &str = "tensorflow-cpu==";
@@ -38,11 +42,11 @@ pub(crate) fn fetch_wheel(root: &Path) -> Result<()> {
     show(root, &mut pip)
 }
 
-/// Installs the engine with the built program; gives the `VESTA_HOME` that holds it. Where it cannot
-/// be had, tests that need it skip themselves, which is a failure when `strict`.
+/// Installs the engines with the built program; gives the `VESTA_HOME` that holds them. Where one
+/// cannot be had, tests that need it skip themselves, which is a failure when `strict`.
 ///
 /// # Errors
-/// When it cannot be installed and `strict` is set.
+/// When one cannot be installed and `strict` is set.
 pub(crate) fn install(root: &Path, strict: bool) -> Result<PathBuf> {
     let home = root.join(HOME);
     let pins = fs::read_to_string(root.join(REQUIREMENTS)).context(REQUIREMENTS)?;
@@ -52,12 +56,23 @@ pub(crate) fn install(root: &Path, strict: bool) -> Result<PathBuf> {
     if let Some(wheel) = wheel(&root.join(WHEELS), version) {
         vesta.arg("--from-wheel").arg(wheel);
     }
-    match show(root, vesta.env("VESTA_HOME", &home)) {
-        Err(problem) if strict => return Err(problem.context("the TensorFlow engine is needed")),
-        Err(problem) => say(&format!("skipped: tests of the TensorFlow engine ({problem:#})")),
-        Ok(()) => {}
-    }
+    installed("TensorFlow", show(root, vesta.env("VESTA_HOME", &home)), strict)?;
+    let mut vesta = Command::new(root.join("target/release/vesta"));
+    vesta.args(["engine", "install", LITERT]).env("VESTA_HOME", &home);
+    installed("LiteRT", show(root, &mut vesta), strict)?;
     Ok(home)
+}
+
+/// Says what is left out when an engine could not be installed, or fails.
+fn installed(engine: &str, outcome: Result<()>, strict: bool) -> Result<()> {
+    match outcome {
+        Err(problem) if strict => Err(problem.context(format!("the {engine} engine is needed"))),
+        Err(problem) => {
+            say(&format!("skipped: tests of the {engine} engine ({problem:#})"));
+            Ok(())
+        }
+        Ok(()) => Ok(()),
+    }
 }
 
 /// The version and the lines that pin it, as `requirements.txt` has them.

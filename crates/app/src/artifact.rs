@@ -4,10 +4,11 @@
 
 use std::path::{Path, PathBuf};
 
+use vesta_engines::LITE_MODEL;
 use vesta_model::Status;
 use vesta_repository::scan;
 
-/// The file that makes a folder a version.
+/// A file that makes a folder a version, as does that of TensorFlow Lite.
 const SAVED_MODEL: &str = "saved_model.pb";
 
 /// The tags of a graph that serves.
@@ -75,7 +76,7 @@ impl Words {
 /// `NOT_FOUND` when it is neither; why the folder cannot be read.
 pub(crate) fn find(place: &str) -> Result<PathBuf, Status> {
     let folder = Path::new(place);
-    if folder.join(SAVED_MODEL).exists() {
+    if [SAVED_MODEL, LITE_MODEL].iter().any(|file| folder.join(file).exists()) {
         return Ok(folder.to_owned());
     }
     let metadata = folder

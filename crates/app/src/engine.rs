@@ -19,7 +19,7 @@ use crate::progress::Shown;
 
 /// Install, list and remove native engines.
 ///
-/// The libraries come out of the wheels that TensorFlow, OpenVINO and ONNX Runtime publish for
+/// The libraries come out of the wheels that TensorFlow, LiteRT, OpenVINO and ONNX Runtime publish for
 /// Python. They lie in $VESTA_HOME, else $XDG_DATA_HOME/vesta, else ~/.local/share/vesta, else
 /// /var/lib/vesta; several releases of an engine can be there side by side.
 #[derive(Debug, Parser)]
@@ -49,8 +49,8 @@ enum Command {
 
 #[derive(Debug, clap::Args)]
 struct Install {
-    /// NAME or NAME==VERSION: tensorflow, openvino, onnxruntime. Without a version, the newest with a
-    /// pinned sum; 2.15 means the newest 2.15.x.
+    /// NAME or NAME==VERSION: tensorflow, litert, openvino, onnxruntime. Without a version, the newest
+    /// with a pinned sum; 2.15 means the newest 2.15.x.
     #[arg(required_unless_present = "from_wheel", value_parser = target)]
     engines: Vec<Target>,
     /// Take this wheel instead of fetching one; nothing is downloaded. It keeps the file name that
@@ -70,7 +70,7 @@ struct Target {
 }
 
 fn target(text: &str) -> Result<Target, String> {
-    let wanted = "expected tensorflow, openvino or onnxruntime, or NAME==VERSION";
+    let wanted = "expected tensorflow, litert, openvino or onnxruntime, or NAME==VERSION";
     match text.parse::<EngineChoice>() {
         Ok(EngineChoice::Named { name: EngineName::Embedded, .. }) => {
             Err("the embedded engine is part of the program".to_owned())

@@ -13,8 +13,8 @@ use crate::commands::{complain, print};
 const USAGE: &str = "\
 usage: vesta inspect MODEL_DIR [--signature NAME] [--tags A,B] [--json]
 
-tells a SavedModel's signatures, operators and sizes, and what each engine says of it. MODEL_DIR is a
-version's folder, or a model's, of which the newest version is taken.
+tells the signatures, operators and sizes of a SavedModel, or else of a model.tflite, and what each
+engine says of it. MODEL_DIR is a version's folder, or a model's, of which the newest version is taken.
 
   --signature NAME   this signature alone
   --tags A,B         the tags of the graph (serve)
@@ -109,6 +109,16 @@ fn signature_json(report: &SignatureReport) -> Value {
     })
 }
 
+/// As for a SavedModel, but that its operators are of TensorFlow Lite.
+fn lite_signature_json(report: &SignatureReport) -> Value {
+    let mut told = signature_json(report);
+    if let Some(told) = told.as_object_mut() {
+        told.remove("tensorflow");
+        told.insert("tensorflow_lite".to_owned(), counts_json(&report.operators));
+    }
+    told
+}
+
 fn engine_json(report: &EngineReport) -> Value {
     let (available, text) = match &report.verdict {
         Ok(text) => (true, text.as_str()),
@@ -123,6 +133,7 @@ fn engine_json(report: &EngineReport) -> Value {
 }
 
 fn as_json(inspection: &Inspection) -> Value {
+    let signature_json = if inspection.is_lite { lite_signature_json } else { signature_json };
     let format = |format: &vesta_engines::Format| json!({ "name": format.name, "file": format.file, "served": format.is_served });
     json!({
         "directory": inspection.artifact.display().to_string(),
@@ -159,7 +170,7 @@ fn as_text(inspection: &Inspection) -> String {
     ]);
     for report in &inspection.signatures {
         text.push('\n');
-        text.push_str(&signature_text(report));
+        text.push_str(&signature_text(report, inspection.is_lite));
     }
     text.push_str("\nengines\n");
     let rows: Vec<[String; 3]> = inspection.engines.iter().map(engine_row).collect();
@@ -167,7 +178,7 @@ fn as_text(inspection: &Inspection) -> String {
     text
 }
 
-fn signature_text(report: &SignatureReport) -> String {
+fn signature_text(report: &SignatureReport, is_lite: bool) -> String {
     let signature = &report.signature;
     let state = if signature.stateful { ", keeps state" } else { "" };
     let method = if signature.method.is_empty() { "no method" } else { &signature.method };
@@ -180,8 +191,12 @@ fn signature_text(report: &SignatureReport) -> String {
     rows.extend(signature.inputs.iter().map(|spec| row("input", spec)));
     rows.extend(signature.outputs.iter().map(|spec| row("output", spec)));
     text.push_str(&indented(&rows));
-    text.push_str(&format!("  TensorFlow  {}\n", counts_text(&report.operators)));
-    text.push_str(&format!("  ONNX        {}\n", counts_text(&report.onnx)));
+    if is_lite {
+        text.push_str(&format!("  whole file  {}\n", counts_text(&report.operators)));
+    } else {
+        text.push_str(&format!("  TensorFlow  {}\n", counts_text(&report.operators)));
+        text.push_str(&format!("  ONNX        {}\n", counts_text(&report.onnx)));
+    }
     text
 }
 

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use prost::Message as _;
-use vesta_engines::{EngineChoice, EngineName, TensorFlowOptions};
+use vesta_engines::{EngineChoice, EngineName, EngineOptions};
 use vesta_model::{Engine, EngineIdentity, LoadRequest, Session, Status};
 use vesta_protos::tensorflow::ConfigProto;
 use vesta_worker::{ChildOptions, Lowered, WorkerCommand, serve_child};
@@ -25,20 +25,24 @@ pub(crate) const COMMAND: &str = "worker";
 
 const SESSION_CONFIG: &str = "--session_config=";
 const OP_LIBRARY: &str = "--op_library=";
+const INTERPRETERS: &str = "--interpreters=";
 
 /// The command that starts a worker for `engine` (`NAME` or `NAME==VERSION`) by `program`.
 pub(crate) fn command(
     program: &Path,
     engine: &str,
     log_format: LogFormat,
-    tensorflow: &TensorFlowOptions,
+    options: &EngineOptions,
 ) -> WorkerCommand {
     let mut command = WorkerCommand::new(program).arg(COMMAND).arg(engine).arg(log_format.as_str());
-    let config = tensorflow.session_config.encode_to_vec();
+    if options.litert != EngineOptions::default().litert {
+        command = command.arg(format!("{INTERPRETERS}{}", options.litert.interpreters));
+    }
+    let config = options.tensorflow.session_config.encode_to_vec();
     if !config.is_empty() {
         command = command.arg(format!("{SESSION_CONFIG}{}", STANDARD.encode(config)));
     }
-    for file in &tensorflow.op_libraries {
+    for file in &options.tensorflow.op_libraries {
         let mut word = OsString::from(OP_LIBRARY);
         word.push(file);
         command = command.arg(word);
@@ -104,14 +108,17 @@ impl Engine for Unopened {
     }
 }
 
-fn options(arguments: &[String]) -> Result<TensorFlowOptions, Status> {
-    let mut options = TensorFlowOptions::default();
+fn options(arguments: &[String]) -> Result<EngineOptions, Status> {
+    let mut options = EngineOptions::default();
     for argument in arguments {
         if let Some(text) = argument.strip_prefix(SESSION_CONFIG) {
             let bytes = STANDARD.decode(text).map_err(|_| by_hand())?;
-            options.session_config = ConfigProto::decode(&*bytes).map_err(|_| by_hand())?;
+            options.tensorflow.session_config =
+                ConfigProto::decode(&*bytes).map_err(|_| by_hand())?;
         } else if let Some(file) = argument.strip_prefix(OP_LIBRARY) {
-            options.op_libraries.push(PathBuf::from(file));
+            options.tensorflow.op_libraries.push(PathBuf::from(file));
+        } else if let Some(count) = argument.strip_prefix(INTERPRETERS) {
+            options.litert.interpreters = count.parse().map_err(|_| by_hand())?;
         } else {
             return Err(by_hand());
         }
@@ -125,16 +132,21 @@ fn by_hand() -> Status {
 
 #[cfg(test)]
 mod tests {
+    use vesta_engines::{LiteRtOptions, TensorFlowOptions};
+
     use super::*;
 
     #[test]
     fn what_the_server_says_is_what_the_worker_hears() {
-        let said = TensorFlowOptions {
-            session_config: ConfigProto {
-                intra_op_parallelism_threads: 3,
-                ..ConfigProto::default()
+        let said = EngineOptions {
+            tensorflow: TensorFlowOptions {
+                session_config: ConfigProto {
+                    intra_op_parallelism_threads: 3,
+                    ..ConfigProto::default()
+                },
+                op_libraries: vec!["/ops/a b.so".into(), "/ops/c.so".into()],
             },
-            op_libraries: vec!["/ops/a b.so".into(), "/ops/c.so".into()],
+            litert: LiteRtOptions { interpreters: 1234 },
         };
         let command = command(Path::new("/vesta"), "tensorflow==2.21.0", LogFormat::Text, &said);
         let words: Vec<String> =

@@ -12,7 +12,7 @@ use vesta_savedmodel::SavedModel;
 
 use crate::convert::translated;
 use crate::registry::check_adapter;
-use crate::{EmbeddedEngine, EngineName, EngineStore};
+use crate::{EmbeddedEngine, EngineName, EngineStore, LITE_MODEL, LiteModel};
 
 /// Folders within folders that are looked into for sizes.
 const DEPTH_MAX: usize = 16;
@@ -28,6 +28,8 @@ pub struct Inspection {
     pub tag_sets: Vec<Vec<String>>,
     /// Bytes of the graph, the variables and the assets.
     pub sizes: Sizes,
+    /// Whether all that follows is said of the `model.tflite`: it is so without a SavedModel.
+    pub is_lite: bool,
     /// Every signature, by name.
     pub signatures: Vec<SignatureReport>,
     /// What each engine says of the version.
@@ -48,7 +50,7 @@ pub struct Format {
 /// Bytes on disk.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Sizes {
-    /// `saved_model.pb`.
+    /// `saved_model.pb`, or `model.tflite`.
     pub graph_bytes: u64,
     /// The folder `variables`.
     pub variables_bytes: u64,
@@ -61,7 +63,8 @@ pub struct Sizes {
 pub struct SignatureReport {
     /// Inputs, outputs, method.
     pub signature: Arc<Signature>,
-    /// How often each TensorFlow operator stands in its graph, or why that cannot be told.
+    /// How often each operator stands in its graph, or why that cannot be told. Of a `model.tflite`:
+    /// in the whole file.
     pub operators: Result<BTreeMap<String, usize>, Status>,
     /// How often each ONNX operator stands in its translation, or why it has none.
     pub onnx: Result<BTreeMap<String, usize>, Status>,
@@ -94,10 +97,14 @@ pub fn inspect(
         let found: Vec<String> =
             formats.iter().map(|format| format!("{} ({})", format.name, format.file)).collect();
         return Err(Status::unimplemented(format!(
-            "{} holds {}, which this build does not serve; give a SavedModel",
+            "{} holds {}, which this build does not serve; give a SavedModel or a {LITE_MODEL}",
             artifact.display(),
             found.join(" and ")
         )));
+    }
+    let has = |file: &str| formats.iter().any(|format| format.file == file);
+    if has(LITE_MODEL) && !has("saved_model.pb") {
+        return inspect_lite(artifact, formats, only, store);
     }
     let tag_sets = SavedModel::tag_sets(artifact)?;
     let model = SavedModel::open(artifact, tags)?;
@@ -113,8 +120,48 @@ pub fn inspect(
         formats,
         tag_sets,
         sizes: sizes(artifact),
+        is_lite: false,
         signatures,
         engines: EngineName::ALL.iter().map(|&name| said(name, artifact, tags, store)).collect(),
+    })
+}
+
+/// Looks into the `model.tflite` of a folder without a SavedModel.
+fn inspect_lite(
+    artifact: &Path,
+    formats: Vec<Format>,
+    only: Option<&str>,
+    store: &EngineStore,
+) -> Result<Inspection, Status> {
+    let LiteModel { description, operators, unbundled, file_bytes } = LiteModel::open(artifact)?;
+    if let Some(name) = only.filter(|&name| !description.signatures.contains_key(name)) {
+        return Err(unknown_signature(name, &description));
+    }
+    let wanted = description.signatures.values().filter(|s| only.is_none_or(|name| s.name == name));
+    let report = |signature: &Arc<Signature>| SignatureReport {
+        signature: Arc::clone(signature),
+        operators: Ok(operators.clone()),
+        onnx: Err(Status::unimplemented("a TensorFlow Lite model has no ONNX form here")),
+    };
+    let verdict = |mut said: EngineReport| {
+        if said.name != EngineName::LiteRt {
+            said.verdict = Err(Status::unimplemented("it runs no TensorFlow Lite models"));
+        } else if !unbundled.is_empty() {
+            said.verdict = Err(Status::unimplemented(format!(
+                "operators are no part of TensorFlow Lite: {}",
+                unbundled.join(", ")
+            )));
+        }
+        said
+    };
+    Ok(Inspection {
+        artifact: artifact.to_owned(),
+        formats,
+        tag_sets: Vec::new(),
+        sizes: Sizes { graph_bytes: file_bytes, ..sizes(artifact) },
+        is_lite: true,
+        signatures: wanted.map(report).collect(),
+        engines: EngineName::ALL.iter().map(|&name| verdict(native(name, store))).collect(),
     })
 }
 
@@ -143,8 +190,21 @@ fn report(model: &SavedModel, signature: &Arc<Signature>) -> SignatureReport {
 
 /// What an engine makes of the model.
 fn said(name: EngineName, artifact: &Path, tags: &[String], store: &EngineStore) -> EngineReport {
+    match name {
+        EngineName::Embedded => embedded(artifact, tags),
+        EngineName::LiteRt => EngineReport {
+            verdict: Err(Status::unimplemented(format!("it runs a {LITE_MODEL} alone"))),
+            ..native(name, store)
+        },
+        _ => native(name, store),
+    }
+}
+
+/// What is known of an engine without a model.
+fn native(name: EngineName, store: &EngineStore) -> EngineReport {
     if name == EngineName::Embedded {
-        return embedded(artifact, tags);
+        let versions = vec![EmbeddedEngine.identity().version];
+        return EngineReport { name, versions, verdict: Ok("part of the program".to_owned()) };
     }
     let releases = store.installed().into_iter().filter(|engine| engine.name == name);
     let versions: Vec<String> = releases.map(|engine| engine.version).collect();
@@ -195,7 +255,7 @@ fn formats(artifact: &Path) -> Result<Vec<Format>, Status> {
             ("saved_model.pb", _) => ("SavedModel", true),
             ("saved_model.pbtxt", _) => ("SavedModel as text", false),
             (_, Some("onnx")) => ("ONNX", false),
-            (_, Some("tflite")) => ("TensorFlow Lite", false),
+            (_, Some("tflite")) => ("TensorFlow Lite", file == LITE_MODEL),
             (_, Some("xml")) if artifact.join(&file).with_extension("bin").is_file() => {
                 ("OpenVINO IR", false)
             }

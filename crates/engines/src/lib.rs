@@ -1,6 +1,6 @@
 //! The engines that run models, behind the traits of `vesta-model`.
 //!
-//! Owns: the embedded engine, the adapter to TensorFlow, the list of engines with the choice among
+//! Owns: the embedded engine, the adapters to TensorFlow and LiteRT, the list of engines with the choice among
 //! them, the store that native libraries lie in, what all of them say of a model, and its ONNX form.
 //! May not know: wires, serving, isolation.
 //! Invariant: an engine answers as TensorFlow does or refuses the model, saying what to do.
@@ -8,6 +8,7 @@
 mod convert;
 mod embedded;
 mod inspect;
+mod litert;
 mod registry;
 mod store;
 mod tensorflow;
@@ -17,7 +18,8 @@ pub use embedded::{EmbeddedEngine, EmbeddedSession, run_inside};
 pub use inspect::{
     EngineReport, Format, Inspection, SignatureReport, Sizes, inspect, unknown_signature,
 };
-pub use registry::{EngineChoice, EngineName, build, check_adapter};
+pub use litert::{LITE_MODEL, LiteModel, LiteRtEngine, LiteRtOptions};
+pub use registry::{EngineChoice, EngineName, EngineOptions, build, check_adapter};
 pub use store::{
     Damaged, EngineStore, InstallRequest, Installed, Outcome, Progress, Survey, Voucher,
     engine_of_wheel,

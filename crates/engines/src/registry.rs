@@ -10,6 +10,7 @@ use std::sync::Arc;
 use vesta_model::{Engine, Status};
 
 use crate::embedded::EmbeddedEngine;
+use crate::litert::{LiteRtEngine, LiteRtOptions};
 use crate::store::EngineStore;
 use crate::tensorflow::{TensorFlowEngine, TensorFlowOptions};
 
@@ -20,6 +21,8 @@ pub enum EngineName {
     Embedded,
     /// TensorFlow's own library.
     TensorFlow,
+    /// LiteRT, the runtime of TensorFlow Lite.
+    LiteRt,
     /// OpenVINO.
     OpenVino,
     /// ONNX Runtime.
@@ -31,6 +34,7 @@ impl EngineName {
     pub const ALL: &'static [EngineName] = &[
         EngineName::Embedded,
         EngineName::TensorFlow,
+        EngineName::LiteRt,
         EngineName::OpenVino,
         EngineName::OnnxRuntime,
     ];
@@ -40,6 +44,7 @@ impl EngineName {
         match self {
             EngineName::Embedded => EmbeddedEngine::NAME,
             EngineName::TensorFlow => TensorFlowEngine::NAME,
+            EngineName::LiteRt => LiteRtEngine::NAME,
             EngineName::OpenVino => "openvino",
             EngineName::OnnxRuntime => "onnxruntime",
         }
@@ -111,6 +116,15 @@ impl fmt::Display for EngineChoice {
     }
 }
 
+/// What an operator says of engines, each of its own.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct EngineOptions {
+    /// Options of TensorFlow.
+    pub tensorflow: TensorFlowOptions,
+    /// Options of LiteRT.
+    pub litert: LiteRtOptions,
+}
+
 /// The engine that a choice means, in this process; `auto` is the embedded one. Native engines are
 /// taken from the store that the environment names, and opened.
 ///
@@ -118,10 +132,7 @@ impl fmt::Display for EngineChoice {
 /// `NOT_FOUND` for a release that is not installed or another one of the embedded engine than this,
 /// `FAILED_PRECONDITION` for a library that cannot be opened, `UNIMPLEMENTED` for engines that this
 /// build has no adapter for.
-pub fn build(
-    choice: &EngineChoice,
-    tensorflow: &TensorFlowOptions,
-) -> Result<Arc<dyn Engine>, Status> {
+pub fn build(choice: &EngineChoice, options: &EngineOptions) -> Result<Arc<dyn Engine>, Status> {
     let (name, version) = match choice {
         EngineChoice::Auto => (EngineName::Embedded, None),
         EngineChoice::Named { name, version } => (*name, version.as_deref()),
@@ -139,7 +150,12 @@ pub fn build(
         }
         EngineName::TensorFlow => {
             let installed = EngineStore::from_env().find(name, version)?;
-            Ok(Arc::new(TensorFlowEngine::open(&installed.folder, tensorflow.clone())?))
+            Ok(Arc::new(TensorFlowEngine::open(&installed.folder, options.tensorflow.clone())?))
+        }
+        EngineName::LiteRt => {
+            let installed = EngineStore::from_env().find(name, version)?;
+            let (folder, version) = (&installed.folder, &installed.version);
+            Ok(Arc::new(LiteRtEngine::open(folder, version, options.litert)?))
         }
         EngineName::OpenVino | EngineName::OnnxRuntime => Err(no_adapter(name)),
     }
@@ -151,14 +167,15 @@ pub fn build(
 /// `UNIMPLEMENTED`, with what to choose instead.
 pub fn check_adapter(name: EngineName) -> Result<(), Status> {
     match name {
-        EngineName::Embedded | EngineName::TensorFlow => Ok(()),
+        EngineName::Embedded | EngineName::TensorFlow | EngineName::LiteRt => Ok(()),
         EngineName::OpenVino | EngineName::OnnxRuntime => Err(no_adapter(name)),
     }
 }
 
 fn no_adapter(name: EngineName) -> Status {
     Status::unimplemented(format!(
-        "--engine={name}: {name} is not available in this build; choose auto, embedded or tensorflow"
+        "--engine={name}: {name} is not available in this build; choose auto, embedded, tensorflow \
+         or litert"
     ))
 }
 
@@ -168,7 +185,9 @@ mod tests {
 
     #[test]
     fn choices_are_read_and_printed_alike() {
-        for text in ["auto", "embedded", "tensorflow==2.21.0", "openvino", "onnxruntime==1.31.1"] {
+        for text in
+            ["auto", "embedded", "tensorflow==2.21.0", "litert", "openvino", "onnxruntime==1.31.1"]
+        {
             assert_eq!(text.parse::<EngineChoice>().unwrap().to_string(), text);
         }
     }
@@ -183,7 +202,7 @@ mod tests {
 
     #[test]
     fn what_is_not_there_is_refused_by_name() {
-        let build = |text: &str| build(&text.parse().unwrap(), &TensorFlowOptions::default());
+        let build = |text: &str| build(&text.parse().unwrap(), &EngineOptions::default());
         assert_eq!(build("auto").unwrap().identity().name, "embedded");
         assert!(build("embedded").is_ok());
         assert!(build(&format!("embedded=={}", env!("CARGO_PKG_VERSION"))).is_ok());

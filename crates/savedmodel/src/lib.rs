@@ -25,4 +25,5 @@ mod variables;
 
 pub use freeze::{Feed, FrozenGraph};
 pub use model::SavedModel;
+pub use signature::from_def as signature_from_def;
 pub use tensor::{tensor_from_proto, tensor_to_proto};

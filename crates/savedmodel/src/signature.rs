@@ -16,7 +16,7 @@ const DEFAULT_BYTES_MAX: usize = 256 * 1024 * 1024;
 ///
 /// # Errors
 /// `INVALID_ARGUMENT` when a default value cannot be read.
-pub(crate) fn from_def(name: &str, def: &SignatureDef) -> Result<Signature, Status> {
+pub fn from_def(name: &str, def: &SignatureDef) -> Result<Signature, Status> {
     let specs = |infos: &std::collections::BTreeMap<String, TensorInfo>| {
         infos.iter().map(|(alias, info)| spec(alias, info)).collect::<Vec<_>>()
     };

@@ -17,10 +17,10 @@ use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use vesta_engines::TensorFlowOptions;
+use vesta_engines::{EngineOptions, TensorFlowOptions};
 use vesta_frontends::{METRICS_PATH, Tls, model_configs};
 use vesta_model::{ModelConfig, Status};
-use vesta_protos::tensorflow::{ConfigProto, serving as proto};
+use vesta_protos::tensorflow::serving as proto;
 use vesta_repository::Poll;
 use vesta_serving::AspiredVersionPolicy;
 
@@ -126,6 +126,7 @@ pub(crate) fn resolve(flags: &Flags) -> Result<Resolved, Status> {
     let tls = credentials::tls(flags)?;
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let platform = platform::resolve(flags, cores)?;
+    let engine = engine(flags, &platform)?;
     idle::check(flags)?;
     let load_threads = positive(flags.num_load_threads).unwrap_or(cores);
     Ok(Resolved {
@@ -152,7 +153,7 @@ pub(crate) fn resolve(flags: &Flags) -> Result<Resolved, Status> {
             u64::try_from(flags.load_retry_interval_micros).unwrap_or(0),
         ),
         batching: platform.batching,
-        engine: engine(flags, platform.session_config)?,
+        engine,
         policy: policy(&flags.aspired_version_policy)?,
         warm_up_iterations: platform.warm_up_iterations,
         method_check: flags.enable_signature_method_name_check,
@@ -208,14 +209,18 @@ fn policy(word: &str) -> Result<AspiredVersionPolicy, Status> {
     }
 }
 
-fn engine(flags: &Flags, session_config: ConfigProto) -> Result<EngineSettings, Status> {
+fn engine(flags: &Flags, platform: &platform::Platform) -> Result<EngineSettings, Status> {
     Ok(EngineSettings {
         choice: flags.engine.parse()?,
         isolation: Isolation::parse(&flags.isolation)?,
         allow_native_inline: flags.allow_native_inline,
-        tensorflow: TensorFlowOptions {
-            session_config,
-            op_libraries: op_libraries(&flags.custom_op_libraries)?,
+        prefer_tflite: platform.prefer_tflite,
+        options: EngineOptions {
+            tensorflow: TensorFlowOptions {
+                session_config: platform.session_config.clone(),
+                op_libraries: op_libraries(&flags.custom_op_libraries)?,
+            },
+            litert: platform.litert,
         },
     })
 }

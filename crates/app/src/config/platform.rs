@@ -6,6 +6,7 @@
 use std::path::Path;
 
 use prost::Message as _;
+use vesta_engines::LiteRtOptions;
 use vesta_model::Status;
 use vesta_protos::tensorflow::ConfigProto;
 use vesta_protos::tensorflow::serving as proto;
@@ -21,7 +22,10 @@ const ADAPTER: &str = "tensorflow.serving.SavedModelBundleSourceAdapterConfig";
 /// The tag of a graph that is to be served.
 const SERVE: &str = "serve";
 
-/// How saved models are loaded.
+/// The most interpreters of one version.
+const INTERPRETERS_MAX: usize = 1024;
+
+/// How models are loaded.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Platform {
     /// TensorFlow's sessions.
@@ -32,6 +36,10 @@ pub(super) struct Platform {
     pub(super) warm_up_iterations: u32,
     /// Which requests are run together.
     pub(super) batching: Batching,
+    /// Whether a version that has both is served by its `model.tflite`.
+    pub(super) prefer_tflite: bool,
+    /// Interpreters of such a file.
+    pub(super) litert: LiteRtOptions,
 }
 
 /// What file or flags say.
@@ -50,6 +58,8 @@ pub(super) fn resolve(flags: &Flags, cores: usize) -> Result<Platform, Status> {
                 0
             },
             batching: batching::resolve(flags, cores)?,
+            prefer_tflite: flags.prefer_tflite_model,
+            litert: litert(flags.num_tflite_pools, flags.num_tflite_interpreters_per_pool),
         });
     }
     let file = Path::new(&flags.platform_config_file);
@@ -60,6 +70,14 @@ pub(super) fn resolve(flags: &Flags, cores: usize) -> Result<Platform, Status> {
 /// 0 and less mean once, as in the original.
 fn iterations(count: i32) -> u32 {
     u32::try_from(count).unwrap_or(1).max(1)
+}
+
+/// Pools are as many as cores unless told otherwise, and have one interpreter each.
+fn litert(pools: i32, interpreters_per_pool: i32) -> LiteRtOptions {
+    let count = |given: i32| usize::try_from(given).ok().filter(|&n| n > 0);
+    let pools = count(pools).unwrap_or(LiteRtOptions::default().interpreters);
+    let interpreters = pools.saturating_mul(count(interpreters_per_pool).unwrap_or(1));
+    LiteRtOptions { interpreters: interpreters.min(INTERPRETERS_MAX) }
 }
 
 /// What the map says of TensorFlow.
@@ -99,6 +117,9 @@ fn from_bundle(bundle: proto::SessionBundleConfig, cores: usize) -> Result<Platf
     for field in idle_fields(&bundle) {
         tracing::warn!("{field} of the platform configuration is accepted and changes nothing");
     }
+    // The one is the other's former name.
+    let pools = bundle.num_tflite_pools.max(bundle.num_tflite_interpreters);
+    let litert = litert(pools, bundle.num_tflite_interpreters_per_pool);
     let mut session_config = bundle.session_config.unwrap_or_default();
     session::set_mixed_precision(&mut session_config, &bundle.mixed_precision);
     let mut tags = bundle.saved_model_tags;
@@ -110,14 +131,20 @@ fn from_bundle(bundle: proto::SessionBundleConfig, cores: usize) -> Result<Platf
         true => iterations(options.num_request_iterations.unwrap_or_default()),
         false => 0,
     };
-    Ok(Platform { session_config, tags, warm_up_iterations, batching })
+    Ok(Platform {
+        session_config,
+        tags,
+        warm_up_iterations,
+        prefer_tflite: bundle.prefer_tflite_model,
+        litert,
+        batching,
+    })
 }
 
 /// Fields that are set and have no counterpart.
 fn idle_fields(bundle: &proto::SessionBundleConfig) -> Vec<&'static str> {
     let warm_up = bundle.model_warmup_options.as_ref();
     let all = [
-        ("prefer_tflite_model", bundle.prefer_tflite_model),
         ("session_target", !bundle.session_target.is_empty()),
         ("in_graph_batching_parameters", bundle.in_graph_batching_parameters.is_some()),
         ("session_run_load_threadpool_index", bundle.session_run_load_threadpool_index.is_some()),
@@ -215,6 +242,25 @@ mod tests {
         assert_eq!(batching, Batching::Own { num_batch_threads: 3 });
         let contradicted = "batching_parameters { allowed_batch_sizes: 8 }";
         assert!(from_file(&map(contradicted)).unwrap_err().message().starts_with("Last entry"));
+    }
+
+    #[test]
+    fn interpreters_are_pools_times_their_size() {
+        let litert = |flags: Flags| resolve(&flags, 3).unwrap().litert.interpreters;
+        let cores = LiteRtOptions::default().interpreters;
+        assert_eq!(litert(Flags::default()), cores);
+        let flags = |num_tflite_pools, num_tflite_interpreters_per_pool| Flags {
+            num_tflite_pools,
+            num_tflite_interpreters_per_pool,
+            ..Flags::default()
+        };
+        assert_eq!(litert(flags(3, 2)), 6);
+        assert_eq!((litert(flags(-1, 0)), litert(flags(i32::MAX, 9))), (cores, INTERPRETERS_MAX));
+        let file = from_file(&map("prefer_tflite_model: true num_tflite_pools: 5")).unwrap();
+        assert!(file.prefer_tflite);
+        assert_eq!(file.litert.interpreters, 5);
+        let file = from_file(&map("num_tflite_interpreters: 4")).unwrap();
+        assert_eq!((file.prefer_tflite, file.litert.interpreters), (false, 4));
     }
 
     #[test]

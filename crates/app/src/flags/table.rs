@@ -192,6 +192,9 @@ flags! {
     tensorflow_intra_op_parallelism: i64 = 0, "Threads that one TensorFlow operator may use; 0 lets the server choose.";
     tensorflow_inter_op_parallelism: i64 = 0, "Threads that TensorFlow runs operators on at the same time; 0 lets TensorFlow choose.";
     tensorflow_session_config_file: String = String::new(), "Text ConfigProto of TensorFlow's sessions; wins over the flags of their threads.";
+    prefer_tflite_model: bool = false, "Whether a version that has a model.tflite is served by it instead of its SavedModel.";
+    num_tflite_pools: i32 = 0, "Runs of one TensorFlow Lite model that may go on at once; 0 means as many as cores.";
+    num_tflite_interpreters_per_pool: i32 = 1, "Multiplies num_tflite_pools.";
     platform_config_file: String = String::new(), "Text PlatformConfigMap; then it says what the flags of sessions, tags and warm-up say otherwise.";
     per_process_gpu_memory_fraction: f32 = 0.0, "Part of a GPU's memory that a TensorFlow session takes at once; 0 lets TensorFlow choose.";
     mixed_precision: String = String::new(), "bfloat16 lets TensorFlow compute parts of a graph in bfloat16.";
@@ -200,7 +203,7 @@ flags! {
     thread_pool_factory_config_file: String = String::new(), "Text ThreadPoolFactoryConfig; accepted for the original's sake: no thread pool can be plugged in.";
     remove_unused_fields_from_bundle_metagraph: bool = true, "Accepted for the original's sake: only what is used of a graph is kept.";
     skip_initialize_tpu: bool = false, "Accepted for the original's sake: there is no TPU here.";
-    engine: String = "auto".to_owned(), "Vesta: engine that runs the models: auto (the embedded one where it can, else TensorFlow), embedded, tensorflow; NAME==VERSION for a certain release.";
+    engine: String = "auto".to_owned(), "Vesta: engine that runs the models: auto (the embedded one where it can, else TensorFlow; LiteRT for model.tflite), embedded, tensorflow, litert; NAME==VERSION for a certain release.";
     isolation: String = "auto".to_owned(), "Vesta: where engines run: auto (native ones in a process per version, the embedded one inline when the graph is proven harmless), inline, worker (a process per version).";
     allow_native_inline: bool = false, "Vesta: whether --isolation=inline may open a native library in the server's own process.";
     custom_op_libraries: String = String::new(), "Vesta: comma-separated shared libraries of custom TensorFlow operators.";

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tracing::{debug, info};
-use vesta_engines::{EmbeddedEngine, TensorFlowOptions};
+use vesta_engines::{EmbeddedEngine, EngineOptions};
 use vesta_model::{Engine, EngineIdentity, LoadRequest, Session, Status};
 use vesta_worker::{IsolatedEngine, WorkerCommand, WorkerOptions, probe};
 
@@ -34,7 +34,7 @@ impl EmbeddedPlacement {
         let embedded = EmbeddedEngine;
         let identity = embedded.identity();
         let command =
-            worker::command(program, &identity.name, log_format, &TensorFlowOptions::default());
+            worker::command(program, &identity.name, log_format, &EngineOptions::default());
         let isolated = IsolatedEngine::new(identity, command.clone(), WorkerOptions::default());
         EmbeddedPlacement { embedded, command, isolated, isolation }
     }

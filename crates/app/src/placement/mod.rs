@@ -5,17 +5,19 @@
 
 mod auto;
 mod embedded;
+mod format;
 mod native;
 mod trial;
 
 use std::sync::Arc;
 
-use vesta_engines::{EmbeddedEngine, EngineChoice, EngineName, EngineStore, TensorFlowOptions};
+use vesta_engines::{EmbeddedEngine, EngineChoice, EngineName, EngineOptions, EngineStore};
 use vesta_model::{Engine, Status};
 
 use self::auto::Auto;
 use self::embedded::EmbeddedPlacement;
-use self::native::NativePlacement;
+use self::format::ByFormat;
+use self::native::{NativePlacement, Newest};
 pub(crate) use self::trial::TriedEngine;
 use crate::logs::LogFormat;
 
@@ -57,8 +59,10 @@ pub(crate) struct EngineSettings {
     pub(crate) isolation: Isolation,
     /// Whether `--isolation=inline` may open a native library in the server's process.
     pub(crate) allow_native_inline: bool,
-    /// Options of TensorFlow.
-    pub(crate) tensorflow: TensorFlowOptions,
+    /// Whether a version that has both is served by its `model.tflite`.
+    pub(crate) prefer_tflite: bool,
+    /// Options of each engine.
+    pub(crate) options: EngineOptions,
 }
 
 /// The engine of the server.
@@ -73,21 +77,33 @@ pub(crate) fn engine(
     let program = std::env::current_exe()
         .map_err(|e| Status::internal("the path of the server's own program").with_cause(e))?;
     let embedded = || EmbeddedPlacement::new(&program, settings.isolation, log_format);
-    match &settings.choice {
+    let newest = |name| Newest::new(name, program.clone(), settings.clone(), log_format);
+    let (engine, alone): (Arc<dyn Engine>, _) = match &settings.choice {
         EngineChoice::Named { name: EngineName::Embedded, .. } => {
             // Refuses another release of it.
-            vesta_engines::build(&settings.choice, &settings.tensorflow)?;
-            Ok(Arc::new(embedded()))
+            vesta_engines::build(&settings.choice, &settings.options)?;
+            (Arc::new(embedded()), false)
         }
         EngineChoice::Named { name, version } => {
             vesta_engines::check_adapter(*name)?;
             let installed = EngineStore::from_env().find(*name, version.as_deref())?;
-            Ok(Arc::new(NativePlacement::new(&program, &installed, settings, log_format)?))
+            let native = NativePlacement::new(&program, &installed, settings, log_format)?;
+            if *name == EngineName::LiteRt {
+                return Ok(Arc::new(native));
+            }
+            (Arc::new(native), false)
         }
         EngineChoice::Auto => {
-            Ok(Arc::new(Auto::new(embedded(), program, settings.clone(), log_format)))
+            let tensorflow = newest(EngineName::TensorFlow);
+            (Arc::new(Auto::new(embedded(), tensorflow, settings.clone())), true)
         }
-    }
+    };
+    Ok(Arc::new(ByFormat {
+        saved_models: engine,
+        lite_models: newest(EngineName::LiteRt),
+        is_preferred: settings.prefer_tflite,
+        is_taken_alone: alone,
+    }))
 }
 
 /// The release of TensorFlow that would run a model, if one is installed.

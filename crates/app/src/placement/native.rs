@@ -1,10 +1,10 @@
 //! A native engine: a worker process per version, which tries its version out as it loads it.
 
-use std::path::Path;
-use std::sync::Arc;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use tracing::info;
-use vesta_engines::{EngineChoice, EngineName, Installed};
+use vesta_engines::{EngineChoice, EngineName, EngineStore, Installed};
 use vesta_model::{Engine, EngineIdentity, LoadRequest, Session, Status};
 use vesta_worker::{IsolatedEngine, WorkerOptions};
 
@@ -37,11 +37,10 @@ impl NativePlacement {
             if !settings.allow_native_inline {
                 return Err(not_inline(name));
             }
-            let engine = vesta_engines::build(&choice, &settings.tensorflow)?;
+            let engine = vesta_engines::build(&choice, &settings.options)?;
             return Ok(NativePlacement { identity, engine: Arc::new(TriedEngine::new(engine)) });
         }
-        let command =
-            worker::command(program, &choice.to_string(), log_format, &settings.tensorflow);
+        let command = worker::command(program, &choice.to_string(), log_format, &settings.options);
         let engine = IsolatedEngine::new(identity.clone(), command, WorkerOptions::default());
         Ok(NativePlacement { identity, engine: Arc::new(engine) })
     }
@@ -72,5 +71,44 @@ impl Engine for NativePlacement {
 
     fn host_runs(&self, work: Box<dyn FnOnce() + Send + '_>) {
         self.engine.host_runs(work);
+    }
+}
+
+/// The newest installed release of an engine. It is looked up at each load that needs it, so that an
+/// engine installed meanwhile is used without a restart.
+pub(super) struct Newest {
+    name: EngineName,
+    program: PathBuf,
+    settings: EngineSettings,
+    log_format: LogFormat,
+    /// The release as it was last found.
+    known: Mutex<Option<Arc<NativePlacement>>>,
+}
+
+impl Newest {
+    /// Workers are started by `program`.
+    pub(super) fn new(
+        name: EngineName,
+        program: PathBuf,
+        settings: EngineSettings,
+        log_format: LogFormat,
+    ) -> Newest {
+        Newest { name, program, settings, log_format, known: Mutex::default() }
+    }
+
+    /// The release.
+    ///
+    /// # Errors
+    /// `NOT_FOUND` when none is installed; those of [`NativePlacement::new`].
+    pub(super) fn find(&self) -> Result<Arc<NativePlacement>, Status> {
+        let installed = EngineStore::from_env().find(self.name, None)?;
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(known) = known.as_ref().filter(|e| e.identity.version == installed.version) {
+            return Ok(Arc::clone(known));
+        }
+        let new = NativePlacement::new(&self.program, &installed, &self.settings, self.log_format)?;
+        let new = Arc::new(new);
+        *known = Some(Arc::clone(&new));
+        Ok(new)
     }
 }

@@ -35,7 +35,7 @@ const ENGINES: &str = "engines";
 
 /// The engines that are not part of the program.
 const NATIVE: &[EngineName] =
-    &[EngineName::TensorFlow, EngineName::OpenVino, EngineName::OnnxRuntime];
+    &[EngineName::TensorFlow, EngineName::LiteRt, EngineName::OpenVino, EngineName::OnnxRuntime];
 
 /// The native engines on this machine.
 #[derive(Clone, Debug)]

@@ -49,6 +49,12 @@ const TENSORFLOW: Package = Package {
     top: "tensorflow/",
 };
 
+const LITERT: Package = Package {
+    names: &[("", "ai-edge-litert")],
+    libraries: &[needed("ai_edge_litert/", "libLiteRt.so")],
+    top: "ai_edge_litert/",
+};
+
 const OPENVINO: Package = Package {
     names: &[("", "openvino")],
     libraries: &[needed("openvino/libs/", "libopenvino_c.so."), besides("openvino/libs/", "lib")],
@@ -69,6 +75,7 @@ pub(super) fn package(engine: EngineName) -> Option<&'static Package> {
     match engine {
         EngineName::Embedded => None,
         EngineName::TensorFlow => Some(&TENSORFLOW),
+        EngineName::LiteRt => Some(&LITERT),
         EngineName::OpenVino => Some(&OPENVINO),
         EngineName::OnnxRuntime => Some(&ONNX_RUNTIME),
     }
@@ -210,6 +217,38 @@ const PINS: &[(&str, &str)] = &[
     (
         "onnxruntime-1.31.1-cp312-cp312-manylinux_2_28_aarch64.whl",
         "0b9a492176886992e0e875f06bc0367e333f5fff11711a2d642e18b02f3009cc",
+    ),
+    (
+        "ai_edge_litert-2.3.0-cp310-cp310-manylinux_2_27_x86_64.whl",
+        "e104683ee0dead1243002a218637cc435c36fdb01103799335027252314e727b",
+    ),
+    (
+        "ai_edge_litert-2.3.0-cp311-cp311-manylinux_2_27_x86_64.whl",
+        "1f15078a6725d2357d9de9221664c29afa0545d807559c5f7199ce5e40b96b23",
+    ),
+    (
+        "ai_edge_litert-2.3.0-cp312-cp312-manylinux_2_27_x86_64.whl",
+        "dc9f56c23e0dcf182b6c35f23fbb102ed048296588882b806d5eff7654c04c88",
+    ),
+    (
+        "ai_edge_litert-2.3.0-cp313-cp313-manylinux_2_27_x86_64.whl",
+        "985ac3823fe1d5d6a04cf5f613cc2adf98a9c8a456af0b5efa8d9ac6b118ea14",
+    ),
+    (
+        "ai_edge_litert-2.3.0-cp314-cp314-manylinux_2_27_x86_64.whl",
+        "695f5164b66ebdb0a3bbb4edc4d7024e87c65a0e417d48d0a2db2503bc01b78d",
+    ),
+    (
+        "ai_edge_litert-2.3.0-cp312-cp312-manylinux_2_27_aarch64.whl",
+        "9891611b23a87cc2ace60e4b5ee9a2ee6f0fb7f395f009470961ae6e6310e1b8",
+    ),
+    (
+        "ai_edge_litert-2.2.0-cp312-cp312-manylinux_2_27_x86_64.whl",
+        "4e151f07229b2f714f9b34ea42a9cacffc98953b1f6e832adee4479f6b81f50a",
+    ),
+    (
+        "ai_edge_litert-2.2.0-cp312-cp312-manylinux_2_27_aarch64.whl",
+        "6d3fe2047461fbdd251425960be7a3674dbbf707bd019a01ffe6eb43cc653434",
     ),
 ];
 

@@ -2,6 +2,7 @@
 #![expect(clippy::unwrap_used, clippy::print_stderr, reason = "a test")]
 
 mod demo;
+mod litert;
 mod original;
 mod shared_data;
 mod suite;

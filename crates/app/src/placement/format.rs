@@ -1,0 +1,54 @@
+//! Which file of a version is the model: `model.tflite` goes to LiteRT, all else to the engine that
+//! runs SavedModels.
+//!
+//! May not know: what is in the files. Invariant: of two models in one folder, `--prefer_tflite_model`
+//! alone decides, as in the original.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use vesta_engines::LiteModel;
+use vesta_model::{Engine, EngineIdentity, LoadRequest, Session, Status};
+
+use super::native::Newest;
+
+/// Files that make a folder a SavedModel.
+const SAVED_MODELS: [&str; 2] = ["saved_model.pb", "saved_model.pbtxt"];
+
+/// An engine for each format.
+pub(super) struct ByFormat {
+    pub(super) saved_models: Arc<dyn Engine>,
+    pub(super) lite_models: Newest,
+    /// Whether `model.tflite` comes before a SavedModel beside it.
+    pub(super) is_preferred: bool,
+    /// Whether a `model.tflite` without a SavedModel is served without being preferred. The original
+    /// does not; where an engine was named, neither do we.
+    pub(super) is_taken_alone: bool,
+}
+
+impl ByFormat {
+    fn is_lite(&self, artifact: &Path) -> bool {
+        let has_saved_model = || SAVED_MODELS.iter().any(|file| artifact.join(file).exists());
+        LiteModel::is_in(artifact)
+            && (self.is_preferred || (self.is_taken_alone && !has_saved_model()))
+    }
+}
+
+impl Engine for ByFormat {
+    fn identity(&self) -> EngineIdentity {
+        self.saved_models.identity()
+    }
+
+    fn load(&self, request: &LoadRequest) -> Result<Arc<dyn Session>, Status> {
+        if !self.is_lite(&request.artifact) {
+            return self.saved_models.load(request);
+        }
+        // Ours first: a damaged file is refused without a process, and before an engine is asked for.
+        LiteModel::open(&request.artifact)?;
+        self.lite_models.find()?.load(request)
+    }
+
+    fn host_runs(&self, work: Box<dyn FnOnce() + Send + '_>) {
+        self.saved_models.host_runs(work);
+    }
+}

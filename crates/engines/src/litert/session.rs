@@ -1,0 +1,324 @@
+//! One version in LiteRT: its signatures bound to graphs, and the interpreters that run them.
+//!
+//! May not know: how versions come and go. Invariant: no more interpreters than allowed exist, and
+//! one serves one run at a time; a model that keeps state has one.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::AtomicUsize;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+
+use vesta_ffi::LiteRt;
+use vesta_model::{
+    AlignedBytes, DType, LoadRequest, ModelDescription, Run, RunRequest, Session, Signature,
+    Status, Tensor, strings_byte_len,
+};
+
+use super::flatbuffer::File;
+use super::head::{self, Ends};
+use super::interpreter::{End, Graph, Interpreter, Source};
+use super::schema::{Model, Subgraph};
+use super::signatures::{self, Served};
+use super::values::Fed;
+use super::{read_file, unbundled};
+
+/// A version loaded in LiteRT.
+pub(super) struct LoadedModel {
+    description: ModelDescription,
+    shared: Arc<Shared>,
+}
+
+/// What the session and its runs share.
+struct Shared {
+    source: Arc<Source>,
+    bound: BTreeMap<String, Bound>,
+    pool: Mutex<Pool>,
+    /// Told when an interpreter comes back.
+    returned: Condvar,
+    interpreters_max: usize,
+}
+
+/// A signature in terms of a graph.
+struct Bound {
+    signature: Arc<Signature>,
+    graph: usize,
+    /// For each input of the graph, its position in the signature.
+    inputs: Vec<usize>,
+    /// For each output of the signature, its position in the graph.
+    outputs: Vec<usize>,
+}
+
+#[derive(Default)]
+struct Pool {
+    idle: Vec<Interpreter>,
+    made: usize,
+}
+
+impl LoadedModel {
+    /// Reads the file, and compiles it once.
+    pub(super) fn load(
+        library: &'static LiteRt,
+        request: &LoadRequest,
+        interpreters_max: usize,
+    ) -> Result<LoadedModel, Status> {
+        let bytes = read_file(&request.artifact)?;
+        let file = File::new(&bytes);
+        let model = Model::read(&file)?;
+        let served = signatures::of(&model)?;
+        let mut wanted: Vec<usize> = served.iter().map(|one| one.subgraph).collect();
+        wanted.sort_unstable();
+        wanted.dedup();
+        let headed = head::put_before(&bytes, &model, &wanted)?;
+        let graphs = wanted
+            .iter()
+            .zip(&headed.ends)
+            .map(|(&number, ends)| graph(&model.subgraphs[number], ends, model.is_stateful()))
+            .collect::<Result<Vec<_>, _>>()?;
+        let bound = served.iter().map(|one| bind(one, &wanted, &headed.ends)).collect();
+        let source = Arc::new(Source {
+            library,
+            bytes: Arc::new(headed.bytes),
+            keys: (0..wanted.len()).map(head::key).collect(),
+            threads: request.threads,
+            graphs,
+        });
+        let first = Interpreter::new(Arc::clone(&source))
+            .and_then(|mut first| {
+                (0..wanted.len()).try_for_each(|graph| first.check(graph))?;
+                Ok(first)
+            })
+            .map_err(|status| with_unbundled(status, &model))?;
+        let interpreters_max = if model.is_stateful() { 1 } else { interpreters_max.max(1) };
+        let signatures: BTreeMap<_, _> = served
+            .into_iter()
+            .map(|one| (one.signature.name.clone(), Arc::new(one.signature)))
+            .collect();
+        Ok(LoadedModel {
+            description: ModelDescription { signatures },
+            shared: Arc::new(Shared {
+                source,
+                bound,
+                pool: Mutex::new(Pool { idle: vec![first], made: 1 }),
+                returned: Condvar::new(),
+                interpreters_max,
+            }),
+        })
+    }
+}
+
+/// Adds the operators that no runtime brings with it: they are what is wrong, mostly.
+fn with_unbundled(status: Status, model: &Model<'_>) -> Status {
+    let unbundled = unbundled(model);
+    if unbundled.is_empty() {
+        return status;
+    }
+    Status::new(
+        status.code(),
+        format!(
+            "{}; the model uses operators that are no part of TensorFlow Lite: {}; convert it with \
+             built-in operators alone, or serve the SavedModel",
+            status.message(),
+            unbundled.join(", ")
+        ),
+    )
+}
+
+fn graph(subgraph: &Subgraph<'_>, ends: &Ends, is_stateful: bool) -> Result<Graph, Status> {
+    let end = |tensor: usize, number: usize| {
+        let tensor = &subgraph.tensors[tensor];
+        let (dtype, element) = tensor.dtype()?;
+        let room = AtomicUsize::new(0);
+        Ok(End { name: tensor.name.to_owned(), dtype, element, number, room })
+    };
+    Ok(Graph {
+        inputs: ends.inputs.iter().map(|&n| end(n, n)).collect::<Result<_, Status>>()?,
+        outputs: ends
+            .outputs
+            .iter()
+            .map(|&(n, seen)| end(n, seen))
+            .collect::<Result<_, Status>>()?,
+        is_stateful,
+    })
+}
+
+fn bind(one: &Served, wanted: &[usize], ends: &[Ends]) -> (String, Bound) {
+    // Each subgraph of a signature is wanted, and each tensor of one is an end of it.
+    let graph = wanted.iter().position(|&n| n == one.subgraph).unwrap_or_default();
+    let ends = &ends[graph];
+    let position = |tensors: &[usize], n: usize| tensors.iter().position(|&t| t == n);
+    let inputs = ends.inputs.iter().filter_map(|&n| position(&one.inputs, n)).collect();
+    let given: Vec<usize> = ends.outputs.iter().map(|&(n, _)| n).collect();
+    let outputs = one.outputs.iter().filter_map(|&n| position(&given, n)).collect();
+    let signature = Arc::new(one.signature.clone());
+    (one.signature.name.clone(), Bound { signature, graph, inputs, outputs })
+}
+
+impl Session for LoadedModel {
+    fn description(&self) -> &ModelDescription {
+        &self.description
+    }
+
+    fn prepare(&self, request: &RunRequest) -> Result<Box<dyn Run>, Status> {
+        let bound = self.shared.bound(request)?;
+        let mut inputs = Vec::with_capacity(request.inputs.len());
+        for (spec, layout) in bound.signature.inputs.iter().zip(&request.inputs) {
+            let bytes = match spec.dtype.width() {
+                Some(width) => layout.shape.bytes(width)?,
+                None => strings_byte_len(layout.shape.elements(), layout.string_bytes).ok_or_else(
+                    || Status::invalid_argument(format!("input {} is too large", spec.alias)),
+                )?,
+            };
+            inputs.push(AlignedBytes::zeroed(bytes));
+        }
+        let shared = Arc::clone(&self.shared);
+        Ok(Box::new(LiteRtRun { shared, request: request.clone(), inputs }))
+    }
+
+    fn run_over(
+        &self,
+        request: &RunRequest,
+        inputs: Vec<Tensor>,
+        deadline: Option<Instant>,
+    ) -> Result<Vec<Tensor>, Status> {
+        self.shared.run(request, inputs, deadline)
+    }
+}
+
+/// A run whose inputs lie on the heap.
+struct LiteRtRun {
+    shared: Arc<Shared>,
+    request: RunRequest,
+    inputs: Vec<AlignedBytes>,
+}
+
+impl Run for LiteRtRun {
+    fn input(&mut self, index: usize) -> &mut [u8] {
+        self.inputs.get_mut(index).map(AlignedBytes::bytes_mut).unwrap_or_default()
+    }
+
+    fn run(self: Box<Self>, deadline: Option<Instant>) -> Result<Vec<Tensor>, Status> {
+        let LiteRtRun { shared, request, inputs } = *self;
+        let signature = Arc::clone(&shared.bound(&request)?.signature);
+        let specs = signature.inputs.iter().zip(&request.inputs);
+        let tensors = specs
+            .zip(inputs)
+            .map(|((spec, layout), memory)| {
+                Tensor::whole(spec.dtype, layout.shape.clone(), Arc::new(memory))
+            })
+            .collect::<Result<Vec<_>, Status>>()?;
+        shared.run(&request, tensors, deadline)
+    }
+}
+
+impl Shared {
+    /// The signature that a request means, if the request fits it.
+    fn bound(&self, request: &RunRequest) -> Result<&Bound, Status> {
+        let name = &request.signature;
+        let bound = self.bound.get(name);
+        let bound =
+            bound.ok_or_else(|| Status::not_found(format!("signature {name} not found")))?;
+        let (wanted, given) = (bound.signature.inputs.len(), request.inputs.len());
+        if wanted != given {
+            return Err(Status::invalid_argument(format!(
+                "signature {name} has {wanted} inputs, but {given} were given"
+            )));
+        }
+        if let Some(&bad) = request.outputs.iter().find(|&&index| index >= bound.outputs.len()) {
+            return Err(Status::invalid_argument(format!("signature {name} has no output {bad}")));
+        }
+        Ok(bound)
+    }
+
+    fn run(
+        &self,
+        request: &RunRequest,
+        inputs: Vec<Tensor>,
+        deadline: Option<Instant>,
+    ) -> Result<Vec<Tensor>, Status> {
+        let bound = self.bound(request)?;
+        if inputs.len() != bound.signature.inputs.len() {
+            return Err(Status::invalid_argument(format!(
+                "{} tensors were given for {} inputs",
+                inputs.len(),
+                bound.signature.inputs.len()
+            )));
+        }
+        let fed = bound
+            .inputs
+            .iter()
+            .map(|&position| {
+                let tensor = inputs[position].clone();
+                Ok((dims(&bound.signature.inputs[position].alias, &tensor)?, Fed::of(tensor)?))
+            })
+            .collect::<Result<Vec<_>, Status>>()?;
+        if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
+            return Err(Status::deadline_exceeded("the deadline passed before the run began"));
+        }
+        let mut interpreter = self.take(deadline)?;
+        let outcome = interpreter.run(bound.graph, &fed, deadline);
+        self.put_back(interpreter);
+        let outputs = outcome?;
+        Ok(request.outputs.iter().map(|&n| outputs[bound.outputs[n]].clone()).collect())
+    }
+
+    /// An interpreter that nobody else has.
+    fn take(&self, deadline: Option<Instant>) -> Result<Interpreter, Status> {
+        let mut pool = self.pool();
+        loop {
+            if let Some(interpreter) = pool.idle.pop() {
+                return Ok(interpreter);
+            }
+            if pool.made < self.interpreters_max {
+                pool.made += 1;
+                drop(pool);
+                return Interpreter::new(Arc::clone(&self.source)).inspect_err(|_| {
+                    self.pool().made -= 1;
+                    self.returned.notify_one();
+                });
+            }
+            let Some(deadline) = deadline else {
+                pool = self.returned.wait(pool).unwrap_or_else(PoisonError::into_inner);
+                continue;
+            };
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return Err(Status::deadline_exceeded(
+                    "no interpreter of the model became free before the deadline",
+                ));
+            }
+            let waited = self.returned.wait_timeout(pool, left);
+            pool = waited.unwrap_or_else(PoisonError::into_inner).0;
+        }
+    }
+
+    fn put_back(&self, interpreter: Interpreter) {
+        self.pool().idle.push(interpreter);
+        self.returned.notify_one();
+    }
+
+    /// A panic elsewhere leaves whole values.
+    fn pool(&self) -> MutexGuard<'_, Pool> {
+        self.pool.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The sizes of an input as the runtime takes them.
+///
+/// # Errors
+/// `INVALID_ARGUMENT` for an empty tensor, and one with too many dimensions or elements.
+fn dims(alias: &str, tensor: &Tensor) -> Result<Vec<i32>, Status> {
+    let shape = tensor.shape();
+    if shape.elements() == 0 {
+        return Err(Status::invalid_argument(format!(
+            "input {alias} of shape {shape} is empty, which TensorFlow Lite does not take"
+        )));
+    }
+    let dims = shape.dims().iter().map(|&dim| i32::try_from(dim).ok());
+    let dims: Option<Vec<i32>> = dims.collect();
+    dims.filter(|dims| dims.len() <= 8).ok_or_else(|| {
+        let dtype: DType = tensor.dtype();
+        Status::invalid_argument(format!(
+            "input {alias} of dtype {dtype} and shape {shape} is too large for TensorFlow Lite"
+        ))
+    })
+}
