@@ -44,7 +44,10 @@ pub(crate) async fn run(
     metrics: &Metrics,
 ) -> Result<Vec<Tensor>, Status> {
     let start = Instant::now();
+    let signature = request.signature.clone();
     let outputs = lease.infer(request).await?;
-    metrics.ran(lease.model().as_str(), api, start.elapsed());
+    let time = start.elapsed();
+    metrics.ran(lease.model().as_str(), api, time);
+    metrics.ran_signature(lease.model().as_str(), &signature, time);
     Ok(outputs)
 }

@@ -65,6 +65,8 @@ pub struct RestOptions {
     pub admin: Option<Arc<dyn Administer>>,
     /// Where calls are recorded.
     pub request_log: RequestLog,
+    /// Whether the log has a line for each request.
+    pub log_requests: bool,
 }
 
 impl Default for RestOptions {
@@ -82,6 +84,7 @@ impl Default for RestOptions {
             codec_threads: 2,
             admin: None,
             request_log: RequestLog::default(),
+            log_requests: false,
         }
     }
 }
@@ -167,6 +170,12 @@ impl Rest {
         permit: Permit,
     ) -> Answer {
         let start = Instant::now();
+        if self.inner.options.log_requests {
+            tracing::info!(
+                "Processing HTTP request: {method} {target} body: {} bytes.",
+                body.len()
+            );
+        }
         if !is_known_method(method) {
             return page(StatusCode::NOT_IMPLEMENTED);
         }
