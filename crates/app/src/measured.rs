@@ -1,7 +1,7 @@
 //! Loads as the log and the metrics page tell them: a decorator of the engine.
 //!
-//! Owns: TensorFlow's own lines and numbers of a load, and the record in ML Metadata that a version
-//! may name. May not know: which engine it wraps. Invariant: it changes no outcome.
+//! Owns: TensorFlow's own lines and numbers of a load, the record in ML Metadata that a version may
+//! name, and warnings about what its files ask of a session in vain. May not know: which engine it wraps. Invariant: it changes no outcome.
 
 use std::fs::File;
 use std::io::Read as _;
@@ -9,7 +9,8 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
-use tracing::info;
+use tracing::{info, warn};
+use vesta_engines::SessionOverrides;
 use vesta_frontends::Metrics;
 use vesta_model::{Engine, EngineIdentity, LoadRequest, Session, Status};
 
@@ -32,6 +33,9 @@ impl Engine for Measured {
     fn load(&self, request: &LoadRequest) -> Result<Arc<dyn Session>, Status> {
         let path = request.artifact.display().to_string();
         info!("Reading SavedModel from: {path}");
+        for warning in SessionOverrides::of(&request.artifact).warnings {
+            warn!("{warning}");
+        }
         let start = Instant::now();
         let outcome = self.engine.load(request);
         let time = start.elapsed();

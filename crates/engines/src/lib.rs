@@ -8,6 +8,7 @@
 mod convert;
 mod embedded;
 mod inspect;
+mod overrides;
 mod registry;
 mod store;
 mod tensorflow;
@@ -17,6 +18,7 @@ pub use embedded::{EmbeddedEngine, EmbeddedSession, run_inside};
 pub use inspect::{
     EngineReport, Format, Inspection, SignatureReport, Sizes, inspect, unknown_signature,
 };
+pub use overrides::SessionOverrides;
 pub use registry::{EngineChoice, EngineName, build, check_adapter};
 pub use store::{
     Damaged, EngineStore, InstallRequest, Installed, Outcome, Progress, Survey, Voucher,
