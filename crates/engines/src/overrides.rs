@@ -126,7 +126,7 @@ mod tests {
     #[test]
     fn what_cannot_be_done_is_said() {
         let said = overrides(&with_session(serving::SessionOverrides {
-            batch_op_rewriter_config: Some(Vec::new().into()),
+            batch_op_rewriter_config: Some(Vec::new()),
             ..serving::SessionOverrides::default()
         }));
         assert!(said.warnings[0].contains("has a batch_op_rewriter_config"), "{said:?}");
