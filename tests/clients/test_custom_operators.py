@@ -25,6 +25,21 @@ module.serve = tf.function(lambda x: {
 tf.saved_model.save(module, folder, signatures=module.serve)
 """
 
+# An operator without a shape function.
+WRITE_SEQUENCE = """
+import numpy as np
+import sys
+import tensorflow as tf
+folder, sequence = sys.argv[1:]
+sequence = tf.load_op_library(sequence)
+module = tf.Module()
+module.serve = tf.function(lambda scores: {"states": sequence.constrained_sequence(
+    scores, tf.fill([tf.shape(scores)[0]], 2), np.ones((3, 3), bool), np.zeros((3, 3), np.float32),
+    use_viterbi=True, use_log_space=True, use_start_and_end_states=False).states},
+    input_signature=[tf.TensorSpec([None, 2, 3], tf.float32, name="scores")])
+tf.saved_model.save(module, folder, signatures=module.serve)
+"""
+
 
 class CustomOperatorsTest(Folders):
     @classmethod
@@ -33,10 +48,15 @@ class CustomOperatorsTest(Folders):
         folder = package_folder("tensorflow_text", "python", "ops")
         cls.libraries = [str(folder / "_normalize_ops.so"), str(folder / "_utf8_binarize_op.so")]
 
+        cls.sequence = str(folder / "_constrained_sequence_op.so")
+
     def setUp(self):
         super().setUp()
-        done = subprocess.run([sys.executable, "-c", WRITE, str(self.base / "m" / "1"),
-                               *self.libraries], capture_output=True, text=True)
+        self.write(WRITE, "m", *self.libraries)
+
+    def write(self, script, model, *libraries):
+        done = subprocess.run([sys.executable, "-c", script, str(self.base / model / "1"),
+                               *libraries], capture_output=True, text=True)
         self.assertEqual(done.returncode, 0, done.stderr)
 
     def failed(self, *flags):
@@ -55,6 +75,13 @@ class CustomOperatorsTest(Folders):
                 self.assertEqual(answer["folded"].tolist(), [b"strasse", b"abc"])
                 bits = [[int(bit) for letter in "ABC" for bit in f"{ord(letter):08b}"[::-1]]]
                 self.assertEqual(answer["bits"][1:].tolist(), bits)
+
+    def test_an_operator_without_a_shape_function(self):
+        self.write(WRITE_SEQUENCE, "s", self.sequence)
+        with Server(*self.flags("s", f"--custom_op_libraries={self.sequence}")) as server:
+            scores = np.array([[[1, 9, 2], [7, 1, 3]], [[0, 1, 5], [1, 2, 8]]], np.float32)
+            answer = self.connect(server).predict("s", scores=scores)
+            self.assertEqual(answer["states"].tolist(), [1, 0, 2, 2])
 
     def test_without_a_library_its_operator_is_named(self):
         for flags, missing in (([], ("CaseFoldUTF8", "TFText>Utf8Binarize")),

@@ -427,7 +427,8 @@ class PolledFileTest(Asked):
                     ("garbage", "Failed to read ModelServerConfig file: Invalid protobuf file: "),
                     ("", f"Failed to read ModelServerConfig file: {self.file}; Invalid argument"),
                     ("# nothing\n", "Taking no action for empty config."),
-                    (self.text(a="relative"), "Expected model a to have an absolute path or URI"),
+                    (self.text(a="relative"), "PollFilesystemAndReloadConfig failed to ReloadConfig: "
+                     "Expected model a to have an absolute path or URI; got base_path()=relative"),
                     (None, f"file: {self.file}; No such file or directory")):
                 if bad is None:
                     self.file.unlink()

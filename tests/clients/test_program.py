@@ -126,11 +126,6 @@ class FlagsTest(WithModels):
             out = server.process.stdout.read().decode()
         self.assertTrue(out.startswith("unknown argument: --no_such_flag=1\nusage:"), out[:80])
 
-    def test_an_encrypted_port_is_not_opened_in_the_clear(self):
-        done = run(*self.flags("--ssl_config_file=/nonexistent"))
-        self.assertEqual(done.returncode, 255)
-        self.assertIn("Failed to start server. Error: UNIMPLEMENTED: --ssl_config_file=", done.stdout)
-
     def test_a_config_file_that_cannot_be_parsed(self):
         path = self.base.parent / "bad.config"
         path.write_text("improper model config\n")

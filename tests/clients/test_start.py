@@ -1,6 +1,7 @@
 """The start of the built program: flags, configuration files, ports, sockets."""
 
 import http.client
+import os
 import pathlib
 import shutil
 import signal
@@ -34,6 +35,26 @@ DEFAULTS = {
     "saved_model_tags": '"serve"',
     "monitoring_config_file": '""',
     "enable_grpc_healthcheck_service": "false",
+    "num_unload_threads": "0",
+    "grpc_max_threads": str(4 * len(os.sched_getaffinity(0))),
+    "rest_api_num_threads": str(4 * len(os.sched_getaffinity(0))),
+    "enable_serialization_as_tensor_content": "false",
+    "enable_signature_method_name_check": "false",
+    "flush_filesystem_caches": "true",
+    "platform_config_file": '""',
+    "per_process_gpu_memory_fraction": "0",
+    "mixed_precision": '""',
+    "xla_cpu_compilation_enabled": "false",
+    "xla_gpu_compilation_enabled": "false",
+    "thread_pool_factory_config_file": '""',
+    "remove_unused_fields_from_bundle_metagraph": "true",
+    "skip_initialize_tpu": "false",
+    "enable_model_warmup": "true",
+    "num_request_iterations_for_warmup": "0",
+    "tensorflow_session_parallelism": "0",
+    "tensorflow_intra_op_parallelism": "0",
+    "tensorflow_inter_op_parallelism": "0",
+    "tensorflow_session_config_file": '""',
     "version": "false",
 }
 

@@ -3,6 +3,7 @@
 //! Each rule is a function from what it looks at to a list of problems, so that it can be tested.
 
 mod edges;
+mod flags;
 mod rows;
 mod sources;
 
@@ -22,6 +23,7 @@ pub(crate) fn run(root: &Path) -> Result<()> {
     let files = tracked(root, &["*.rs"])?;
     problems.extend(sources::check(root, &files)?);
     problems.extend(rows::check(root)?);
+    problems.extend(flags::check(root)?);
     if problems.is_empty() {
         say(&format!("tidy: {} Rust files, no problem", files.len()));
         return Ok(());

@@ -49,6 +49,11 @@ pub fn vesta(arguments: Vec<String>) -> ExitCode {
         "engine" => engine::run(&rest),
         "inspect" => inspect::run(&rest),
         "convert" => convert::run(&rest),
+        // For the documentation alone.
+        "flags" => {
+            print(&flags::page());
+            ExitCode::SUCCESS
+        }
         // Started by the server itself, with a socket as standard input.
         worker::COMMAND => worker::run(&rest),
         "version" | "--version" => {
@@ -77,9 +82,9 @@ pub fn model_server(program: &str, arguments: Vec<String>) -> ExitCode {
     match flags::parse(arguments) {
         Ok(Parsed::Serve { flags, unknown }) => {
             if let Some(word) = flags::asks_for_encryption(&unknown) {
-                return failed_to_start(&Status::unimplemented(format!(
-                    "{word} asks for an encrypted gRPC port, which this build cannot open yet; put a \
-                     proxy that does before the server, or leave the flag out"
+                return failed_to_start(&Status::invalid_argument(format!(
+                    "{word} looks like a flag that asks for an encrypted gRPC port, but is none; \
+                     write --ssl_config_file=FILE, since the port would be open without"
                 )));
             }
             if !unknown.is_empty() {

@@ -12,7 +12,8 @@ use tokio::runtime::Runtime;
 use tokio::sync::watch;
 use tracing::{error, info, warn};
 use vesta_frontends::{
-    Budget, GrpcOptions, Metrics, RequestLog, RestOptions, WarmUp, serve_grpc, serve_rest,
+    Budget, GrpcOptions, MethodCheck, Metrics, RequestLog, RestOptions, WarmUp, serve_grpc,
+    serve_rest,
 };
 use vesta_model::{BasePath, Engine, ModelConfig, Status};
 use vesta_repository::Stores;
@@ -63,6 +64,7 @@ pub(crate) fn serve(
         engine,
         ServingOptions {
             load_threads: resolved.load_threads,
+            unload_threads: resolved.unload_threads,
             run_threads: cores,
             queue_runs_max: QUEUE_RUNS_MAX,
             load_retries_max: resolved.load_retries_max,
@@ -204,7 +206,11 @@ async fn until(mut stopped: watch::Receiver<bool>) {
 
 fn grpc_options(resolved: &Resolved) -> GrpcOptions {
     GrpcOptions {
+        tls: resolved.tls.clone(),
         health: resolved.grpc_health,
+        tensors_as_content: resolved.tensors_as_content,
+        method_check: MethodCheck::new(resolved.method_check),
+        calls_max: resolved.grpc_calls_max,
         drain: resolved.drain_timeout,
         ..GrpcOptions::default()
     }
@@ -214,6 +220,8 @@ fn rest_options(resolved: &Resolved, models: &Arc<Models>) -> RestOptions {
     RestOptions {
         timeout: resolved.rest_timeout,
         cors: resolved.rest_cors,
+        method_check: MethodCheck::new(resolved.method_check),
+        calls_max: resolved.rest_calls_max,
         metrics_path: resolved.metrics_path.clone(),
         drain: resolved.drain_timeout,
         body_bytes_max: resolved.rest_body_bytes_max,

@@ -11,7 +11,7 @@ use tokio::task::{AbortHandle, spawn_blocking};
 use tracing::{error, info};
 use vesta_model::{ModelConfig, Status};
 
-use crate::config::ModelFile;
+use crate::config::{ModelFile, Refusal};
 use crate::models::Models;
 
 /// What the file said that is not applied yet.
@@ -41,8 +41,12 @@ pub(crate) async fn run(mut file: ModelFile, interval: Duration, models: Arc<Mod
                 info!("Taking no action for empty config.");
                 pending = None;
             }
-            Some(Err(problem)) => {
+            Some(Err(Refusal::File(problem))) => {
                 error!("Failed to read ModelServerConfig file: {}", problem.message());
+                pending = None;
+            }
+            Some(Err(Refusal::List(problem))) => {
+                complain(&problem);
                 pending = None;
             }
         }

@@ -1,8 +1,8 @@
 //! The gRPC server: HTTP/2 below, TensorFlow Serving's calls above.
 //!
 //! Owns: connections, messages on the wire ([`message`], [`answer`]), the way of a call from its
-//! headers to its trailers ([`exchange`]), health checks, the authority of Unix sockets
-//! ([`frames`]). May not know: what a call does, how sockets are bound.
+//! headers to its trailers ([`exchange`]), health checks, encryption ([`tls`]), the authority of Unix
+//! sockets ([`frames`]). May not know: what a call does, how sockets are bound.
 //! Invariant: a call is answered by a status whatever it holds and whatever goes wrong in it, and
 //! what it holds in memory has been taken out of the budget.
 
@@ -13,25 +13,32 @@ mod health;
 mod hpack;
 mod incoming;
 mod message;
+mod tls;
 
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::{BoxFuture, FutureExt, Shared, join_all};
+use futures_util::stream::{Stream, TryStreamExt as _};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tonic::transport::Server;
+use tonic::transport::server::Connected;
 use vesta_model::Status;
 use vesta_serving::{Reconfigure, Serving};
 
 pub(crate) use answer::Reply;
+pub use tls::Tls;
 
 use crate::budget::Budget;
 use crate::metrics::Metrics;
 use crate::offload::Offload;
+use crate::tfs::method_check::MethodCheck;
 use crate::tfs::request_log::RequestLog;
 use crate::tfs::rpc::Calls;
 use crate::tfs::tensor_proto::TensorForm;
 use exchange::Exchange;
+use incoming::LocalStream;
 
 /// Work on fewer bytes is done on the wire's own threads.
 const BYTES_IN_PLACE_MAX: usize = 1 << 20;
@@ -51,6 +58,8 @@ pub enum AnswerCompression {
 /// Limits and choices of the gRPC server.
 #[derive(Clone)]
 pub struct GrpcOptions {
+    /// Keys and certificates of all sockets; `None` for no encryption.
+    pub tls: Option<Tls>,
     /// The longest request message, inflated. The original's limit is the largest 32-bit integer.
     pub message_bytes_max: usize,
     /// The most metadata that a request may have.
@@ -73,6 +82,11 @@ pub struct GrpcOptions {
     pub health: bool,
     /// Whether tensors are answered as raw content rather than as lists of values.
     pub tensors_as_content: bool,
+    /// Whether calls are refused on signatures whose method name is another call's.
+    pub method_check: MethodCheck,
+    /// Calls that may be under way at once; one more is refused at once. `None` for no limit but
+    /// those of queues and memory.
+    pub calls_max: Option<usize>,
     /// How answers are compressed, for clients that take it.
     pub compression: AnswerCompression,
     /// How long calls under way may go on once the shutdown began.
@@ -84,6 +98,7 @@ pub struct GrpcOptions {
 impl Default for GrpcOptions {
     fn default() -> GrpcOptions {
         GrpcOptions {
+            tls: None,
             message_bytes_max: i32::MAX as usize,
             header_bytes_max: 64 * 1024,
             // Smaller windows cost large tensors a third of their speed.
@@ -96,6 +111,8 @@ impl Default for GrpcOptions {
             connection_age_max: None,
             health: false,
             tensors_as_content: false,
+            method_check: MethodCheck::default(),
+            calls_max: None,
             compression: AnswerCompression::None,
             drain: Duration::from_secs(30),
             request_log: RequestLog::default(),
@@ -133,27 +150,27 @@ pub async fn serve_grpc(
         budget: budget.clone(),
         offload: Offload::new(processors, BYTES_IN_PLACE_MAX),
         form,
+        method_check: options.method_check,
         request_log: options.request_log.clone(),
     };
     let exchange = Exchange::new(calls, budget, &options, ending.clone());
-    let mut servers: Vec<BoxFuture<'static, Result<(), tonic::transport::Error>>> = Vec::new();
+    let mut servers: Vec<Serves> = Vec::new();
     for listener in tcp {
         let connections = incoming::tcp(listener)?;
-        let server = transport(&options).serve_with_incoming_shutdown(
-            exchange.clone(),
-            connections,
-            ending.clone(),
-        );
-        servers.push(Box::pin(server));
+        servers.push(match &options.tls {
+            None => serve_on(connections, &exchange, &options, &ending),
+            Some(tls) => serve_on(tls.connections(connections), &exchange, &options, &ending),
+        });
     }
     if let Some(listener) = unix {
         let connections = incoming::unix(listener)?;
-        let server = transport(&options).serve_with_incoming_shutdown(
-            exchange.clone(),
-            connections,
-            ending.clone(),
-        );
-        servers.push(Box::pin(server));
+        servers.push(match &options.tls {
+            None => serve_on(connections.map_ok(LocalStream::new), &exchange, &options, &ending),
+            Some(tls) => {
+                let connections = tls.connections(connections).map_ok(LocalStream::new);
+                serve_on(connections, &exchange, &options, &ending)
+            }
+        });
     }
     let all = join_all(servers);
     let out_of_time = async {
@@ -173,6 +190,28 @@ pub async fn serve_grpc(
         }
     }
     Ok(())
+}
+
+/// One socket that is served until the end.
+type Serves = BoxFuture<'static, Result<(), tonic::transport::Error>>;
+
+fn serve_on<C, S>(
+    connections: C,
+    exchange: &Exchange,
+    options: &GrpcOptions,
+    ending: &Ending,
+) -> Serves
+where
+    C: Stream<Item = std::io::Result<S>> + Send + 'static,
+    S: AsyncRead + AsyncWrite + Connected + Unpin + Send + 'static,
+    S::ConnectInfo: Clone + Send + Sync,
+{
+    let server = transport(options).serve_with_incoming_shutdown(
+        exchange.clone(),
+        connections,
+        ending.clone(),
+    );
+    Box::pin(server)
 }
 
 fn transport(options: &GrpcOptions) -> Server {

@@ -16,9 +16,10 @@ pub mod status;
 pub mod tfs;
 
 pub use self::budget::Budget;
-pub use self::grpc::{AnswerCompression, GrpcOptions, serve_grpc};
+pub use self::grpc::{AnswerCompression, GrpcOptions, Tls, serve_grpc};
 pub use self::http::serve_rest;
 pub use self::metrics::Metrics;
+pub use self::tfs::method_check::MethodCheck;
 pub use self::tfs::model_config::model_configs;
 pub use self::tfs::request_log::{Next, Recorded, Recordings, RequestLog, Route};
 pub use self::tfs::rest::{METRICS_PATH, RestOptions};

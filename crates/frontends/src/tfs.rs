@@ -7,6 +7,7 @@ pub(crate) mod classify;
 mod debug_text;
 pub(crate) mod json;
 pub(crate) mod metadata;
+pub mod method_check;
 pub mod model_config;
 pub(crate) mod predict;
 pub(crate) mod regress;

@@ -9,7 +9,10 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
 
-use crate::{HealthListener, ModelName, SessionHealth, Shape, Signature, Status, Tensor, Version};
+use crate::{
+    BatchingParameters, HealthListener, ModelName, SessionHealth, Shape, Signature, Status, Tensor,
+    Version,
+};
 
 /// Which library, in which release.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -138,6 +141,13 @@ pub trait Session: Send + Sync {
             memory.copy_from_slice(input.bytes());
         }
         run.run(deadline)
+    }
+
+    /// How requests of this version are run together; `None` to run each alone.
+    ///
+    /// A wrapper of sessions that is outside the one that decides this must pass it on.
+    fn batching(&self) -> Option<&BatchingParameters> {
+        None
     }
 
     /// How the session is doing now; `listener` hears of each change from then on, in place of any

@@ -5,6 +5,7 @@
 //! May not know: files, sockets, async, serialisation formats, any wire, any engine.
 //! Invariant: nothing here blocks, allocates by more than its arguments say, or panics on input.
 
+mod batching;
 mod config;
 mod dtype;
 mod engine;
@@ -17,6 +18,7 @@ mod status;
 mod strings;
 mod tensor;
 
+pub use batching::BatchingParameters;
 pub use config::{BasePath, ModelConfig, RequestLogForm, RequestLogging, VersionPolicy};
 pub use dtype::DType;
 pub use engine::{

@@ -167,6 +167,38 @@ impl Tensor {
         Ok(Tensor { dtype, ..self.clone() })
     }
 
+    /// The rows `rows` of the first dimension, in the same memory; strings are copied.
+    ///
+    /// # Errors
+    /// `INVALID_ARGUMENT` for a scalar and for rows that it does not have.
+    pub fn rows(&self, rows: Range<usize>) -> Result<Tensor, Status> {
+        let mut dims = self.shape.dims().to_vec();
+        let Some(first) =
+            dims.first_mut().filter(|first| rows.start <= rows.end && rows.end <= **first)
+        else {
+            return Err(Status::invalid_argument(format!(
+                "a tensor of shape {} has no rows {rows:?}",
+                self.shape
+            )));
+        };
+        if rows == (0..*first) {
+            return Ok(self.clone());
+        }
+        *first = rows.len();
+        let row_elements: usize = dims.iter().skip(1).product();
+        let shape = Shape::new(dims)?;
+        let elements = rows.start * row_elements..rows.end * row_elements;
+        if let Some(strings) = self.strings() {
+            let mut some = StringsBuilder::new();
+            elements.filter_map(|index| strings.get(index)).for_each(|text| some.push(text));
+            return Tensor::of_strings(shape, &some);
+        }
+        let width = self.dtype.width().unwrap_or_default();
+        let start = self.range.start + elements.start * width;
+        let range = start..start + elements.len() * width;
+        Ok(Tensor { dtype: self.dtype, shape, memory: Arc::clone(&self.memory), range })
+    }
+
     /// The elements in place, when the dtype is `T`'s and the bytes are aligned for it.
     pub fn as_slice<T: Element>(&self) -> Option<&[T]> {
         (self.dtype == T::DTYPE).then(|| bytemuck::try_cast_slice(self.bytes()).ok()).flatten()
@@ -235,6 +267,23 @@ mod tests {
         assert_eq!(tensor.as_slice::<f32>(), None);
         assert_eq!(tensor.to_vec::<f32>(), Some(vec![1.0, 2.0]));
         assert_eq!(tensor.to_vec::<i32>(), None);
+    }
+
+    #[test]
+    fn rows_are_views_of_the_same_memory() {
+        let tensor = Tensor::of(Shape::new(vec![3, 2]).unwrap(), &[1i32, 2, 3, 4, 5, 6]).unwrap();
+        let some = tensor.rows(1..3).unwrap();
+        assert_eq!(some.shape().dims(), [2, 2]);
+        assert_eq!(some.to_vec::<i32>(), Some(vec![3, 4, 5, 6]));
+        assert_eq!(some.bytes().as_ptr(), tensor.bytes()[8..].as_ptr());
+        assert_eq!(some.rows(1..1).unwrap().shape().dims(), [0, 2]);
+        assert!(tensor.rows(2..4).is_err());
+        assert!(Tensor::of(Shape::scalar(), &[1i32]).unwrap().rows(0..0).is_err());
+        let mut strings = StringsBuilder::new();
+        ["a", "bb", ""].iter().for_each(|text| strings.push(text.as_bytes()));
+        let strings = Tensor::of_strings(Shape::vector(3), &strings).unwrap();
+        let some = strings.rows(1..3).unwrap();
+        assert!(some.strings().unwrap().iter().eq([&b"bb"[..], b""]));
     }
 
     #[test]

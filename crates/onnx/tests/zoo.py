@@ -143,7 +143,7 @@ def put(session, values):
 def slim_net(net, folder, rng):
     """A TF1 network: trained for one step's moments, then saved as frozen users save theirs."""
     images = next(iter(net.inputs(rng, ROWS).values()))
-    with tf.Graph().as_default(), tf1.Session() as session:
+    with tf.Graph().as_default(), session_of() as session:
         net.build(tf1.placeholder(tf.float32, [None, *images.shape[1:]], "images"), True)
         session.run(tf1.global_variables_initializer())
         drawn = {}
@@ -160,7 +160,7 @@ def slim_net(net, folder, rng):
     for name in [name for name in values if name.endswith("/moving_mean")]:
         names = [name, name.replace("moving_mean", "moving_variance")]
         values.update(zip(names, draw_moments(*(values[part] for part in names), rng)))
-    with tf.Graph().as_default(), tf1.Session() as session:
+    with tf.Graph().as_default(), session_of() as session:
         fed = tf1.placeholder(tf.float32, [None, *images.shape[1:]], "images")
         logits = net.build(fed, False)
         put(session, {variable: values[variable.op.name] for variable in tf1.global_variables()})
@@ -179,7 +179,7 @@ def graph_net(net, folder, rng):
     """A graph of TF1 with its old control flow."""
     tf1.disable_control_flow_v2()
     try:
-        with tf.Graph().as_default(), tf1.Session() as session:
+        with tf.Graph().as_default(), session_of() as session:
             fed = tf1.placeholder(tf.float32, [None, 4], "x")
             tf1.saved_model.simple_save(session, str(folder), {"x": fed}, {"y": net.build(fed)})
     finally:
@@ -196,9 +196,17 @@ def ready_net(net, folder, rng):
 MAKERS = {"keras": keras_net, "slim": slim_net, "graph": graph_net, "module": module_net, "ready": ready_net}
 
 
+def session_of(graph=None):
+    """A session that runs a graph as it stands: to optimise each of these takes longer than to run it."""
+    config = tf1.ConfigProto()
+    config.graph_options.optimizer_options.opt_level = -1
+    config.graph_options.rewrite_options.disable_meta_optimizer = True
+    return tf1.Session(graph=graph, config=config)
+
+
 def answers(folder, runs):
     """What TensorFlow answers from the files alone."""
-    with tf.Graph().as_default() as graph, tf1.Session(graph=graph) as session:
+    with tf.Graph().as_default() as graph, session_of(graph) as session:
         signatures = tf1.saved_model.load(session, ["serve"], str(folder)).signature_def
         for signature, inputs in runs:
             definition = signatures[signature]

@@ -160,7 +160,7 @@ def slim_nets(full):
         ]
     else:
         # Layers of hundreds of megabytes, whose operators the others have.
-        rows = [row for row in rows if row[0] not in ("alexnet_v2", "overfeat", "vgg_a")]
+        rows = [row for row in rows if row[0] not in ("alexnet_v2", "overfeat", "vgg_a", "resnet_v1_50")]
     return [image_net("slim_" + name, "slim", build, side if full else small, "images") for name, build, small, side in rows]
 
 

@@ -17,6 +17,7 @@ pub(crate) type Answer = Result<Vec<Tensor>, Status>;
 
 /// A request with the one who waits for it.
 pub(crate) struct Waiting<W> {
+    pub(crate) since: Instant,
     pub(crate) deadline: Option<Instant>,
     pub(crate) reply: oneshot::Sender<Answer>,
     pub(crate) work: W,
@@ -38,10 +39,6 @@ impl<W> Waiting<W> {
 pub(crate) struct Lane<W> {
     waiting: VecDeque<Waiting<W>>,
     runs_max: usize,
-    /// Runs of this lane that are being computed.
-    pub(crate) running: usize,
-    /// Whether the lane waits for its turn at the scheduler.
-    pub(crate) has_turn: bool,
 }
 
 /// Requests that left a lane without being run. They are answered when this is dropped, which is to
@@ -64,12 +61,17 @@ impl<W> Drop for Leavers<W> {
 
 impl<W> Lane<W> {
     pub(crate) fn new(runs_max: usize) -> Lane<W> {
-        Lane { waiting: VecDeque::new(), runs_max, running: 0, has_turn: false }
+        Lane { waiting: VecDeque::new(), runs_max }
     }
 
     /// Whether a request waits, live or not.
     pub(crate) fn has_work(&self) -> bool {
         !self.waiting.is_empty()
+    }
+
+    /// How many wait, live or not.
+    pub(crate) fn waiting(&self) -> usize {
+        self.waiting.len()
     }
 
     /// Whether one more may wait. Requests that are over make room.
@@ -86,7 +88,7 @@ impl<W> Lane<W> {
         self.waiting.push_back(waiting);
     }
 
-    /// Closes a batch, which today is one request: the oldest that is not over.
+    /// The oldest request that is not over.
     pub(crate) fn next(&mut self, now: Instant, leavers: &mut Leavers<W>) -> Option<Waiting<W>> {
         while let Some(waiting) = self.waiting.pop_front() {
             if !waiting.is_over(now) {
@@ -122,7 +124,7 @@ mod tests {
 
     fn waiting(work: u32, deadline: Option<Instant>) -> (Waiting<u32>, oneshot::Receiver<Answer>) {
         let (reply, answer) = oneshot::channel();
-        (Waiting { deadline, reply, work }, answer)
+        (Waiting { since: Instant::now(), deadline, reply, work }, answer)
     }
 
     fn push(lane: &mut Lane<u32>, waiting: Waiting<u32>) -> bool {

@@ -7,13 +7,14 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::sync::mpsc::Sender;
 use std::time::Instant;
 
 use tokio::sync::oneshot;
 use vesta_model::{InputLayout, ModelName, RunRequest, Signature, Status, Tensor, Version};
 
-use crate::lane::Waiting;
+use crate::lane::{Answer, Waiting};
 use crate::lifecycle::{Event, Ticket};
 use crate::run::RunOrder;
 use crate::servable::Servable;
@@ -85,7 +86,11 @@ impl Lease {
     ///   that are not the signature's;
     /// - `UNAVAILABLE`, at once, when too many requests wait already, the session is being replaced
     ///   or the server shuts down;
-    /// - `DEADLINE_EXCEEDED` at the deadline;
+    /// - `DEADLINE_EXCEEDED` at the deadline, or `RESOURCE_EXHAUSTED` for one that waited for its
+    ///   batch until then;
+    /// - where requests are batched: `INVALID_ARGUMENT` for inputs without rows, of different numbers
+    ///   of rows, or of too many; `FAILED_PRECONDITION` for a batch whose requests do not fit
+    ///   together or whose outputs have not a row for each of theirs;
     /// - `INTERNAL` when the engine panicked, and whatever the engine itself gives.
     pub async fn infer(&self, request: InferRequest) -> Result<Vec<Tensor>, Status> {
         let deadline = request.deadline;
@@ -94,19 +99,26 @@ impl Lease {
         if servable.is_broken() {
             return Err(texts::session_broken(&servable.id));
         }
-        if deadline.is_some_and(|deadline| deadline <= Instant::now()) {
-            return Err(texts::timed_out());
-        }
+        let now = Instant::now();
         let (reply, answer) = oneshot::channel();
-        servable.lane.push(Waiting { deadline, reply, work: order })?;
-        let answer = match deadline {
-            Some(deadline) => tokio::time::timeout_at(deadline.into(), answer)
-                .await
-                .map_err(|_| texts::timed_out())?,
-            None => answer.await,
+        let queue = servable.queues.as_ref().and_then(|queues| queues.find(&order));
+        let Some(queue) = queue else {
+            if deadline.is_some_and(|deadline| deadline <= now) {
+                return Err(texts::timed_out());
+            }
+            servable.lane.push(Waiting { since: now, deadline, reply, work: order })?;
+            return answered(answer, deadline, texts::timed_out).await;
         };
-        // Only a scheduler that is gone drops a request without an answer.
-        answer.unwrap_or_else(|_| Err(texts::shutting_down()))
+        let begun = queue.enter(order, deadline, now, reply)?;
+        // One that never began waited in vain, which is another error, as in the original.
+        let timed_out = move || {
+            if begun.load(Ordering::Acquire) {
+                texts::timed_out()
+            } else {
+                texts::expired_in_queue()
+            }
+        };
+        answered(answer, deadline, timed_out).await
     }
 
     /// Holds a request to its signature. Shapes are not checked: the original feeds what it is
@@ -130,6 +142,22 @@ impl Lease {
         let request = RunRequest { signature: name, inputs: layouts, outputs };
         Ok(RunOrder { lease: self.clone(), request, inputs })
     }
+}
+
+/// Waits for an answer until the deadline.
+async fn answered(
+    answer: oneshot::Receiver<Answer>,
+    deadline: Option<Instant>,
+    timed_out: impl FnOnce() -> Status,
+) -> Result<Vec<Tensor>, Status> {
+    let answer = match deadline {
+        Some(deadline) => {
+            tokio::time::timeout_at(deadline.into(), answer).await.map_err(|_| timed_out())?
+        }
+        None => answer.await,
+    };
+    // Only a scheduler that is gone drops a request without an answer.
+    answer.unwrap_or_else(|_| Err(texts::shutting_down()))
 }
 
 impl fmt::Debug for Lease {

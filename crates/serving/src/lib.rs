@@ -47,15 +47,17 @@
 //!   is shown like one that is being restarted, and is loaded anew.
 //! - **Bounds.** Each version lets `queue_runs_max` requests wait and refuses more at once; of ended
 //!   versions the newest 100 of each model stay listed, of models that are over the latest 1000;
-//!   `load_threads` bounds loads, and unloads, but a load or unload that hangs does not keep others
-//!   waiting for ever: after a minute another thread comes in its place.
+//!   `load_threads` bounds loads and `unload_threads` unloads, but a load or unload that hangs does
+//!   not keep others waiting for ever: after a minute another thread comes in its place.
 
 mod administer;
+mod batching;
 mod catalog;
 mod clock;
 mod lane;
 mod lease;
 mod lifecycle;
+mod line;
 mod options;
 mod readiness;
 mod reconfigure;
@@ -66,10 +68,11 @@ mod serving;
 mod texts;
 
 pub use administer::{Administer, Administered};
+pub use batching::{FormedBatch, RunObserver};
 pub use clock::{Clock, RealClock};
 pub use lease::{InferRequest, Lease};
 pub use lifecycle::{Aspired, AspiredVersionPolicy, Edition, Phase, VersionStatus};
 pub use options::ServingOptions;
 pub use readiness::Readiness;
 pub use reconfigure::Reconfigure;
-pub use serving::Serving;
+pub use serving::{QueueDepth, Serving};

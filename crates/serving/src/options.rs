@@ -9,9 +9,11 @@ use crate::{AspiredVersionPolicy, texts};
 /// Sizes and limits of one [`Serving`](crate::Serving).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ServingOptions {
-    /// Versions that may load at once; as many may unload at once. One that hangs for a minute does
-    /// not count any more. At least 1.
+    /// Versions that may load at once. One that hangs for a minute does not count any more. At
+    /// least 1.
     pub load_threads: usize,
+    /// Versions that may unload at once, by the same rule. At least 1.
+    pub unload_threads: usize,
     /// Runs that are computed at once, all models together. At least 1.
     pub run_threads: usize,
     /// Runs of one version that may wait; one more is refused. At least 1.
@@ -31,6 +33,7 @@ impl ServingOptions {
     pub(crate) fn check(&self) -> Result<(), Status> {
         let sizes = [
             ("load_threads", self.load_threads),
+            ("unload_threads", self.unload_threads),
             ("run_threads", self.run_threads),
             ("queue_runs_max", self.queue_runs_max),
             ("engine_threads", self.engine_threads),

@@ -1,4 +1,4 @@
-//! One loaded version: its session, and the lane where its runs wait.
+//! One loaded version: its session, and where its runs wait.
 //!
 //! May not know when it is loaded or unloaded. Invariant: a session that panicked is never run
 //! again.
@@ -10,8 +10,9 @@ use std::sync::mpsc::Sender;
 
 use vesta_model::{ModelName, Session, Version};
 
+use crate::batching::Queues;
 use crate::lifecycle::{Event, Ticket};
-use crate::scheduler::LaneKey;
+use crate::scheduler::{LaneKey, Scheduler};
 
 /// A model's name with one of its versions.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -34,6 +35,8 @@ pub(crate) struct Servable {
     pub(crate) ticket: Ticket,
     pub(crate) session: Arc<dyn Session>,
     pub(crate) lane: LaneKey,
+    /// Where its requests are batched; `None` to run each alone.
+    pub(crate) queues: Option<Queues>,
     broken: AtomicBool,
     events: Sender<Event>,
 }
@@ -43,10 +46,14 @@ impl Servable {
         id: ServableId,
         ticket: Ticket,
         session: Arc<dyn Session>,
-        lane: LaneKey,
+        scheduler: &Scheduler,
         events: Sender<Event>,
     ) -> Servable {
-        Servable { id, ticket, session, lane, broken: AtomicBool::new(false), events }
+        let lane = scheduler.lane(id.clone());
+        let queues = session
+            .batching()
+            .map(|parameters| Queues::new(id.clone(), scheduler.clone(), parameters));
+        Servable { id, ticket, session, lane, queues, broken: AtomicBool::new(false), events }
     }
 
     /// Whether the session panicked.

@@ -12,9 +12,11 @@ use std::time::{Duration, Instant};
 use tokio::sync::{oneshot, watch};
 use vesta_model::{Engine, Label, ModelName, ModelSpec, Status, Version};
 
+use crate::batching::{RunObserver, Unobserved};
 use crate::catalog::Published;
 use crate::lifecycle::{Event, Manager, Parts, StatusBoard};
 use crate::scheduler::Scheduler;
+use crate::servable::ServableId;
 use crate::{
     Aspired, Clock, Lease, Phase, Readiness, RealClock, ServingOptions, VersionStatus, readiness,
     texts,
@@ -27,9 +29,21 @@ pub struct Serving {
     door: Arc<Door>,
 }
 
+/// What waits for one version.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct QueueDepth {
+    /// The model's name.
+    pub model: ModelName,
+    /// The version.
+    pub version: Version,
+    /// Requests that wait to be run; one that was cut for batching counts once for each piece.
+    pub requests: usize,
+}
+
 struct Door {
     published: Arc<Published>,
     board: Arc<StatusBoard>,
+    scheduler: Scheduler,
     events: Sender<Event>,
     draining: AtomicBool,
 }
@@ -53,11 +67,25 @@ impl Serving {
         options: ServingOptions,
         clock: Arc<dyn Clock>,
     ) -> Result<Serving, Status> {
+        Serving::start_observed(engine, options, clock, Arc::new(Unobserved))
+    }
+
+    /// The same with one who hears how requests wait and how they are batched.
+    ///
+    /// # Errors
+    /// Those of [`Serving::start`].
+    pub fn start_observed(
+        engine: Arc<dyn Engine>,
+        options: ServingOptions,
+        clock: Arc<dyn Clock>,
+        observer: Arc<dyn RunObserver>,
+    ) -> Result<Serving, Status> {
         options.check()?;
         let (sender, events) = channel();
         let published = Arc::new(Published::default());
         let board = Arc::new(StatusBoard::default());
-        let scheduler = Scheduler::start(&engine, options.run_threads, options.queue_runs_max)?;
+        let ServingOptions { run_threads, queue_runs_max, .. } = options;
+        let scheduler = Scheduler::start(&engine, run_threads, queue_runs_max, observer)?;
         let parts = Parts {
             engine,
             options,
@@ -76,7 +104,8 @@ impl Serving {
         match started {
             Ok(_) => {
                 let draining = AtomicBool::new(false);
-                Ok(Serving { door: Arc::new(Door { published, board, events: sender, draining }) })
+                let door = Door { published, board, scheduler, events: sender, draining };
+                Ok(Serving { door: Arc::new(door) })
             }
             Err(status) => {
                 scheduler.close();
@@ -92,6 +121,13 @@ impl Serving {
     /// loaded, `UNAVAILABLE` during a shutdown.
     pub fn resolve(&self, spec: &ModelSpec) -> Result<Lease, Status> {
         self.door.published.resolve(spec)
+    }
+
+    /// How many requests wait to be run, for each version that is loaded.
+    pub fn queue_depths(&self) -> Vec<QueueDepth> {
+        let all = self.door.scheduler.waiting().into_iter();
+        all.map(|(ServableId { model, version }, requests)| QueueDepth { model, version, requests })
+            .collect()
     }
 
     /// Known versions, newest first; only `version` when given. Ended versions stay listed, the

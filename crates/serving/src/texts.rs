@@ -73,6 +73,103 @@ pub(crate) fn queue_full(id: &ServableId, runs_max: usize) -> Status {
     ))
 }
 
+pub(crate) fn task_too_large(rows: usize, rows_max: usize) -> Status {
+    Status::invalid_argument(format!(
+        "Task size {rows} is larger than maximum input batch size {rows_max}"
+    ))
+}
+
+pub(crate) fn batch_queue_full(batches: usize, batches_max: usize) -> Status {
+    Status::unavailable(format!(
+        "The batch scheduling queue to which this task was submitted is full; currently {batches} \
+         batches enqueued and max_enqueued_batches is {batches_max}"
+    ))
+}
+
+pub(crate) fn split_queue_full(
+    rows: usize,
+    capacity: usize,
+    batches: usize,
+    batches_max: usize,
+    open_rows: usize,
+    batch_rows_max: usize,
+) -> Status {
+    Status::unavailable(format!(
+        "The batch scheduling queue to which this task was submitted is full; task size is {rows} \
+         but scheduling capacity is only {capacity} (num_enqueued_batches={batches}, \
+         max_enqueued_batches={batches_max}, open_batch_size={open_rows}, \
+         max_execution_batch_size={batch_rows_max})"
+    ))
+}
+
+pub(crate) fn batch_without_inputs() -> Status {
+    Status::invalid_argument("Batching Run() must have at least one input tensor")
+}
+
+pub(crate) fn batch_of_scalar() -> Status {
+    Status::invalid_argument("Batching Run() input tensors must have at least one dimension")
+}
+
+pub(crate) fn batch_of_uneven_rows() -> Status {
+    Status::invalid_argument("Batching Run() input tensors must have equal 0th-dimension size")
+}
+
+pub(crate) fn expired_in_queue() -> Status {
+    Status::resource_exhausted("Run() timeout exceeded while waiting in batching queue")
+}
+
+pub(crate) fn shapes_differ(tensor: &str) -> Status {
+    Status::failed_precondition(format!(
+        "Tensors with name '{tensor}' from different tasks have different shapes and padding is \
+         turned off. Set pad_variable_length_inputs to true, or ensure that all tensors with the \
+         same name have equal dimensions starting with the first dim."
+    ))
+}
+
+pub(crate) fn ranks_differ(tensor: &str) -> Status {
+    Status::failed_precondition(format!(
+        "Tensors with name '{tensor}' from different tasks have different ranks, which padding \
+         cannot make equal"
+    ))
+}
+
+pub(crate) fn empty_tensor_in_batch() -> Status {
+    Status::invalid_argument("Got empty tensor in batch of non-empty tensors.")
+}
+
+pub(crate) fn rank_cannot_be_padded() -> Status {
+    Status::invalid_argument("Only tensors with rank from 1 to 6 can be padded.")
+}
+
+pub(crate) fn padded_batch_too_large(bytes_max: usize) -> Status {
+    Status::resource_exhausted(format!(
+        "the batch would take more than {bytes_max} bytes with its padding; lower \
+         allowed_batch_sizes or max_batch_size, or send inputs of like shapes"
+    ))
+}
+
+pub(crate) fn batch_output_is_scalar() -> Status {
+    Status::failed_precondition("Batched output tensor has 0 dimensions")
+}
+
+pub(crate) fn batch_output_of_other_rows() -> Status {
+    Status::failed_precondition(
+        "Batched output tensor's 0th dimension does not equal the sum of the 0th dimension sizes of \
+         the input tensors",
+    )
+}
+
+pub(crate) fn pieces_do_not_fit() -> Status {
+    Status::failed_precondition(
+        "the outputs of a request that was cut for batching cannot be put together, for their shapes \
+         differ; set enable_large_batch_splitting to false for this model",
+    )
+}
+
+pub(crate) fn wrong_line() -> Status {
+    Status::internal("a request came to a queue of another kind")
+}
+
 pub(crate) fn session_broken(id: &ServableId) -> Status {
     Status::unavailable(format!(
         "servable {id} is being loaded anew after its engine failed; try again later"

@@ -3,7 +3,11 @@
 //! Owns: the step from raw [`Flags`] and files to one [`Resolved`] value, and every check that
 //! stops a start. May not know: how any of it is carried out.
 
+mod credentials;
+mod idle;
 mod model_file;
+mod platform;
+mod session;
 mod text;
 
 use std::ffi::OsString;
@@ -12,17 +16,17 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use vesta_engines::TensorFlowOptions;
-use vesta_frontends::{METRICS_PATH, model_configs};
+use vesta_frontends::{METRICS_PATH, Tls, model_configs};
 use vesta_model::{ModelConfig, Status};
 use vesta_protos::tensorflow::{ConfigProto, serving as proto};
 use vesta_repository::Poll;
 use vesta_serving::AspiredVersionPolicy;
 
-use crate::flags::Flags;
+use crate::flags::{Cap, Flags};
 use crate::placement::{EngineSettings, Isolation};
 use crate::request_log::FileLimits;
 
-pub(crate) use model_file::ModelFile;
+pub(crate) use model_file::{ModelFile, Refusal};
 
 /// Everything that a start needs, checked.
 #[derive(Clone, Debug)]
@@ -59,6 +63,8 @@ pub(crate) struct Resolved {
     pub(crate) tags: Vec<String>,
     /// Threads that load versions.
     pub(crate) load_threads: usize,
+    /// Threads that unload versions.
+    pub(crate) unload_threads: usize,
     /// How often a failed load is tried again.
     pub(crate) load_retries_max: u32,
     /// Time between two tries.
@@ -67,8 +73,18 @@ pub(crate) struct Resolved {
     pub(crate) policy: AspiredVersionPolicy,
     /// How often each recorded request is run before a version is available; 0 for no warm-up.
     pub(crate) warm_up_iterations: u32,
+    /// Whether calls are refused on signatures whose method name is another call's.
+    pub(crate) method_check: bool,
     /// Which engine runs the models, and where.
     pub(crate) engine: EngineSettings,
+    /// Keys and certificates of gRPC; `None` for no encryption.
+    pub(crate) tls: Option<Tls>,
+    /// gRPC calls that may be under way at once; `None` for no limit of their own.
+    pub(crate) grpc_calls_max: Option<usize>,
+    /// REST calls that may be answered at once; `None` for no limit of their own.
+    pub(crate) rest_calls_max: Option<usize>,
+    /// Whether Predict over gRPC answers tensors as raw content.
+    pub(crate) tensors_as_content: bool,
     /// Whether the gRPC health service answers.
     pub(crate) grpc_health: bool,
     /// Bytes that all requests and answers in flight may take together.
@@ -95,8 +111,13 @@ pub(crate) fn resolve(flags: &Flags) -> Result<Resolved, Status> {
             "At least one of server_options.grpc_port or server_options.grpc_socket_path must be set.",
         ));
     }
+    credentials::check(flags)?;
     let (models, file) = models(flags)?;
+    let tls = credentials::tls(flags)?;
+    let platform = platform::resolve(flags)?;
+    idle::check(flags)?;
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let load_threads = positive(flags.num_load_threads).unwrap_or(cores);
     Ok(Resolved {
         grpc_address,
         grpc_socket: (!flags.grpc_socket_path.is_empty())
@@ -113,18 +134,21 @@ pub(crate) fn resolve(flags: &Flags) -> Result<Resolved, Status> {
         labels_for_unavailable: flags.allow_version_labels_for_unavailable_models,
         model_cache: model_cache(&flags.model_cache_path, |name| std::env::var_os(name)),
         poll: Poll::from_seconds(flags.file_system_poll_wait_seconds),
-        tags: flags.saved_model_tags.split(',').map(|tag| tag.trim().to_owned()).collect(),
-        load_threads: usize::try_from(flags.num_load_threads)
-            .ok()
-            .filter(|&n| n > 0)
-            .unwrap_or(cores),
+        tags: platform.tags,
+        load_threads,
+        unload_threads: positive(flags.num_unload_threads).unwrap_or(load_threads),
         load_retries_max: u32::try_from(flags.max_num_load_retries).unwrap_or(0),
         load_retry_interval: Duration::from_micros(
             u64::try_from(flags.load_retry_interval_micros).unwrap_or(0),
         ),
-        engine: engine(flags)?,
+        engine: engine(flags, platform.session_config)?,
         policy: policy(&flags.aspired_version_policy)?,
-        warm_up_iterations: warm_up_iterations(flags),
+        warm_up_iterations: platform.warm_up_iterations,
+        method_check: flags.enable_signature_method_name_check,
+        tls,
+        grpc_calls_max: cap("grpc_max_threads", flags.grpc_max_threads)?,
+        rest_calls_max: cap("rest_api_num_threads", flags.rest_api_num_threads)?,
+        tensors_as_content: flags.enable_serialization_as_tensor_content,
         grpc_health: flags.enable_grpc_healthcheck_service,
         request_bytes_max: megabytes(
             "max_memory_for_requests_mb",
@@ -171,50 +195,15 @@ fn policy(word: &str) -> Result<AspiredVersionPolicy, Status> {
     }
 }
 
-/// 0 and less mean once, as in the original.
-fn warm_up_iterations(flags: &Flags) -> u32 {
-    let iterations = u32::try_from(flags.num_request_iterations_for_warmup).unwrap_or(1).max(1);
-    if flags.enable_model_warmup { iterations } else { 0 }
-}
-
-fn engine(flags: &Flags) -> Result<EngineSettings, Status> {
+fn engine(flags: &Flags, session_config: ConfigProto) -> Result<EngineSettings, Status> {
     Ok(EngineSettings {
         choice: flags.engine.parse()?,
         isolation: Isolation::parse(&flags.isolation)?,
         allow_native_inline: flags.allow_native_inline,
         tensorflow: TensorFlowOptions {
-            session_config: session_config(flags)?,
+            session_config,
             op_libraries: op_libraries(&flags.custom_op_libraries)?,
         },
-    })
-}
-
-/// The configuration of TensorFlow's sessions. A file says all, as in the original; else the flags
-/// say the threads, and 0 leaves them to the server.
-fn session_config(flags: &Flags) -> Result<ConfigProto, Status> {
-    if !flags.tensorflow_session_config_file.is_empty() {
-        return text::read(
-            Path::new(&flags.tensorflow_session_config_file),
-            "tensorflow.ConfigProto",
-        );
-    }
-    // The flag of both kinds counts where the one of its own is not given.
-    let or_both = |own: i64| if own == 0 { flags.tensorflow_session_parallelism } else { own };
-    let threads = |name: &str, count: i64| {
-        i32::try_from(count).map_err(|_| {
-            Status::invalid_argument(format!("--{name}={count} is no number of threads"))
-        })
-    };
-    Ok(ConfigProto {
-        intra_op_parallelism_threads: threads(
-            "tensorflow_intra_op_parallelism",
-            or_both(flags.tensorflow_intra_op_parallelism),
-        )?,
-        inter_op_parallelism_threads: threads(
-            "tensorflow_inter_op_parallelism",
-            or_both(flags.tensorflow_inter_op_parallelism),
-        )?,
-        ..ConfigProto::default()
     })
 }
 
@@ -232,6 +221,20 @@ fn op_libraries(list: &str) -> Result<Vec<PathBuf>, Status> {
             })
         })
         .collect()
+}
+
+/// A limit that somebody asked for. None at all could not answer anything.
+fn cap(flag: &str, cap: Cap) -> Result<Option<usize>, Status> {
+    let Some(count) = cap.given() else { return Ok(None) };
+    positive(count).map(Some).ok_or_else(|| {
+        Status::invalid_argument(format!(
+            "--{flag}={count} would let no call through; give 1 or more, or leave the flag out"
+        ))
+    })
+}
+
+fn positive(count: i32) -> Option<usize> {
+    usize::try_from(count).ok().filter(|&n| n > 0)
 }
 
 fn request_log_limits(flags: &Flags) -> Result<FileLimits, Status> {
@@ -382,16 +385,6 @@ mod tests {
     }
 
     #[test]
-    fn warm_up_is_run_once_unless_told_otherwise() {
-        let iterations = |enable_model_warmup, num_request_iterations_for_warmup| {
-            let flags = Flags { enable_model_warmup, num_request_iterations_for_warmup, ..base() };
-            resolve(&flags).unwrap().warm_up_iterations
-        };
-        assert_eq!((iterations(true, 0), iterations(true, -1), iterations(true, 3)), (1, 1, 3));
-        assert_eq!(iterations(false, 3), 0);
-    }
-
-    #[test]
     fn models_are_copied_to_the_first_place_that_is_given() {
         let place = |flag: &str, variables: &[(&str, &str)]| {
             model_cache(flag, |name| {
@@ -407,17 +400,28 @@ mod tests {
     }
 
     #[test]
-    fn threads_of_a_session_come_from_the_flags() {
-        let threads = |flags: Flags| {
-            let config = resolve(&flags).unwrap().engine.tensorflow.session_config;
-            (config.intra_op_parallelism_threads, config.inter_op_parallelism_threads)
+    fn threads_of_the_wires_limit_calls_only_when_given() {
+        let limits = |flags: Flags| {
+            let resolved = resolve(&flags).unwrap();
+            (resolved.grpc_calls_max, resolved.rest_calls_max)
         };
-        assert_eq!(threads(base()), (0, 0));
-        let both = Flags { tensorflow_session_parallelism: 4, ..base() };
-        assert_eq!(threads(both.clone()), (4, 4));
-        assert_eq!(threads(Flags { tensorflow_intra_op_parallelism: 2, ..both }), (2, 4));
-        let many = Flags { tensorflow_inter_op_parallelism: 1 << 40, ..base() };
-        assert!(error_of(&many).contains("--tensorflow_inter_op_parallelism=1099511627776"));
+        assert_eq!(limits(base()), (None, None));
+        let flags =
+            Flags { grpc_max_threads: Cap::of(3), rest_api_num_threads: Cap::of(2), ..base() };
+        assert_eq!(limits(flags), (Some(3), Some(2)));
+        let none = Flags { grpc_max_threads: Cap::of(0), ..base() };
+        assert!(error_of(&none).contains("--grpc_max_threads=0"));
+    }
+
+    #[test]
+    fn threads_that_unload_are_those_that_load_unless_told_otherwise() {
+        let threads = |num_load_threads, num_unload_threads| {
+            let flags = Flags { num_load_threads, num_unload_threads, ..base() };
+            let resolved = resolve(&flags).unwrap();
+            (resolved.load_threads, resolved.unload_threads)
+        };
+        assert_eq!(threads(3, 0), (3, 3));
+        assert_eq!(threads(3, 1), (3, 1));
     }
 
     #[test]

@@ -18,6 +18,18 @@ pub(crate) struct ModelFile {
     seen: Result<String, Status>,
 }
 
+/// Why nothing comes of a file.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum Refusal {
+    /// It cannot be read or parsed.
+    File(Status),
+    /// It lists what cannot be served.
+    List(Status),
+}
+
+/// What a file says; `None` when that is nothing at all, which is not the same as an empty list.
+pub(crate) type Said = Result<Option<Vec<ModelConfig>>, Refusal>;
+
 impl ModelFile {
     pub(crate) fn new(path: &str) -> ModelFile {
         ModelFile { path: path.into(), seen: Ok(String::new()) }
@@ -33,11 +45,13 @@ impl ModelFile {
     /// The original's, when it cannot be read or understood.
     pub(crate) fn read(&mut self) -> Result<Option<Vec<ModelConfig>>, Status> {
         self.seen = text::read_text(&self.path);
-        self.understand()
+        self.understand().map_err(|refusal| match refusal {
+            Refusal::File(status) | Refusal::List(status) => status,
+        })
     }
 
     /// Reads it again, blocking; `None` when nothing has changed since the last time.
-    pub(crate) fn read_if_changed(&mut self) -> Option<Result<Option<Vec<ModelConfig>>, Status>> {
+    pub(crate) fn read_if_changed(&mut self) -> Option<Said> {
         let now = text::read_text(&self.path);
         if now == self.seen {
             return None;
@@ -46,15 +60,16 @@ impl ModelFile {
         Some(self.understand())
     }
 
-    /// What was read last, once more.
-    pub(crate) fn understand(&self) -> Result<Option<Vec<ModelConfig>>, Status> {
-        let text = self.seen.as_ref().map_err(Clone::clone)?;
+    /// What was read last.
+    fn understand(&self) -> Said {
+        let text = self.seen.as_ref().map_err(|problem| Refusal::File(problem.clone()))?;
         let config: ModelServerConfig =
-            text::understand(text, &self.path, "tensorflow.serving.ModelServerConfig")?;
+            text::understand(text, &self.path, "tensorflow.serving.ModelServerConfig")
+                .map_err(Refusal::File)?;
         if config.config.is_none() {
             return Ok(None);
         }
-        model_configs(&config).map(Some)
+        model_configs(&config).map(Some).map_err(Refusal::List)
     }
 }
 

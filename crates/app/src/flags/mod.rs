@@ -3,11 +3,13 @@
 //! Owns the original's parsing rules (`--name=value` alone, unknown words reported and passed over,
 //! the last repeat wins). Knows nothing of what a flag does. Help and defaults come from one table.
 
+mod page;
 mod table;
 
 use std::fmt::Write as _;
 
-pub(crate) use table::Flags;
+pub(crate) use page::page;
+pub(crate) use table::{Cap, Flags};
 use table::{FLAGS, Flag};
 
 /// What a command line asks for.
@@ -71,13 +73,15 @@ fn find(argument: &str) -> Option<(&'static Flag, Option<&str>)> {
     (text.is_some() || flag.kind == "bool").then_some((flag, text))
 }
 
-/// The first of the words that nobody knows which asks for an encrypted port. Passing over such a word
-/// would serve in the clear somebody who asked for the opposite.
+/// The first of the words that nobody knows which was meant to ask for an encrypted port. Passing over
+/// such a word would serve in the clear somebody who asked for the opposite.
 pub(crate) fn asks_for_encryption(unknown: &[String]) -> Option<&str> {
-    const FLAGS: [&str; 2] = ["--ssl_config_file", "--use_alts_credentials"];
-    let asks = |word: &str| match word.split_once('=') {
-        Some((name, value)) => FLAGS.contains(&name) && !["", "false", "0"].contains(&value),
-        None => FLAGS.contains(&word),
+    const FLAGS: [&str; 2] = ["ssl_config_file", "use_alts_credentials"];
+    let asks = |word: &str| {
+        let Some(body) = word.strip_prefix('-') else { return false };
+        let body = body.trim_start_matches('-');
+        let (name, value) = body.split_once('=').unwrap_or((body, "true"));
+        FLAGS.contains(&&*name.replace('-', "_")) && !["", "false", "0"].contains(&value)
     };
     unknown.iter().map(String::as_str).find(|word| asks(word))
 }
@@ -174,11 +178,13 @@ mod tests {
     #[test]
     fn encryption_is_never_passed_over() {
         let asked = |word: &str| asks_for_encryption(&[word.to_owned()]).is_some();
-        assert!(asked("--ssl_config_file=/etc/ssl.config"));
-        assert!(asked("--use_alts_credentials"));
-        assert!(asked("--use_alts_credentials=true"));
-        assert!(!asked("--use_alts_credentials=false"));
-        assert!(!asked("--ssl_config_file="));
+        assert!(asked("--ssl_config_file"));
+        assert!(asked("--ssl-config-file=/etc/ssl.config"));
+        assert!(asked("-ssl_config_file=/etc/ssl.config"));
+        assert!(asked("--use-alts-credentials"));
+        assert!(!asked("--use-alts-credentials=false"));
+        assert!(!asked("--ssl-config-file="));
+        assert!(!asked("ssl_config_file"));
         assert!(!asked("--enable_batching"));
     }
 

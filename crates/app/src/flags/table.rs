@@ -15,6 +15,33 @@ pub(super) struct Flag {
     pub(super) set: fn(&mut Flags, &str) -> Result<(), ()>,
     /// Prints the value.
     pub(super) show: fn(&Flags) -> String,
+    /// Says the value for a page that is read on other machines.
+    pub(super) describe: fn(&Flags) -> String,
+}
+
+/// The value of a flag whose default limits nothing: only one that was asked for does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Cap {
+    shown: i32,
+    given: bool,
+}
+
+impl Cap {
+    /// The original's default for threads of a wire, four for each core.
+    fn threads() -> Cap {
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        Cap { shown: i32::try_from(cores.saturating_mul(4)).unwrap_or(i32::MAX), given: false }
+    }
+
+    /// The value, if it was given.
+    pub(crate) fn given(self) -> Option<i32> {
+        self.given.then_some(self.shown)
+    }
+
+    #[cfg(test)]
+    pub(crate) fn of(count: i32) -> Cap {
+        Cap { shown: count, given: true }
+    }
 }
 
 /// A value that a flag can have.
@@ -22,9 +49,12 @@ trait Value: Sized {
     const KIND: &'static str;
     fn read(text: &str) -> Result<Self, ()>;
     fn print(&self) -> String;
+    fn describe(&self) -> String {
+        self.print()
+    }
 }
 
-macro_rules! integers {
+macro_rules! numbers {
     ($($rust:ty => $kind:literal),*) => {
         $(impl Value for $rust {
             const KIND: &'static str = $kind;
@@ -39,7 +69,20 @@ macro_rules! integers {
     };
 }
 
-integers!(i32 => "int32", i64 => "int64");
+numbers!(i32 => "int32", i64 => "int64", f32 => "float");
+
+impl Value for Cap {
+    const KIND: &'static str = "int32";
+    fn read(text: &str) -> Result<Self, ()> {
+        Ok(Cap { shown: <i32 as Value>::read(text)?, given: true })
+    }
+    fn print(&self) -> String {
+        self.shown.to_string()
+    }
+    fn describe(&self) -> String {
+        "4 for each core".to_owned()
+    }
+}
 
 impl Value for bool {
     const KIND: &'static str = "bool";
@@ -107,6 +150,7 @@ macro_rules! flags {
             help: $help,
             set: |flags, text| { flags.$name = <$rust as Value>::read(text)?; Ok(()) },
             show: |flags| flags.$name.print(),
+            describe: |flags| flags.$name.describe(),
         },)*];
     };
 }
@@ -115,26 +159,42 @@ flags! {
     port: i32 = 8500, "TCP port for gRPC; 0 turns it off.";
     grpc_socket_path: String = String::new(), "Unix socket for gRPC besides or instead of the port.";
     rest_api_port: i32 = 0, "TCP port for HTTP/REST; 0 turns it off.";
+    rest_api_num_threads: Cap = Cap::threads(), "REST calls that may be answered at once; more wait. A limit only when given.";
     rest_api_timeout_in_ms: i32 = 30000, "Time limit of an inference call over REST; 0 or less means none.";
     rest_api_enable_cors_support: bool = false, "Whether REST answers carry CORS headers.";
+    ssl_config_file: String = String::new(), "Text SSLConfig with the PEM text of keys and certificates; encrypts the gRPC port and socket.";
+    use_alts_credentials: bool = false, "Refused: ALTS exists in Google's own cloud alone.";
+    grpc_max_threads: Cap = Cap::threads(), "gRPC calls that may be under way at once; more are refused. A limit only when given.";
+    enable_serialization_as_tensor_content: bool = false, "Whether Predict over gRPC answers tensors as raw content rather than as lists of values.";
     model_config_file: String = String::new(), "Text ModelServerConfig that lists the models; wins over model_name and model_base_path.";
     model_config_file_poll_wait_seconds: i32 = 0, "Seconds between looks at model_config_file; a file that changed is applied. 0 or less reads it once.";
     model_name: String = "default".to_owned(), "Name of the single model.";
     model_base_path: String = String::new(), "Directory of the single model, whose numbered children are its versions; an absolute path.";
     saved_model_tags: String = "serve".to_owned(), "Comma-separated tags that select a graph of a SavedModel.";
     num_load_threads: i32 = 0, "Threads that load versions; 0 lets the server choose.";
+    num_unload_threads: i32 = 0, "Threads that unload versions; 0 means as many as load them.";
     max_num_load_retries: i32 = 5, "How often a failed load is tried again.";
     load_retry_interval_micros: i64 = 60_000_000, "Microseconds between two tries of a load; negative means none.";
     enable_model_warmup: bool = true, "Whether the requests recorded in a version's assets.extra/tf_serving_warmup_requests are run before it is available.";
     num_request_iterations_for_warmup: i32 = 0, "How often each recorded request is run; 0 means once.";
     file_system_poll_wait_seconds: i64 = 1, "Seconds between looks for new versions; 0 looks once, negative never.";
+    flush_filesystem_caches: bool = true, "Accepted for the original's sake: nothing of a model's files is cached here.";
     allow_version_labels_for_unavailable_models: bool = false, "Whether a new label may name a version that is not yet available.";
+    enable_signature_method_name_check: bool = false, "Whether calls are refused on signatures whose method name is not that of the call.";
     monitoring_config_file: String = String::new(), "Text MonitoringConfig that turns on the Prometheus page.";
     enable_grpc_healthcheck_service: bool = false, "Whether the gRPC health service answers.";
     tensorflow_session_parallelism: i64 = 0, "Threads of a TensorFlow session, within operators and between them; 0 lets the server choose.";
     tensorflow_intra_op_parallelism: i64 = 0, "Threads that one TensorFlow operator may use; 0 lets the server choose.";
     tensorflow_inter_op_parallelism: i64 = 0, "Threads that TensorFlow runs operators on at the same time; 0 lets TensorFlow choose.";
     tensorflow_session_config_file: String = String::new(), "Text ConfigProto of TensorFlow's sessions; wins over the flags of their threads.";
+    platform_config_file: String = String::new(), "Text PlatformConfigMap; then it says what the flags of sessions, tags and warm-up say otherwise.";
+    per_process_gpu_memory_fraction: f32 = 0.0, "Part of a GPU's memory that a TensorFlow session takes at once; 0 lets TensorFlow choose.";
+    mixed_precision: String = String::new(), "bfloat16 lets TensorFlow compute parts of a graph in bfloat16.";
+    xla_cpu_compilation_enabled: bool = false, "Accepted for the original's sake: TensorFlow's just-in-time compiler is never turned off here.";
+    xla_gpu_compilation_enabled: bool = false, "Accepted for the original's sake: TensorFlow's just-in-time compiler is never turned off here.";
+    thread_pool_factory_config_file: String = String::new(), "Text ThreadPoolFactoryConfig; accepted for the original's sake: no thread pool can be plugged in.";
+    remove_unused_fields_from_bundle_metagraph: bool = true, "Accepted for the original's sake: only what is used of a graph is kept.";
+    skip_initialize_tpu: bool = false, "Accepted for the original's sake: there is no TPU here.";
     engine: String = "auto".to_owned(), "Vesta: engine that runs the models: auto (the embedded one where it can, else TensorFlow), embedded, tensorflow; NAME==VERSION for a certain release.";
     isolation: String = "auto".to_owned(), "Vesta: where engines run: auto (native ones in a process per version, the embedded one inline when the graph is proven harmless), inline, worker (a process per version).";
     allow_native_inline: bool = false, "Vesta: whether --isolation=inline may open a native library in the server's own process.";

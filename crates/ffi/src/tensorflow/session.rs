@@ -91,6 +91,11 @@ impl TensorFlowSession {
         status.outcome()?;
         // SAFETY: takes nothing; freed below or when the session is dropped.
         let graph = unsafe { (library.table.new_graph)() };
+        if let Some(require_shape_functions) = library.table.require_shape_functions {
+            // Operators that others wrote may lack one; the original loads their graphs all the same.
+            // SAFETY: the graph is alive and nobody else's.
+            unsafe { require_shape_functions(graph, false) };
+        }
         // SAFETY: every pointer is alive during the call; null asks for no run options and for no
         // copy of the meta graph. The graph is empty, as the call wants it.
         let session = unsafe {

@@ -1,5 +1,6 @@
 //! The functions of `tensorflow/c/c_api.h`, `tf_tensor.h`, `tf_status.h` and `tf_tstring.h` that are
-//! called, declared by hand and looked up by name. All have been there since TensorFlow 2.5.
+//! called, declared by hand and looked up by name. All but those marked `maybe` have been there since
+//! TensorFlow 2.5.
 
 use std::ffi::{c_char, c_int, c_void};
 
@@ -66,10 +67,14 @@ pub(super) type Deallocator =
     unsafe extern "C" fn(data: *mut c_void, length: usize, argument: *mut c_void);
 
 macro_rules! table {
-    ($($field:ident = $symbol:literal: fn($($argument:ty),* $(,)?) $(-> $result:ty)?;)*) => {
+    (
+        $($field:ident = $symbol:literal: fn($($argument:ty),* $(,)?) $(-> $result:ty)?;)*
+        ; maybe: $($absent:ident = $absent_symbol:literal: fn($($absent_argument:ty),* $(,)?);)*
+    ) => {
         /// Every function that is called.
         pub(super) struct Table {
             $(pub(super) $field: unsafe extern "C" fn($($argument),*) $(-> $result)?,)*
+            $(pub(super) $absent: Option<unsafe extern "C" fn($($absent_argument),*)>,)*
         }
 
         impl Table {
@@ -92,6 +97,15 @@ macro_rules! table {
                             )
                         };
                         *symbol.map_err(|_| $symbol)?
+                    },)*
+                    $($absent: {
+                        // SAFETY: as above.
+                        let symbol = unsafe {
+                            library.get::<unsafe extern "C" fn($($absent_argument),*)>(
+                                $absent_symbol.as_bytes(),
+                            )
+                        };
+                        symbol.ok().map(|symbol| *symbol)
                     },)*
                 })
             }
@@ -143,4 +157,6 @@ table! {
     string_free = "TF_StringDealloc": fn(*mut TString);
     load_library = "TF_LoadLibrary": fn(*const c_char, *mut Status) -> *mut LibraryHandle;
     delete_library_handle = "TF_DeleteLibraryHandle": fn(*mut LibraryHandle);
+    // Of the part of the interface that is for TensorFlow's own Python; older releases lack it.
+    ; maybe: require_shape_functions = "TF_SetRequireShapeInferenceFns": fn(*mut Graph, bool);
 }

@@ -15,6 +15,7 @@ use bytes::Bytes;
 use futures_util::future::{BoxFuture, FutureExt};
 use http::header::CONTENT_TYPE;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode};
+use tokio::sync::Semaphore;
 use tonic::body::Body as TonicBody;
 use tower_service::Service;
 use vesta_model::{Code, Status};
@@ -43,6 +44,7 @@ struct Inner {
     message_bytes_max: usize,
     health: bool,
     compression: AnswerCompression,
+    places: Option<Semaphore>,
     ending: Ending,
 }
 
@@ -68,6 +70,7 @@ impl Exchange {
             message_bytes_max: options.message_bytes_max,
             health: options.health,
             compression: options.compression,
+            places: options.calls_max.map(Semaphore::new),
             ending,
         };
         Exchange { inner: Arc::new(inner) }
@@ -165,6 +168,11 @@ impl Inner {
         deadline: Option<Instant>,
         answer_encoding: Encoding,
     ) -> Result<Response<TonicBody>, Status> {
+        // Health and what the server says of itself are answered however busy it is.
+        let _place = match (&self.places, route) {
+            (Some(places), Route::Call(_)) => Some(places.try_acquire().map_err(|_| exhausted())?),
+            _ => None,
+        };
         let message = self.message(body, encoding).await?;
         let mut reply = match route {
             Route::Call(method) => self.calls.call(method, message, deadline).await?,
@@ -194,6 +202,11 @@ impl Inner {
             })
             .await
     }
+}
+
+/// The original's words when all the threads of `--grpc_max_threads` are at work.
+fn exhausted() -> Status {
+    Status::resource_exhausted("Server Threadpool Exhausted")
 }
 
 fn is_grpc(headers: &HeaderMap) -> bool {

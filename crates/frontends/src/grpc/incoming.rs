@@ -45,22 +45,19 @@ pub(super) fn tcp(
     }))
 }
 
-/// The connections of a Unix socket.
+/// The connections of a Unix socket, as they come.
 ///
 /// # Errors
 /// `INTERNAL` when the socket cannot be used.
 pub(super) fn unix(
     listener: std::os::unix::net::UnixListener,
-) -> Result<impl Stream<Item = io::Result<LocalStream>>, Status> {
+) -> Result<impl Stream<Item = io::Result<UnixStream>>, Status> {
     listener.set_nonblocking(true).map_err(unusable)?;
     let listener = UnixListener::from_std(listener).map_err(unusable)?;
     Ok(stream::unfold(listener, |listener| async move {
         loop {
             match listener.accept().await {
-                Ok((stream, _)) => {
-                    let stream = LocalStream { stream, frames: Frames::new() };
-                    return Some((Ok(stream), listener));
-                }
+                Ok((stream, _)) => return Some((Ok(stream), listener)),
                 Err(error) => pause(&error).await,
             }
         }
@@ -76,20 +73,28 @@ async fn pause(error: &io::Error) {
     tokio::time::sleep(PAUSE).await;
 }
 
-/// A connection of a Unix socket, whose client may give the socket's path for its authority.
+/// A connection of a Unix socket, private or not, whose client may give the socket's path for its
+/// authority.
 #[derive(Debug)]
-pub(super) struct LocalStream {
-    stream: UnixStream,
+pub(super) struct LocalStream<S> {
+    stream: S,
     frames: Frames,
 }
 
-impl Connected for LocalStream {
+impl<S> LocalStream<S> {
+    /// Over a connection on which nothing was read yet.
+    pub(super) fn new(stream: S) -> LocalStream<S> {
+        LocalStream { stream, frames: Frames::new() }
+    }
+}
+
+impl<S> Connected for LocalStream<S> {
     type ConnectInfo = ();
 
     fn connect_info(&self) {}
 }
 
-impl AsyncRead for LocalStream {
+impl<S: AsyncRead + Unpin> AsyncRead for LocalStream<S> {
     fn poll_read(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -105,7 +110,7 @@ impl AsyncRead for LocalStream {
     }
 }
 
-impl AsyncWrite for LocalStream {
+impl<S: AsyncWrite + Unpin> AsyncWrite for LocalStream<S> {
     fn poll_write(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,

@@ -10,6 +10,7 @@ use vesta_serving::{InferRequest, Lease};
 
 use super::debug_text::debug_text;
 use super::metadata::data_type_name;
+use super::method_check::MethodCheck;
 use super::predict::{Signatures, run, signature_or_default};
 use crate::metrics::{Api, Metrics};
 
@@ -38,10 +39,12 @@ pub(crate) async fn classify(
     signature: &str,
     examples: &[Bytes],
     deadline: Option<Instant>,
+    check: MethodCheck,
     metrics: &Metrics,
 ) -> Result<Vec<Classes>, Status> {
     let name = signature_or_default(signature);
     let signature = find_signature(lease.signatures(), name)?;
+    check.classify(signature)?;
     let outputs = check_signature(signature)?;
     let inputs = vec![examples_tensor(examples)?];
     let request =

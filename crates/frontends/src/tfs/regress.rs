@@ -11,6 +11,7 @@ use vesta_serving::{InferRequest, Lease};
 use super::classify::{examples_tensor, find_signature};
 use super::debug_text::debug_text;
 use super::metadata::data_type_name;
+use super::method_check::MethodCheck;
 use super::predict::{run, signature_or_default};
 use crate::metrics::{Api, Metrics};
 
@@ -27,10 +28,13 @@ pub(crate) async fn regress(
     signature: &str,
     examples: &[Bytes],
     deadline: Option<Instant>,
+    check: MethodCheck,
     metrics: &Metrics,
 ) -> Result<Vec<f32>, Status> {
     let name = signature_or_default(signature);
-    let output = check_signature(find_signature(lease.signatures(), name)?)?;
+    let signature = find_signature(lease.signatures(), name)?;
+    check.regress(signature)?;
+    let output = check_signature(signature)?;
     let inputs = vec![examples_tensor(examples)?];
     let request =
         InferRequest { signature: name.to_owned(), inputs, outputs: vec![output], deadline };

@@ -18,6 +18,7 @@ use http::header::{
     CONNECTION, CONTENT_TYPE, ORIGIN,
 };
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
+use tokio::sync::Semaphore;
 use vesta_model::{
     Code, Label, ModelName, ModelSpec, Signature, Status, Tensor, Version, VersionChoice,
 };
@@ -29,6 +30,7 @@ use super::json::Refusal;
 use super::json::example::ExamplesRequest;
 use super::json::predict::{Form, PredictInputs, PredictRequest, read_at_once};
 use super::json::write;
+use super::method_check::MethodCheck;
 use super::predict::{deadline_after, run};
 use super::regress::regress;
 use super::request_log::RequestLog;
@@ -45,6 +47,11 @@ pub struct RestOptions {
     pub timeout: Option<Duration>,
     /// Whether answers tell browsers that pages from anywhere may read them.
     pub cors: bool,
+    /// Whether calls are refused on signatures whose method name is another call's.
+    pub method_check: MethodCheck,
+    /// Calls that may be answered at once; more wait for their turn. `None` for no limit but those
+    /// of queues and memory.
+    pub calls_max: Option<usize>,
     /// The path of the metrics page; `None` for no page.
     pub metrics_path: Option<String>,
     /// The most bytes that a body may have, before and after it is inflated.
@@ -74,6 +81,8 @@ impl Default for RestOptions {
         RestOptions {
             timeout: Some(Duration::from_secs(30)),
             cors: false,
+            method_check: MethodCheck::default(),
+            calls_max: None,
             metrics_path: None,
             body_bytes_max: 1 << 31,
             inflated_bytes_max: 100 << 20,
@@ -123,6 +132,7 @@ struct Inner {
     metrics: Metrics,
     budget: Budget,
     codec: Offload,
+    places: Option<Semaphore>,
 }
 
 /// The outcome of an API call: the JSON, or why there is none. `None` in the place of an error's
@@ -146,7 +156,8 @@ impl Rest {
     /// The interface.
     pub fn new(serving: Serving, options: RestOptions, metrics: Metrics, budget: Budget) -> Rest {
         let codec = Offload::new(options.codec_threads, INLINE_BYTES_MAX);
-        Rest { inner: Arc::new(Inner { serving, options, metrics, budget, codec }) }
+        let places = options.calls_max.map(Semaphore::new);
+        Rest { inner: Arc::new(Inner { serving, options, metrics, budget, codec, places }) }
     }
 
     /// The options.
@@ -195,6 +206,11 @@ impl Rest {
         let (outcome, kind) = if method == "OPTIONS" {
             (preflight(headers), NO_TYPE)
         } else {
+            let _place = match &self.inner.places {
+                // The semaphore is never closed.
+                Some(places) => places.acquire().await.ok(),
+                None => None,
+            };
             (self.call(method, target, body, permit, &mut named).await, JSON)
         };
         let code = outcome.as_ref().err().map(|(code, _)| *code);
@@ -332,6 +348,7 @@ impl Rest {
         };
         let (call, mut permit) = self.inner.codec.run(bytes, decode).await?;
         let PredictCall { lease, signature, inputs, form } = call;
+        self.inner.options.method_check.predict(&signature)?;
         let chosen = chosen.map(|chosen| chosen.with_inputs(&lease, &inputs));
         let outputs: Vec<usize> = (0..signature.outputs.len()).collect();
         let deadline = deadline_after(self.inner.options.timeout);
@@ -374,17 +391,17 @@ impl Rest {
         let signature = String::from_utf8_lossy(&request.signature);
         let deadline = deadline_after(self.inner.options.timeout);
         let metrics = &self.inner.metrics;
-        let examples = &request.examples;
+        let (examples, check) = (&request.examples, self.inner.options.method_check);
         let chosen = self.choose_examples(&spec, &signature, &lease);
         if verb == Verb::Classify {
-            let results = classify(&lease, &signature, examples, deadline, metrics).await?;
+            let results = classify(&lease, &signature, examples, deadline, check, metrics).await?;
             let json = write::classifications(&results)?.into();
             if let Some(chosen) = chosen {
                 chosen.classified(examples, results);
             }
             Ok(json)
         } else {
-            let results = regress(&lease, &signature, examples, deadline, metrics).await?;
+            let results = regress(&lease, &signature, examples, deadline, check, metrics).await?;
             let json = write::regressions(&results)?.into();
             if let Some(chosen) = chosen {
                 chosen.regressed(examples, results);

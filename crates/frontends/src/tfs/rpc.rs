@@ -24,6 +24,7 @@ use crate::budget::Budget;
 use crate::grpc::Reply;
 use crate::metrics::Metrics;
 use crate::offload::Offload;
+use crate::tfs::method_check::MethodCheck;
 use crate::tfs::request_log::{Call, Chosen, RequestLog};
 use crate::tfs::tensor_proto::TensorForm;
 
@@ -66,6 +67,7 @@ pub(crate) struct Calls {
     pub(crate) budget: Budget,
     pub(crate) offload: Offload,
     pub(crate) form: TensorForm,
+    pub(crate) method_check: MethodCheck,
     pub(crate) request_log: RequestLog,
 }
 

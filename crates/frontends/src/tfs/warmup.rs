@@ -17,8 +17,9 @@ use prost::{Message, Oneof};
 use vesta_model::{InputLayout, RunRequest, Session, Status, Tensor};
 
 use self::records::Records;
+use super::method_check::{CLASSIFY, REGRESS};
 use super::predict::Feed;
-use super::rpc::inference::{CLASSIFY, REGRESS, run_examples, run_multi_inference};
+use super::rpc::inference::{run_examples, run_multi_inference};
 use super::rpc::predict::feed_of;
 use crate::budget::Budget;
 use crate::metrics::Metrics;

@@ -80,6 +80,7 @@ impl Run for Prepared {
 pub(crate) async fn serve_gated(gate: Arc<Gate>) -> Serving {
     let options = ServingOptions {
         load_threads: 1,
+        unload_threads: 1,
         run_threads: 1,
         queue_runs_max: 100,
         load_retries_max: 0,

@@ -445,6 +445,7 @@ pub(crate) fn usual_options() -> RestOptions {
 pub(crate) async fn serve_models() -> Serving {
     let options = ServingOptions {
         load_threads: 2,
+        unload_threads: 2,
         run_threads: 2,
         queue_runs_max: 1000,
         load_retries_max: 0,

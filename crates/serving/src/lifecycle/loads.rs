@@ -3,10 +3,12 @@
 //! Invariant: at most `load_threads` loads that do not hang are in the hands of loaders, so that the
 //! order of what waits is decided here and a load that is no longer wanted never begins.
 
+use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::sync::Arc;
-use vesta_model::{LoadRequest, Session, Status};
+
+use vesta_model::{LoadRequest, ModelName, Session, Status};
 
 use super::event::{Event, Ticket};
 use super::fleet::{Instance, Repair};
@@ -49,15 +51,19 @@ impl Manager {
         }
     }
 
-    /// Gives work to free loaders.
+    /// Gives work to free loaders. What has to wait for memory keeps its place.
     pub(super) fn start_loads(&mut self) {
         let now = self.now();
+        let mut waiting = VecDeque::new();
         while self.loaders.has_room(now) && self.closing.is_none() {
-            let Some(id) = self.queue.pop_front() else { return };
+            let Some(id) = self.queue.pop_front() else { break };
+            let must_wait = self.must_wait(&id.model);
             let Some(entry) = self.fleet.entry(&id) else { continue };
             let due = entry.retry_at.is_none_or(|at| at <= now);
             let repairable = |repair: &Repair| repair.ticket.is_none() && repair.due <= now;
             match entry.state {
+                State::Queued if must_wait => waiting.push_back(id),
+                State::Retrying if due && must_wait => waiting.push_back(id),
                 State::Queued => self.begin(&id),
                 State::Retrying if due => self.begin(&id),
                 State::Restarting if entry.repair.as_ref().is_some_and(repairable) => {
@@ -67,6 +73,13 @@ impl Manager {
                 _ => {}
             }
         }
+        waiting.append(&mut self.queue);
+        self.queue = waiting;
+    }
+
+    /// Whether loads of a model have to wait until something of it is gone.
+    fn must_wait(&self, model: &ModelName) -> bool {
+        planner::must_wait(&self.fleet.seen(model), self.parts.options.policy)
     }
 
     fn begin(&mut self, id: &ServableId) {
@@ -202,10 +215,10 @@ impl Manager {
 
     /// Remembers a session.
     pub(super) fn adopt(&mut self, id: &ServableId, ticket: Ticket, session: Arc<dyn Session>) {
-        let lane = self.parts.scheduler.lane(id.clone());
         let events = self.parts.sender.clone();
         let health = self.listen(ticket, &*session);
-        let servable = Arc::new(Servable::new(id.clone(), ticket, session, lane, events));
+        let scheduler = &self.parts.scheduler;
+        let servable = Arc::new(Servable::new(id.clone(), ticket, session, scheduler, events));
         let instance = Instance { id: id.clone(), servable: Some(servable), holds: 0, health };
         self.fleet.instances.insert(ticket, instance);
     }

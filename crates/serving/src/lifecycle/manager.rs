@@ -77,9 +77,8 @@ struct Waiter {
 impl Manager {
     /// Starts loaders and unloaders; [`Manager::run`] does the rest.
     pub(crate) fn new(parts: Parts, events: Receiver<Event>) -> Result<Manager, Status> {
-        let threads = parts.options.load_threads;
-        let loaders = Box::new(Pool::start("load", threads)?);
-        let unloaders = Box::new(Pool::start("unload", threads)?);
+        let loaders = Box::new(Pool::start("load", parts.options.load_threads)?);
+        let unloaders = Box::new(Pool::start("unload", parts.options.unload_threads)?);
         Ok(Manager::with(parts, events, loaders, unloaders))
     }
 
@@ -90,10 +89,9 @@ impl Manager {
         loaders: Box<dyn Executor>,
         unloaders: Box<dyn Executor>,
     ) -> Manager {
-        let threads = parts.options.load_threads;
         Manager {
-            loaders: Crew::new(loaders, threads),
-            unloaders: Crew::new(unloaders, threads),
+            loaders: Crew::new(loaders, parts.options.load_threads),
+            unloaders: Crew::new(unloaders, parts.options.unload_threads),
             parts,
             events,
             fleet: Fleet::default(),

@@ -157,6 +157,19 @@ impl State {
         Some(next)
     }
 
+    /// Whether a version in it takes memory, or is about to.
+    pub(crate) fn is_held(self) -> bool {
+        match self {
+            State::Loading
+            | State::Serving
+            | State::Restarting
+            | State::Draining
+            | State::Drained
+            | State::Unloading => true,
+            State::Queued | State::Retrying | State::Failed | State::Ended => false,
+        }
+    }
+
     /// What clients are told.
     pub(crate) fn phase(self) -> Phase {
         match self {

@@ -7,8 +7,8 @@
 //! - *availability* (of the availability-preserving policy): while something is wanted and nothing
 //!   wanted serves, the last serving version stays; a version whose session is being restarted does
 //!   not count as serving;
-//! - *economy* (of the resource-preserving policy): no load is queued while a version that is not
-//!   wanted is loaded;
+//! - *economy* (of the resource-preserving policy): no load is queued or begins while a version that is
+//!   not wanted is loaded;
 //! - *one at a time*: one plan holds at most one action for one version;
 //! - *legality*: each action is a legal step of its version;
 //! - *fixpoint*: a plan carried out leaves nothing to plan until the next event;
@@ -61,19 +61,13 @@ impl Seen {
         };
         listed && self.sound
     }
+}
 
-    /// Whether it takes memory, or is about to.
-    fn is_held(&self) -> bool {
-        match self.state {
-            State::Loading
-            | State::Serving
-            | State::Restarting
-            | State::Draining
-            | State::Drained
-            | State::Unloading => true,
-            State::Queued | State::Retrying | State::Failed | State::Ended => false,
-        }
-    }
+/// Whether a load of this model has to wait: where memory is saved, until nothing is loaded that is
+/// not wanted.
+pub(crate) fn must_wait(seen: &[Seen], policy: AspiredVersionPolicy) -> bool {
+    policy == AspiredVersionPolicy::ResourcePreserving
+        && seen.iter().any(|one| !one.wanted && one.state.is_held())
 }
 
 /// Plans one model. Loads come newest first, everything else before them.
@@ -95,9 +89,7 @@ pub(crate) fn plan(seen: &[Seen], policy: AspiredVersionPolicy) -> Vec<Action> {
         })
         .collect();
     actions.extend(retirements(seen, policy));
-    if policy == AspiredVersionPolicy::ResourcePreserving
-        && seen.iter().any(|one| !one.wanted && one.is_held())
-    {
+    if must_wait(seen, policy) {
         return actions;
     }
     let mut loads: Vec<Version> = seen

@@ -99,7 +99,7 @@ fn assert_policy(before: &Model, after: &Model, actions: &[Action], policy: Aspi
         assert!(serving(after, None) > 0, "availability: {before:?} {actions:?}");
     }
     if policy == SAVE && actions.iter().any(|action| action.step == Step::Queue) {
-        let spare = seen(after).into_iter().any(|one| !one.wanted && one.is_held());
+        let spare = seen(after).into_iter().any(|one| !one.wanted && one.state.is_held());
         assert!(!spare, "economy: {before:?} {actions:?}");
     }
     for action in actions.iter().filter(|action| action.step == Step::Retire) {
@@ -185,7 +185,8 @@ fn fresh(versions: i64) -> Model {
 /// What must hold of a model that was planned to the end, whatever happened before.
 fn assert_settled_state(model: &Model, policy: AspiredVersionPolicy) {
     assert_eq!(plan(&seen(model), policy), [], "idempotent: {model:?}");
-    let blocked = policy == SAVE && seen(model).iter().any(|one| !one.wanted && one.is_held());
+    let blocked =
+        policy == SAVE && seen(model).iter().any(|one| !one.wanted && one.state.is_held());
     for (version, (wanted, state, sound)) in model {
         let consistent = match state {
             State::Queued | State::Retrying | State::Failed => *wanted,

@@ -13,13 +13,15 @@ impl Manager {
     pub(super) fn exchange(&mut self, retired: &[ServableId], revived: &[ServableId]) {
         for id in retired {
             tracing::info!("Quiescing servable version {id}");
-            self.step(id, Step::Retire);
-            self.show(id);
-            self.list(id, None);
             if let Some(entry) = self.fleet.entry(id) {
                 // A replacement under way comes too late, and becomes an orphan.
                 entry.repair = None;
+                // It ends because nobody wants it, whatever ailed it.
+                entry.error = None;
             }
+            self.step(id, Step::Retire);
+            self.show(id);
+            self.list(id, None);
         }
         for id in revived {
             let ticket = self.fleet.entry(id).and_then(|entry| entry.ticket);

@@ -26,6 +26,7 @@ pub(crate) struct World {
 pub(crate) fn options() -> ServingOptions {
     ServingOptions {
         load_threads: 2,
+        unload_threads: 2,
         run_threads: 2,
         queue_runs_max: 100,
         load_retries_max: 0,

@@ -20,11 +20,9 @@ use crate::budget::Budget;
 use crate::grpc::Reply;
 use crate::metrics::{Api, Metrics};
 use crate::tfs::classify::{self, Classes, ClassifyOutputs, classes_of, find_signature};
+use crate::tfs::method_check::{CLASSIFY, MethodCheck, REGRESS};
 use crate::tfs::predict::{Feed, Signatures, run, signature_or_default};
 use crate::tfs::regress;
-
-pub(crate) const CLASSIFY: &str = "tensorflow/serving/classify";
-pub(crate) const REGRESS: &str = "tensorflow/serving/regress";
 
 /// A request of Classify or Regress.
 #[derive(Clone, Message)]
@@ -75,7 +73,9 @@ impl Calls {
         let spec = required_spec(request.model_spec.as_ref())?;
         let lease = self.serving.resolve(&wanted(spec))?;
         let name = signature_or_default(&spec.signature_name);
-        let outputs = classify::check_signature(find_signature(lease.signatures(), name)?)?;
+        let signature = find_signature(lease.signatures(), name)?;
+        self.method_check.classify(signature)?;
+        let outputs = classify::check_signature(signature)?;
         let input = request.input.unwrap_or_default();
         let request = InferRequest {
             signature: name.to_owned(),
@@ -114,7 +114,9 @@ impl Calls {
         let spec = required_spec(request.model_spec.as_ref())?;
         let lease = self.serving.resolve(&wanted(spec))?;
         let name = signature_or_default(&spec.signature_name);
-        let output = regress::check_signature(find_signature(lease.signatures(), name)?)?;
+        let signature = find_signature(lease.signatures(), name)?;
+        self.method_check.regress(signature)?;
+        let output = regress::check_signature(signature)?;
         let input = request.input.unwrap_or_default();
         let request = InferRequest {
             signature: name.to_owned(),
@@ -151,7 +153,7 @@ impl Calls {
         let none = proto::ModelSpec::default();
         let first = request.tasks.first().and_then(|task| task.model_spec.as_ref());
         let lease = self.serving.resolve(&wanted(first.unwrap_or(&none)))?;
-        let tasks = check_tasks(lease.signatures(), &request.tasks)?;
+        let tasks = check_tasks(lease.signatures(), &request.tasks, self.method_check)?;
         let input = request.input.unwrap_or_default();
         let tensor = input.tensor(&self.budget)?;
         // The original computes the outputs of all tasks in one run. Runs here are of one
@@ -217,6 +219,7 @@ impl Task<'_> {
 fn check_tasks<'l>(
     signatures: &Signatures,
     tasks: &'l [proto::InferenceTask],
+    check: MethodCheck,
 ) -> Result<Vec<Task<'l>>, Status> {
     let mut model = "";
     let mut names = BTreeSet::new();
@@ -245,15 +248,26 @@ fn check_tasks<'l>(
                 "Requested signature not found in model graph: {name}"
             ))
         })?;
-        checked.push(check_task(&task.method_name, name, signature)?);
+        checked.push(check_task(&task.method_name, name, signature, check)?);
     }
     Ok(checked)
 }
 
-fn check_task<'l>(method: &str, name: &'l str, signature: &Signature) -> Result<Task<'l>, Status> {
+fn check_task<'l>(
+    method: &str,
+    name: &'l str,
+    signature: &Signature,
+    check: MethodCheck,
+) -> Result<Task<'l>, Status> {
     match method {
-        CLASSIFY => Ok(Task::Classify { name, outputs: classify::check_signature(signature)? }),
-        REGRESS => Ok(Task::Regress { name, output: regress::check_signature(signature)? }),
+        CLASSIFY => {
+            check.classify(signature)?;
+            Ok(Task::Classify { name, outputs: classify::check_signature(signature)? })
+        }
+        REGRESS => {
+            check.regress(signature)?;
+            Ok(Task::Regress { name, output: regress::check_signature(signature)? })
+        }
         _ => Err(Status::unimplemented(format!("Unsupported signature method_name: {method}"))),
     }
 }
@@ -276,7 +290,8 @@ pub(crate) fn run_examples(
     let request: ExamplesRequest = recorded(message)?;
     let spec = required_spec(request.model_spec.as_ref())?;
     let name = signature_or_default(&spec.signature_name);
-    let task = check_task(method, name, find_signature(signatures, name)?)?;
+    let signature = find_signature(signatures, name)?;
+    let task = check_task(method, name, signature, MethodCheck::default())?;
     run_task(&task, &request.input.unwrap_or_default(), budget, run)
 }
 
@@ -292,7 +307,7 @@ pub(crate) fn run_multi_inference(
 ) -> Result<(), Status> {
     let request: TasksRequest = recorded(message)?;
     let input = request.input.unwrap_or_default();
-    for task in check_tasks(signatures, &request.tasks)? {
+    for task in check_tasks(signatures, &request.tasks, MethodCheck::default())? {
         run_task(&task, &input, budget, run)?;
     }
     Ok(())

@@ -132,6 +132,7 @@ impl Calls {
         let name = signature_or_default(&spec.signature_name).to_owned();
         let lease = self.serving.resolve(&wanted(spec))?;
         let signature = Arc::clone(find_signature(lease.signatures(), &name)?);
+        self.method_check.predict(&signature)?;
         request.check_names()?;
         let PredictWire { inputs, output_filter, .. } = request;
         let budget = self.budget.clone();
