@@ -61,7 +61,7 @@ fn concatenated(tensors: &[&Tensor]) -> Result<Tensor, Status> {
     let fits = |tensor: &&Tensor| {
         tensor.dtype() == first.dtype() && tensor.shape().dims().get(1..) == Some(tail)
     };
-    if !tensors.iter().all(|tensor| fits(tensor)) {
+    if !tensors.iter().all(fits) {
         return Err(texts::pieces_do_not_fit());
     }
     let rows = tensors.iter().filter_map(|tensor| tensor.shape().dims().first()).sum();
