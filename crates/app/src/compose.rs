@@ -25,6 +25,7 @@ use crate::config_poll;
 use crate::fetching::Fetching;
 use crate::listen::{self, Sharing};
 use crate::logs::LogFormat;
+use crate::measured::Measured;
 use crate::models::Models;
 use crate::placement;
 use crate::request_log;
@@ -50,6 +51,8 @@ pub(crate) fn serve(
     let runtime = runtime(cores)?;
     let metrics = Metrics::new()?;
     let engine = placement::engine(&resolved.engine, format)?;
+    metrics.describe_process(env!("CARGO_PKG_VERSION"))?;
+    let engine = Arc::new(Measured { engine, metrics: metrics.clone() });
     let engine = with_warm_up(engine, resolved, &metrics);
     let engine = Arc::new(Batched { engine, batching: resolved.batching.clone() });
     let stores = Arc::new(Stores::new(resolved.model_cache.clone()));
@@ -228,6 +231,7 @@ fn rest_options(resolved: &Resolved, models: &Arc<Models>) -> RestOptions {
         metrics_path: resolved.metrics_path.clone(),
         drain: resolved.drain_timeout,
         body_bytes_max: resolved.rest_body_bytes_max,
+        log_requests: crate::logs::requests_are_logged(),
         admin: resolved.admin_api.then(|| Arc::clone(models) as _),
         ..RestOptions::default()
     }

@@ -19,6 +19,7 @@ mod init;
 mod inspect;
 mod listen;
 mod logs;
+mod measured;
 mod models;
 mod placement;
 mod progress;

@@ -63,6 +63,23 @@ pub(crate) fn start(format: LogFormat) {
     };
 }
 
+/// Whether the original's environment asks for a line for each REST request:
+/// `TF_CPP_VMODULE=http_server=1` or `TF_CPP_MAX_VLOG_LEVEL=1`.
+pub(crate) fn requests_are_logged() -> bool {
+    let variable = |name| std::env::var(name).unwrap_or_default();
+    asks_for_requests(&variable("TF_CPP_VMODULE"), &variable("TF_CPP_MAX_VLOG_LEVEL"))
+}
+
+fn asks_for_requests(modules: &str, level: &str) -> bool {
+    let is_on = |level: &str| level.trim().parse::<i32>().is_ok_and(|level| level > 0);
+    let of_server = modules
+        .split(',')
+        .filter_map(|module| module.split_once('='))
+        .find(|(name, _)| name.trim() == "http_server");
+    // A module's own level counts for it.
+    of_server.map_or_else(|| is_on(level), |(_, own)| is_on(own))
+}
+
 fn default_level() -> &'static str {
     match std::env::var("TF_CPP_MIN_LOG_LEVEL").as_deref() {
         Ok("1") => "warn",

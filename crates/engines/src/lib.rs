@@ -9,6 +9,7 @@ mod convert;
 mod embedded;
 mod inspect;
 mod litert;
+mod overrides;
 mod registry;
 mod store;
 mod tensorflow;
@@ -19,6 +20,7 @@ pub use inspect::{
     EngineReport, Format, Inspection, SignatureReport, Sizes, inspect, unknown_signature,
 };
 pub use litert::{LITE_MODEL, LiteModel, LiteRtEngine, LiteRtOptions};
+pub use overrides::SessionOverrides;
 pub use registry::{EngineChoice, EngineName, EngineOptions, build, check_adapter};
 pub use store::{
     Damaged, EngineStore, InstallRequest, Installed, Outcome, Progress, Survey, Voucher,

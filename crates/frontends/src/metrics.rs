@@ -5,7 +5,10 @@
 //! May not know: requests; it is told what to count.
 //! Invariant: what clients send cannot make the page grow without bound.
 
+mod loads;
+mod process;
 mod runs;
+mod signatures;
 
 use std::collections::{BTreeMap, HashSet};
 use std::sync::{Arc, PoisonError, RwLock};
@@ -16,6 +19,8 @@ use prometheus::proto::{Metric, MetricFamily, MetricType};
 use prometheus::{HistogramOpts, HistogramVec, IntCounterVec, Opts, Registry};
 use vesta_model::{Code, Status};
 
+use self::loads::Loads;
+use self::signatures::Signatures;
 use crate::recorder::{Recorder, SpanKind};
 use crate::tfs::json::push_six_digits;
 
@@ -77,6 +82,8 @@ struct Inner {
     warm_up_latency: HistogramVec,
     warm_up_records: IntCounterVec,
     request_log_count: IntCounterVec,
+    loads: Loads,
+    signatures: Signatures,
 }
 
 impl Metrics {
@@ -97,8 +104,11 @@ impl Metrics {
         };
         let count = Opts::new(name("request_count"), "requests by model and status");
         let build = || -> prometheus::Result<Metrics> {
+            let registry = Registry::new();
             let inner = Inner {
-                registry: Registry::new(),
+                loads: Loads::new(&registry)?,
+                signatures: Signatures::new(&registry, limits.clone())?,
+                registry,
                 recorder: Recorder::default(),
                 declared: RwLock::default(),
                 names: RwLock::default(),
@@ -140,6 +150,8 @@ impl Metrics {
             Status::internal(format!("the metrics cannot be made: {error}")).with_cause(error)
         })?;
         metrics.declare(&name("request_count"), MetricType::COUNTER);
+        Loads::declare(&metrics);
+        Signatures::declare(&metrics);
         metrics.declare(&name("request_log_count"), MetricType::COUNTER);
         metrics.declare(&name("request_latency"), MetricType::HISTOGRAM);
         metrics.declare(&name("runtime_latency"), MetricType::HISTOGRAM);
@@ -269,6 +281,11 @@ impl Metrics {
     }
 }
 
+/// `name` as a label's value: itself, or nothing when there are too many already.
+fn label_of<'n>(names: &RwLock<HashSet<Box<str>>>, name: &'n str) -> &'n str {
+    if is_admitted(names, name) { name } else { "" }
+}
+
 /// Whether `name` is among the names so far, or may become the next of them.
 fn is_admitted(names: &RwLock<HashSet<Box<str>>>, name: &str) -> bool {
     if names.read().unwrap_or_else(PoisonError::into_inner).contains(name) {
@@ -353,9 +370,15 @@ mod tests {
         let metrics = Metrics::new().unwrap();
         metrics.declare(":a:first", MetricType::GAUGE);
         assert!(page(&metrics).starts_with(
-            "# TYPE :a:first gauge\n# TYPE :tensorflow:serving:model_warmup_latency histogram\n\
+            "# TYPE :a:first gauge\n\
+             # TYPE :tensorflow:cc:saved_model:load_attempt_count counter\n\
+             # TYPE :tensorflow:cc:saved_model:load_latency counter\n\
+             # TYPE :tensorflow:serving:mlmd_map gauge\n\
+             # TYPE :tensorflow:serving:model_warmup_latency histogram\n\
              # TYPE :tensorflow:serving:model_warmup_records_read counter\n\
              # TYPE :tensorflow:serving:request_count counter\n\
+             # TYPE :tensorflow:serving:request_example_count_total counter\n\
+             # TYPE :tensorflow:serving:request_example_counts histogram\n\
              # TYPE :tensorflow:serving:request_latency histogram\n\
              # TYPE :tensorflow:serving:request_log_count counter\n"
         ));

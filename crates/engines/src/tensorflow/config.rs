@@ -5,6 +5,8 @@ use std::path::PathBuf;
 use prost::Message as _;
 use vesta_protos::tensorflow::ConfigProto;
 
+use crate::overrides::SessionOverrides;
+
 /// What an operator says of TensorFlow.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct TensorFlowOptions {
@@ -15,12 +17,14 @@ pub struct TensorFlowOptions {
 }
 
 impl TensorFlowOptions {
-    /// The serialized `ConfigProto` of a session whose runs may use `threads` threads each.
+    /// The serialized `ConfigProto` of a session whose runs may use `threads` threads each, with what
+    /// its model changes.
     ///
     /// Threads between operators stay TensorFlow's choice: they are shared by all runs, and an
     /// operator that waits for a thread of its own pool does not occupy one of those.
-    pub(crate) fn config_for(&self, threads: usize) -> Vec<u8> {
+    pub(crate) fn config_for(&self, threads: usize, overrides: &SessionOverrides) -> Vec<u8> {
         let mut config = self.session_config.clone();
+        overrides.apply(&mut config);
         if config.intra_op_parallelism_threads == 0 {
             config.intra_op_parallelism_threads = i32::try_from(threads.max(1)).unwrap_or(i32::MAX);
         }
@@ -34,7 +38,8 @@ mod tests {
 
     fn threads(config: ConfigProto, threads: usize) -> (i32, i32) {
         let options = TensorFlowOptions { session_config: config, ..TensorFlowOptions::default() };
-        let config = ConfigProto::decode(options.config_for(threads).as_slice()).unwrap();
+        let config = options.config_for(threads, &SessionOverrides::default());
+        let config = ConfigProto::decode(config.as_slice()).unwrap();
         (config.intra_op_parallelism_threads, config.inter_op_parallelism_threads)
     }
 

@@ -18,6 +18,7 @@ use vesta_model::{Code, Engine, EngineIdentity, LoadRequest, Session, Status};
 
 pub use self::config::TensorFlowOptions;
 use self::session::LoadedModel;
+use crate::overrides::SessionOverrides;
 
 /// TensorFlow, opened in this process.
 pub struct TensorFlowEngine {
@@ -67,7 +68,9 @@ impl Engine for TensorFlowEngine {
     }
 
     fn load(&self, request: &LoadRequest) -> Result<Arc<dyn Session>, Status> {
-        let config = self.options.config_for(request.threads);
+        // The server has said what of them cannot be honoured.
+        let overrides = SessionOverrides::of(&request.artifact);
+        let config = self.options.config_for(request.threads, &overrides);
         Ok(Arc::new(LoadedModel::load(self.library, request, &config)?))
     }
 }

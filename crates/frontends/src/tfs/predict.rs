@@ -45,11 +45,12 @@ pub(crate) async fn run(
     metrics: &Metrics,
 ) -> Result<Vec<Tensor>, Status> {
     let start = Instant::now();
-    let signature = metrics.recorder().is_on().then(|| request.signature.clone());
+    let signature = request.signature.clone();
     let outputs = lease.infer(request).await?;
     let (model, time) = (lease.model().as_str(), start.elapsed());
     metrics.ran(model, api, time);
-    if let Some(signature) = signature {
+    metrics.ran_signature(model, &signature, time);
+    if metrics.recorder().is_on() {
         metrics.recorder().note(SpanKind::Run, model, &signature, time);
     }
     Ok(outputs)

@@ -72,6 +72,8 @@ pub struct RestOptions {
     pub admin: Option<Arc<dyn Administer>>,
     /// Where calls are recorded.
     pub request_log: RequestLog,
+    /// Whether the log has a line for each request.
+    pub log_requests: bool,
 }
 
 impl Default for RestOptions {
@@ -91,6 +93,7 @@ impl Default for RestOptions {
             codec_threads: 2,
             admin: None,
             request_log: RequestLog::default(),
+            log_requests: false,
         }
     }
 }
@@ -178,6 +181,12 @@ impl Rest {
         permit: Permit,
     ) -> Answer {
         let start = Instant::now();
+        if self.inner.options.log_requests {
+            tracing::info!(
+                "Processing HTTP request: {method} {target} body: {} bytes.",
+                body.len()
+            );
+        }
         if !is_known_method(method) {
             return page(StatusCode::NOT_IMPLEMENTED);
         }

@@ -18,7 +18,7 @@ use super::examples::InputWire;
 use super::{Call, Calls, answered_by, counted_name, required_spec, wanted};
 use crate::budget::Budget;
 use crate::grpc::Reply;
-use crate::metrics::Api;
+use crate::metrics::{Api, Metrics};
 use crate::tfs::classify::{self, Classes, ClassifyOutputs, classes_of, find_signature};
 use crate::tfs::method_check::{CLASSIFY, MethodCheck, REGRESS};
 use crate::tfs::predict::{Feed, Signatures, run, signature_or_default};
@@ -158,8 +158,10 @@ impl Calls {
         let tensor = input.tensor(&self.budget)?;
         // The original computes the outputs of all tasks in one run. Runs here are of one
         // signature each, at the same time, on the same examples.
-        let runs = tasks.iter().map(|task| task.run(&lease, tensor.clone(), deadline));
+        let runs =
+            tasks.iter().map(|task| task.run(&lease, tensor.clone(), deadline, &self.metrics));
         let outputs = try_join_all(runs).await?;
+        self.metrics.examples(lease.model().as_str(), input.len());
         let mut results = Vec::with_capacity(tasks.len());
         for (task, tensors) in tasks.iter().zip(&outputs) {
             results.push(proto::InferenceResult {
@@ -183,9 +185,13 @@ impl Task<'_> {
         lease: &Lease,
         input: Tensor,
         deadline: Option<Instant>,
+        metrics: &Metrics,
     ) -> Result<Vec<Tensor>, Status> {
         let Feed { signature, inputs, outputs } = self.feed(input);
-        lease.infer(InferRequest { signature, inputs, outputs, deadline }).await
+        let start = Instant::now();
+        let outputs = lease.infer(InferRequest { signature, inputs, outputs, deadline }).await?;
+        metrics.ran_signature(lease.model().as_str(), self.name(), start.elapsed());
+        Ok(outputs)
     }
 
     fn feed(&self, input: Tensor) -> Feed {
