@@ -69,6 +69,18 @@ class AdminTest(unittest.TestCase):
                 400, {"error": f"Malformed request: POST /v1/models/m:{verb}"}))
         self.assertEqual(predict(server, [2.0]), [3.0])
 
+    def test_web_pages_give_no_orders(self):
+        self.write(m=MODEL)
+        server = self.start("--rest_api_enable_cors_support")
+        connection = http.client.HTTPConnection("127.0.0.1", server.rest_port, timeout=20)
+        self.addCleanup(connection.close)
+        connection.request("POST", "/v1/models/m:unload", "", {"Origin": "http://evil.example"})
+        answer = connection.getresponse()
+        self.assertEqual((answer.status, json.loads(answer.read())),
+                         (403, {"error": "orders of web pages are refused"}))
+        self.assertEqual(predict(server, [2.0]), [3.0])
+        self.assertIn("Models may be loaded and unloaded over the REST port", server.log())
+
     def test_one_model_is_unloaded_and_loaded_again(self):
         self.write(m=MODEL, other=THREE)
         server = self.start()

@@ -295,6 +295,9 @@ fn rest(
         let _ = std::io::stderr()
             .write_all(b"[evhttp_server.cc : 261] NET_LOG: Entering the event loop ...\n");
     }
+    if resolved.admin_api {
+        info!("Models may be loaded and unloaded over the REST port, by anyone who reaches it");
+    }
     info!("Exporting HTTP/REST API at:localhost:{} ...", address.port());
     let serving = serving.clone();
     Some(async move {

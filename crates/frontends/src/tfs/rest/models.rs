@@ -4,6 +4,8 @@
 //! May not know: how either is carried out.
 
 use bytes::Bytes;
+use http::HeaderMap;
+use http::header::ORIGIN;
 use prost_reflect::DynamicMessage;
 use vesta_model::{ModelName, ModelSpec, Status, VersionChoice};
 use vesta_protos::tensorflow::serving as messages;
@@ -96,8 +98,13 @@ impl Rest {
         &self,
         model: String,
         order: Order,
+        headers: &HeaderMap,
         body: Bytes,
     ) -> Result<Bytes, Refusal> {
+        // A page that somebody visits must not give orders to a server that they can reach.
+        if headers.contains_key(ORIGIN) {
+            return Err(Status::permission_denied("orders of web pages are refused").into());
+        }
         let refused = || Status::unimplemented("the server takes no orders");
         let admin = self.inner.options.admin.as_ref().ok_or_else(refused)?;
         let name = ModelName::from(model.as_str());
