@@ -25,7 +25,7 @@ use crate::fetching::Fetching;
 use crate::listen::{self, Sharing};
 use crate::logs::LogFormat;
 use crate::measured::Measured;
-use crate::models::Models;
+use crate::models::{Models, Orders};
 use crate::placement;
 use crate::request_log;
 use crate::signals::Signals;
@@ -226,7 +226,7 @@ fn rest_options(resolved: &Resolved, models: &Arc<Models>) -> RestOptions {
         drain: resolved.drain_timeout,
         body_bytes_max: resolved.rest_body_bytes_max,
         log_requests: crate::logs::requests_are_logged(),
-        admin: resolved.admin_api.then(|| Arc::clone(models) as _),
+        admin: resolved.admin_api.then(|| Arc::new(Orders(Arc::clone(models))) as _),
         ..RestOptions::default()
     }
 }

@@ -114,12 +114,9 @@ impl Rest {
         };
         let done = match self.inner.options.timeout {
             None => done.await,
-            Some(limit) => tokio::time::timeout(limit, done).await.unwrap_or_else(|_| {
-                let why = self.inner.serving.reason_not_ready(&name).unwrap_or_default();
-                Err(Status::deadline_exceeded(format!(
-                    "model {model} is not there yet; what was asked for goes on: {why}"
-                )))
-            }),
+            Some(limit) => tokio::time::timeout(limit, done)
+                .await
+                .unwrap_or_else(|_| Err(self.not_done_yet(&name, order))),
         };
         done?;
         let spec = ModelSpec { name, choice: VersionChoice::Latest };
@@ -128,6 +125,20 @@ impl Rest {
             Ok(status) => Ok(status),
             Err(_) => Ok(Bytes::from_static(b"{\n}\n")),
         }
+    }
+
+    /// What is told of an order that takes longer than a call may.
+    fn not_done_yet(&self, name: &ModelName, order: Order) -> Status {
+        let why = self.inner.serving.reason_not_ready(name);
+        Status::deadline_exceeded(match (order, why) {
+            (Order::Load, Some(why)) => {
+                format!("model {name} does not serve yet, and its load goes on: {why}")
+            }
+            (Order::Load, None) => format!("model {name} serves, but not as it was asked to yet"),
+            (Order::Unload, _) => {
+                format!("model {name} has not ended yet, and its unload goes on")
+            }
+        })
     }
 }
 
