@@ -1,6 +1,7 @@
 """What operators ask of a running server over REST: which models there are, load this one, unload that
 one; and how their orders and reloaded configurations meet."""
 
+import concurrent.futures
 import http.client
 import json
 import pathlib
@@ -69,6 +70,18 @@ class AdminTest(unittest.TestCase):
                 400, {"error": f"Malformed request: POST /v1/models/m:{verb}"}))
         self.assertEqual(predict(server, [2.0]), [3.0])
 
+    def test_web_pages_give_no_orders(self):
+        self.write(m=MODEL)
+        server = self.start("--rest_api_enable_cors_support")
+        connection = http.client.HTTPConnection("127.0.0.1", server.rest_port, timeout=20)
+        self.addCleanup(connection.close)
+        connection.request("POST", "/v1/models/m:unload", "", {"Origin": "http://evil.example"})
+        answer = connection.getresponse()
+        self.assertEqual((answer.status, json.loads(answer.read())),
+                         (403, {"error": "orders of web pages are refused"}))
+        self.assertEqual(predict(server, [2.0]), [3.0])
+        self.assertIn("Models may be loaded and unloaded over the REST port", server.log())
+
     def test_one_model_is_unloaded_and_loaded_again(self):
         self.write(m=MODEL, other=THREE)
         server = self.start()
@@ -124,7 +137,7 @@ class AdminTest(unittest.TestCase):
         late = self.folder / "late"
         status, answer = self.order(server, "late", "load", {"base_path": str(late)})
         self.assertEqual(status, 504)
-        self.assertIn("model late is not there yet; what was asked for goes on: no version was found",
+        self.assertIn("model late does not serve yet, and its load goes on: no version was found",
                       answer["error"])
         late.mkdir()
         shutil.copytree(MODEL / "00000123", self.folder / "incoming-2")
@@ -146,6 +159,27 @@ class AdminTest(unittest.TestCase):
         self.assertTrue(wait_for(lambda: states(server, "a").get("123") == "AVAILABLE"))
         self.assertEqual(predict(server, [2.0], "a"), [4.0])
         self.assertTrue(wait_for(lambda: predict(server, [2.0], "mine") == [3.0]))
+
+    def test_orders_and_lists_at_once_lose_nothing(self):
+        self.write(listed0=MODEL)
+        server = self.start("--model_config_file_poll_wait_seconds=1")
+
+        def rewrite():
+            for number in range(1, 5):
+                self.write(**{f"listed{i}": MODEL for i in range(number + 1)})
+                time.sleep(0.5)
+        with concurrent.futures.ThreadPoolExecutor(5) as pool:
+            rewritten = pool.submit(rewrite)
+            orders = [pool.submit(self.order, server, f"own{i}", "load", {"base_path": str(THREE)})
+                      for i in range(12)]
+            self.assertEqual({order.result()[0] for order in orders}, {200})
+            gone = [pool.submit(self.order, server, f"own{i}", "unload") for i in range(0, 12, 2)]
+            self.assertEqual({order.result()[0] for order in gone}, {200})
+            rewritten.result()
+        want = sorted([f"listed{i}" for i in range(5)] + [f"own{i}" for i in range(1, 12, 2)])
+        self.assertTrue(wait_for(lambda: names(server) == want), names(server))
+        for name in want:
+            self.assertTrue(wait_for(lambda: states(server, name).get("123") == "AVAILABLE"))
 
     def test_the_probe_names_what_is_not_ready(self):
         broken = self.folder / "broken"

@@ -26,7 +26,7 @@ use crate::fetching::Fetching;
 use crate::listen::{self, Sharing};
 use crate::logs::LogFormat;
 use crate::measured::Measured;
-use crate::models::Models;
+use crate::models::{Models, Orders};
 use crate::placement;
 use crate::request_log;
 use crate::signals::Signals;
@@ -232,7 +232,7 @@ fn rest_options(resolved: &Resolved, models: &Arc<Models>) -> RestOptions {
         drain: resolved.drain_timeout,
         body_bytes_max: resolved.rest_body_bytes_max,
         log_requests: crate::logs::requests_are_logged(),
-        admin: resolved.admin_api.then(|| Arc::clone(models) as _),
+        admin: resolved.admin_api.then(|| Arc::new(Orders(Arc::clone(models))) as _),
         ..RestOptions::default()
     }
 }
@@ -300,6 +300,9 @@ fn rest(
         // The original writes this line past its log levels, and start scripts wait for it.
         let _ = std::io::stderr()
             .write_all(b"[evhttp_server.cc : 261] NET_LOG: Entering the event loop ...\n");
+    }
+    if resolved.admin_api {
+        info!("Models may be loaded and unloaded over the REST port, by anyone who reaches it");
     }
     info!("Exporting HTTP/REST API at:localhost:{} ...", address.port());
     let serving = serving.clone();

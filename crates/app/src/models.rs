@@ -182,40 +182,43 @@ impl Models {
         shown.iter().all(|one| one.phase == Phase::End)
     }
 
-    async fn load_one(&self, name: ModelName, model: Option<ModelConfig>) -> Result<(), Status> {
-        let applied = {
-            let mut desired = self.turn.lock().await;
-            let next = desired.with(&name, model)?;
-            if lock(&self.configured).models.contains_key(&name) && self.is_down(&name) {
-                // A failed version is tried again once it was left out.
-                self.pursue(&next.without(&name)?).await?;
-                self.serving.aspire(&name, Vec::new());
-            }
-            let applied = self.pursue(&next).await?;
-            *desired = next;
-            applied
-        };
+    /// Makes one model serve, without waiting for it.
+    async fn begin_load(
+        &self,
+        name: &ModelName,
+        model: Option<ModelConfig>,
+    ) -> Result<Applied, Status> {
+        let mut desired = self.turn.lock().await;
+        let next = desired.with(name, model)?;
+        if lock(&self.configured).models.contains_key(name) && self.is_down(name) {
+            // A failed version is tried again once it was left out.
+            self.pursue(&next.without(name)?).await?;
+            self.serving.aspire(name, Vec::new());
+        }
+        let applied = self.pursue(&next).await?;
+        *desired = next;
         info!("model {name} is loaded by an operator's order");
-        self.arrived(Applied { new: vec![name], ..applied }).await
+        Ok(Applied { new: vec![name.clone()], ..applied })
     }
 
-    async fn unload_one(&self, name: ModelName) -> Result<(), Status> {
-        {
-            let mut desired = self.turn.lock().await;
-            let next = desired.without(&name)?;
-            self.pursue(&next).await?;
-            *desired = next;
-        }
+    /// Makes one model serve no longer, without waiting for its end.
+    async fn begin_unload(&self, name: &ModelName) -> Result<(), Status> {
+        let mut desired = self.turn.lock().await;
+        let next = desired.without(name)?;
+        self.pursue(&next).await?;
+        *desired = next;
         info!("model {name} is unloaded by an operator's order");
+        Ok(())
+    }
+
+    /// Waits until a model that was left out has ended, or was loaded anew.
+    async fn ended(&self, name: &ModelName) {
         let mut changes = self.serving.changes();
         loop {
             changes.mark_unchanged();
-            let loaded_anew = lock(&self.configured).models.contains_key(&name);
-            if loaded_anew || self.is_down(&name) {
-                return Ok(());
-            }
-            if changes.changed().await.is_err() {
-                return Ok(());
+            let loaded_anew = lock(&self.configured).models.contains_key(name);
+            if loaded_anew || self.is_down(name) || changes.changed().await.is_err() {
+                return;
             }
         }
     }
@@ -387,14 +390,35 @@ impl Reconfigure for Models {
     }
 }
 
-impl Administer for Models {
+/// The door for orders about single models.
+pub(crate) struct Orders(pub(crate) Arc<Models>);
+
+impl Administer for Orders {
     fn load(&self, model: ModelName, config: Option<ModelConfig>) -> Administered<'_> {
-        Box::pin(self.load_one(model, config))
+        let (models, name) = (Arc::clone(&self.0), model.clone());
+        Box::pin(async move {
+            let applied = whole(async move { models.begin_load(&name, config).await }).await?;
+            self.0.arrived(applied).await
+        })
     }
 
     fn unload(&self, model: ModelName) -> Administered<'_> {
-        Box::pin(self.unload_one(model))
+        let (models, name) = (Arc::clone(&self.0), model.clone());
+        Box::pin(async move {
+            whole(async move { models.begin_unload(&name).await }).await?;
+            self.0.ended(&model).await;
+            Ok(())
+        })
     }
+}
+
+/// Carries `order` out to its end, even if whoever gave it goes away meanwhile.
+async fn whole<T: Send + 'static>(
+    order: impl Future<Output = Result<T, Status>> + Send + 'static,
+) -> Result<T, Status> {
+    tokio::spawn(order).await.unwrap_or_else(|error| {
+        Err(Status::internal("the order could not be carried out").with_cause(error))
+    })
 }
 
 fn aspired(found: Found, tags: &[String]) -> Aspired {

@@ -211,7 +211,7 @@ impl Rest {
                 Some(places) => places.acquire().await.ok(),
                 None => None,
             };
-            (self.call(method, target, body, permit, &mut named).await, JSON)
+            (self.call(method, target, headers, body, permit, &mut named).await, JSON)
         };
         let code = outcome.as_ref().err().map(|(code, _)| *code);
         let metrics = &self.inner.metrics;
@@ -292,6 +292,7 @@ impl Rest {
         &self,
         method: &str,
         target: &str,
+        headers: &HeaderMap,
         body: Bytes,
         permit: Permit,
         named: &mut Named,
@@ -301,7 +302,7 @@ impl Rest {
             "POST" => {
                 if let Some((model, order)) = self.order(target) {
                     named.model.clone_from(&model);
-                    return Ok(self.administer(model, order, body).await?);
+                    return Ok(self.administer(model, order, headers, body).await?);
                 }
                 let call = url::match_call(target).ok_or_else(malformed)?;
                 named.model.clone_from(&call.model);

@@ -4,6 +4,8 @@
 //! May not know: how either is carried out.
 
 use bytes::Bytes;
+use http::HeaderMap;
+use http::header::ORIGIN;
 use prost_reflect::DynamicMessage;
 use vesta_model::{ModelName, ModelSpec, Status, VersionChoice};
 use vesta_protos::tensorflow::serving as messages;
@@ -96,8 +98,13 @@ impl Rest {
         &self,
         model: String,
         order: Order,
+        headers: &HeaderMap,
         body: Bytes,
     ) -> Result<Bytes, Refusal> {
+        // A page that somebody visits must not give orders to a server that they can reach.
+        if headers.contains_key(ORIGIN) {
+            return Err(Status::permission_denied("orders of web pages are refused").into());
+        }
         let refused = || Status::unimplemented("the server takes no orders");
         let admin = self.inner.options.admin.as_ref().ok_or_else(refused)?;
         let name = ModelName::from(model.as_str());
@@ -107,12 +114,9 @@ impl Rest {
         };
         let done = match self.inner.options.timeout {
             None => done.await,
-            Some(limit) => tokio::time::timeout(limit, done).await.unwrap_or_else(|_| {
-                let why = self.inner.serving.reason_not_ready(&name).unwrap_or_default();
-                Err(Status::deadline_exceeded(format!(
-                    "model {model} is not there yet; what was asked for goes on: {why}"
-                )))
-            }),
+            Some(limit) => tokio::time::timeout(limit, done)
+                .await
+                .unwrap_or_else(|_| Err(self.not_done_yet(&name, order))),
         };
         done?;
         let spec = ModelSpec { name, choice: VersionChoice::Latest };
@@ -121,6 +125,20 @@ impl Rest {
             Ok(status) => Ok(status),
             Err(_) => Ok(Bytes::from_static(b"{\n}\n")),
         }
+    }
+
+    /// What is told of an order that takes longer than a call may.
+    fn not_done_yet(&self, name: &ModelName, order: Order) -> Status {
+        let why = self.inner.serving.reason_not_ready(name);
+        Status::deadline_exceeded(match (order, why) {
+            (Order::Load, Some(why)) => {
+                format!("model {name} does not serve yet, and its load goes on: {why}")
+            }
+            (Order::Load, None) => format!("model {name} serves, but not as it was asked to yet"),
+            (Order::Unload, _) => {
+                format!("model {name} has not ended yet, and its unload goes on")
+            }
+        })
     }
 }
 
