@@ -16,7 +16,7 @@ from tensorflow_serving.apis import classification_pb2, predict_pb2, regression_
 
 from models import Folders, save, save_graph
 from server import SHARED, Server, need_shared, need_tensorflow
-from test_program import ask, run
+from test_program import ask, run, wait_for
 from test_serving_api import example
 from test_warmup import predict_log
 
@@ -187,6 +187,16 @@ class FormedTest(Batching):
             wait = 'vesta_queue_wait_seconds_count{model_name="m"}'
             self.assertEqual(self.value(server, wait), 1, "waits are measured all the same")
 
+    def test_at_the_end_no_batch_waits_for_more(self):
+        server, client = self.start(max_batch_size=8, batch_timeout_micros=FOR_EVER)
+        with concurrent.futures.ThreadPoolExecutor(1) as pool:
+            answer = pool.submit(lambda: client.predict("m", x=floats(2))["y"].tolist())
+            depth = 'vesta_queue_depth{model_name="m",version="123"}'
+            while self.value(server, depth) < 1:
+                time.sleep(0.01)
+            self.assertEqual(server.stop(), 0)
+            self.assertEqual(answer.result(), [3.0])
+
     def test_a_batch_waits_as_long_as_it_is_told(self):
         _, client = self.start(max_batch_size=8, batch_timeout_micros=300_000)
         before = time.monotonic()
@@ -285,6 +295,29 @@ class RefusedTest(Batching):
         client.predict("m", x=floats(1))
         first.join()
         self.assertEqual(self.value(server, depth), 0)
+
+    def test_a_call_that_is_cancelled_leaves_the_queue(self):
+        server, client = self.start(
+            max_batch_size=2, batch_timeout_micros=FOR_EVER, max_enqueued_batches=1)
+        request = predict_pb2.PredictRequest()
+        request.model_spec.name = "m"
+        request.inputs["x"].CopyFrom(tf.make_tensor_proto(floats(1)))
+        call = client.predictions.Predict.future(request)
+        depth = 'vesta_queue_depth{model_name="m",version="123"}'
+        while self.value(server, depth) < 1:
+            time.sleep(0.01)
+        call.cancel()
+
+        def answered():
+            try:
+                return client.predict("m", x=floats(2, 4))["y"].tolist() == [3.0, 4.0]
+            except grpc.RpcError as error:
+                # The server has not heard of it yet.
+                self.assertEqual(error.code(), grpc.StatusCode.UNAVAILABLE)
+                return False
+
+        self.assertTrue(wait_for(answered))
+        self.assertEqual(self.value(server, f"{SESSION}processed_batch_size_sum{{}}"), 2)
 
     def test_shapes_that_differ(self):
         server, client = self.start(max_batch_size=2, batch_timeout_micros=FOR_EVER)

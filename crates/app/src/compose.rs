@@ -174,6 +174,7 @@ async fn run(
         tokio::time::sleep(resolved.drain_delay).await;
         info!("finishing the calls in flight");
         let _ = stop.send(true);
+        serving.hurry_batches();
         let drain = async {
             // A task that panicked has said so; there is nothing left to drain in it.
             let _ = grpc.await;

@@ -98,6 +98,13 @@ impl Line {
         Ok(())
     }
 
+    /// From now on its batches wait for no more requests than are there.
+    pub(crate) fn hurry(&mut self) {
+        if let Queue::Batches(former) = &mut self.queue {
+            former.hurry();
+        }
+    }
+
     /// When it wants its turn.
     pub(crate) fn due(&self, now: Option<Instant>) -> Due {
         if self.running >= self.running_max {

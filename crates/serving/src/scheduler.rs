@@ -69,6 +69,8 @@ struct Board {
     relief_watch: Option<Instant>,
     /// When a run thread last took something.
     last_taken: Instant,
+    /// Whether batches wait for nothing any more.
+    hurried: bool,
     closed: bool,
 }
 
@@ -146,12 +148,29 @@ impl Scheduler {
         self.add(Line::of_batches(id, Former::new(limits), threads))
     }
 
-    fn add(&self, line: Line) -> LaneKey {
+    fn add(&self, mut line: Line) -> LaneKey {
         let mut board = self.shared.lock();
+        if board.hurried {
+            line.hurry();
+        }
         let number = board.next_line;
         board.next_line += 1;
         board.lines.insert(number, line);
         LaneKey { shared: Arc::clone(&self.shared), number }
+    }
+
+    /// From now on no batch waits for more requests than are there.
+    pub(crate) fn hurry(&self) {
+        let mut guard = self.shared.lock();
+        let board = &mut *guard;
+        board.hurried = true;
+        board.lines.values_mut().for_each(Line::hurry);
+        let numbers: Vec<LineNumber> = board.lines.keys().copied().collect();
+        for number in numbers {
+            board.give_turn(number, None);
+        }
+        self.shared.work.notify_all();
+        self.shared.call_relief(board);
     }
 
     /// Who hears of waits and batches.
@@ -248,6 +267,7 @@ impl Shared {
                 alarm_watch: None,
                 relief_watch: None,
                 last_taken: Instant::now(),
+                hurried: false,
                 closed: false,
             }),
             work: Condvar::new(),

@@ -203,6 +203,11 @@ impl Serving {
         self.door.board.changed();
     }
 
+    /// From now on no batch waits for requests that may still come; for the time when none do.
+    pub fn hurry_batches(&self) {
+        self.door.scheduler.hurry();
+    }
+
     /// Hears of each change that [`Serving::readiness`] may follow; several may be told as one.
     pub fn changes(&self) -> watch::Receiver<()> {
         self.door.board.changes()

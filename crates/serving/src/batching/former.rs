@@ -117,6 +117,11 @@ impl<T: Batchable> Former<T> {
         self.closed.iter().map(Vec::len).sum::<usize>() + self.open.items.len()
     }
 
+    /// From now on nothing waits for others to come.
+    pub(crate) fn hurry(&mut self) {
+        self.limits.timeout = Duration::ZERO;
+    }
+
     /// Whether a request of so many rows may enter now. Requests that are over make room.
     ///
     /// # Errors

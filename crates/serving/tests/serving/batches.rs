@@ -423,6 +423,44 @@ async fn each_set_of_outputs_has_a_queue_and_each_request_its_order() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn clients_cannot_make_queues_without_bound() {
+    let (_world, script, lease) = world(parameters());
+    let wanting = |bits: u32| InferRequest {
+        outputs: (0..7).filter(|output| bits & (1 << output) != 0).collect(),
+        ..of("many", &[3.0])
+    };
+    let mut waiting = Vec::new();
+    for bits in 0..64 {
+        waiting.push(begun(lease.infer(wanting(bits))).await);
+    }
+    assert!(rows_run(&script).is_empty(), "each set of outputs has a queue");
+    for bits in 64..70 {
+        let outputs = lease.infer(wanting(bits)).await.unwrap();
+        assert_eq!(outputs.len() as u32, bits.count_ones(), "run alone, and at once");
+    }
+    assert_eq!(rows_run(&script), [1; 6]);
+    // All outputs of a signature always have theirs.
+    let all = begun(lease.infer(wanting(127))).await;
+    tokio::time::sleep(Duration::from_millis(20)).await;
+    assert_eq!(rows_run(&script).len(), 6);
+    drop(all);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn once_nobody_comes_any_more_nobody_waits() {
+    let (world, script, lease) = world(parameters());
+    let waits = begun(lease.infer(halve(&[2.0]))).await;
+    let others = begun(lease.infer(pair(&[1], vec![0]))).await;
+    world.serving.hurry_batches();
+    assert_eq!(floats(waits.await), [2.0]);
+    assert!(others.await.is_ok());
+    assert_eq!(floats(lease.infer(halve(&[4.0])).await), [3.0]);
+    // One that has no queue yet.
+    assert!(lease.infer(pair(&[1], vec![1])).await.is_ok());
+    assert_eq!(rows_run(&script), [1; 4]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_version_with_waiting_batches_is_unloaded_after_them() {
     let (world, script, lease) = world(parameters());
     let waits = begun(lease.infer(halve(&[2.0]))).await;

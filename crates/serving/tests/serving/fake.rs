@@ -159,6 +159,12 @@ fn signatures() -> BTreeMap<String, Arc<Signature>> {
             vec![dense("a", DType::I64), dense("b", DType::String)],
             vec![dense("a", DType::I64), dense("b", DType::String)],
         ),
+        Signature::new(
+            "many",
+            "",
+            vec![dense("x", DType::F32)],
+            ["a", "b", "c", "d", "e", "f", "g"].map(|name| dense(name, DType::F32)).into(),
+        ),
         Signature::new("odd", "", vec![dense("x", DType::F32)], vec![dense("y", DType::F32)]),
         Signature::new("total", "", vec![dense("x", DType::F32)], vec![dense("y", DType::F32)]),
         Signature::new("none", "", vec![], vec![dense("y", DType::F32)]),
@@ -285,6 +291,7 @@ impl Run for FakeRun {
             "total" => {
                 return Ok(vec![Tensor::of(Shape::scalar(), &[values.iter().sum::<f32>()])?]);
             }
+            "many" => return Ok(vec![x; self.request.outputs.len()]),
             "count" => {
                 let run = self.runs.fetch_add(1, Ordering::Relaxed) + 1;
                 return Ok(vec![Tensor::of(x.shape().clone(), &vec![run as f32; values.len()])?]);
