@@ -1,6 +1,6 @@
 """The cases of the original's own end-to-end test (`tensorflow_model_server_test.py`), each under its
 name there, over the original's test models: flags, calls and values are the original's, the code is
-not. docs/compat/end-to-end.md says where the others are."""
+not. docs/compat/end-to-end.md says where the one is that is missing."""
 
 import json
 import os
@@ -8,6 +8,7 @@ import pathlib
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import unittest
 
@@ -18,7 +19,7 @@ from tensorflow_serving.apis import (
     classification_pb2, get_model_metadata_pb2, get_model_status_pb2, inference_pb2,
     model_service_pb2_grpc, predict_pb2, prediction_service_pb2_grpc, regression_pb2)
 
-from server import SHARED, Server, need_shared
+from server import SHARED, Server, need_litert, need_shared
 from test_program import ask, run, wait_for
 from test_warmup import example
 
@@ -174,6 +175,39 @@ class ModelCases(Asked):
         server = self.start(*self.flags(TF1))
         self.connect(server, f"unix:{self.socket}")
         self.predict(3.0)
+
+    def testGoodGrpcChannelArgs(self):
+        self.on(TF1, "--grpc_channel_arguments=grpc.max_connection_age_ms=2000,"
+                     "grpc.lb_policy_name=grpclb")
+        self.predict(3.0)
+
+    def testPredictOnTfLite(self):
+        need_litert()
+        self.on(TESTDATA / "saved_model_half_plus_two_tflite", "--prefer_tflite_model=true")
+        self.predict(3.0)
+
+    def testPredictWithSignatureDefOnTfLite(self):
+        need_litert()
+        self.on(TESTDATA / "saved_model_half_plus_two_tflite_with_sigdef",
+                "--prefer_tflite_model=true")
+        self.predict(3.0)
+
+    def test_profiler_service_with_valid_trace_request(self):
+        self.on(TF1)
+        stop = threading.Event()
+
+        def calls():
+            while not stop.wait(0.05):
+                ask(self.server, "POST", "/v1/models/default:predict",
+                    json.dumps({"instances": [2.0, 3.0, 4.0]}))
+        caller = threading.Thread(target=calls)
+        caller.start()
+        self.addCleanup(caller.join)
+        self.addCleanup(stop.set)
+        tf.profiler.experimental.client.trace(
+            f"127.0.0.1:{self.server.grpc_port}", str(self.folder / "logs"), duration_ms=1000,
+            num_tracing_attempts=10)
+        self.assertTrue(list((self.folder / "logs").rglob("*.xplane.pb")))
 
     def testPrometheusEndpoint(self):
         self.on(TF1)

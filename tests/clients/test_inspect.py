@@ -90,8 +90,10 @@ class Inspect(Files):
         self.assertIn("gone", vesta("inspect", self.folder / "gone", code=1).stderr)
         self.assertIn("choose one of", vesta("inspect", DEMO, "--signature=none", code=1).stderr)
         self.assertIn("{ gpu }", vesta("inspect", DEMO, "--tags=gpu", code=1).stderr)
-        (self.folder / "model.tflite").write_bytes(b"TFL3")
+        (self.folder / "model.onnx").write_bytes(b"")
         self.assertIn("does not serve", vesta("inspect", self.folder, code=1).stderr)
+        (self.folder / "model.tflite").write_bytes(b"TFL3")
+        self.assertIn("is damaged", vesta("inspect", self.folder, code=1).stderr)
         (self.folder / "saved_model.pb").write_bytes(b"\xff\xff")
         self.assertIn("cannot be parsed", vesta("inspect", self.folder, code=1).stderr)
 

@@ -101,6 +101,23 @@ class LiteModelTest(Lite):
             dims = told["serving_default"]["inputs"]["x"]["tensor_shape"]["dim"]
             self.assertEqual([dim["size"] for dim in dims], ["-1", "3"])
 
+    def test_examples_are_parsed(self):
+        def example(**features):
+            return tf.train.Example(features=tf.train.Features(feature=features)).SerializeToString()
+
+        x = tf.train.Feature(float_list=tf.train.FloatList(value=[1.5]))
+        y = tf.train.Feature(bytes_list=tf.train.BytesList(value=[b"text"]))
+        with self.original("parse_example_tflite") as server:
+            client = self.connect(server)
+            texts = np.array([example(x=x, y=y), example()], object)
+            parsed = client.predict("default", input=texts)
+            self.assertEqual(sorted((value.tolist() for value in parsed.values()), key=repr),
+                             [[[1.5], [0.0]], [[b"text"], [b"missing"]]])
+            with self.assertRaises(grpc.RpcError) as caught:
+                client.predict("default", input=np.array([b"no Example"], object))
+            self.assertEqual(caught.exception.code(), grpc.StatusCode.INVALID_ARGUMENT)
+            self.assertIn("Could not parse example input", caught.exception.details())
+
     def test_signatures_of_a_converted_file(self):
         with self.serve("two_signatures") as server:
             client = self.connect(server)

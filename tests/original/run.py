@@ -27,9 +27,6 @@ FILES = (f"{SERVERS}/tensorflow_model_server_test.py",
 # What cannot pass, and why; a case that is listed and passes is told.
 KNOWN = {
     "test_tf_text": "its model is not among the original's published test models",
-    "testPredictOnTfLite": "there is no engine for TensorFlow Lite yet",
-    "testPredictWithSignatureDefOnTfLite": "there is no engine for TensorFlow Lite yet",
-    "test_profiler_service_with_valid_trace_request": "there is no ProfilerService yet",
 }
 SECONDS = 900
 

@@ -29,6 +29,7 @@ use std::sync::Arc;
 
 use vesta_model::{Engine, EngineIdentity, LoadRequest, Session, Status};
 
+pub(crate) use self::host::ParseExample;
 pub use self::session::EmbeddedSession;
 pub use self::threads::run_inside;
 

@@ -8,8 +8,9 @@
 
 use vesta_model::{AlignedBytes, Status};
 
+use super::examples::Parsing;
 use super::operators;
-use super::schema::{IDENTIFIER, Model, Subgraph, dtype};
+use super::schema::{IDENTIFIER, Model, Operator, Subgraph, dtype};
 
 /// Larger files are not flatbuffers any more.
 const BYTES_MAX: usize = i32::MAX as usize;
@@ -147,14 +148,15 @@ impl Head {
     }
 }
 
-/// Puts a head before `file` that has one signature for each of `wanted`, by number of subgraph.
+/// Puts a head before `file` that has one signature for each of `wanted`, by number of subgraph, with
+/// what was taken out of it.
 ///
 /// # Errors
 /// `UNIMPLEMENTED` for a file that is too large.
 pub(super) fn put_before(
     file: &[u8],
     model: &Model<'_>,
-    wanted: &[usize],
+    wanted: &[(usize, Option<Parsing>)],
 ) -> Result<Headed, Status> {
     let mut head = Head::default();
     let (root, codes, graphs, keys) = (head.part(), head.part(), head.part(), head.part());
@@ -183,25 +185,28 @@ pub(super) fn put_before(
         ],
     );
 
-    let parts: Vec<Option<usize>> =
-        (0..model.subgraphs.len()).map(|n| wanted.contains(&n).then(|| head.part())).collect();
+    let is_wanted = |n: usize| wanted.iter().find(|(wanted, _)| *wanted == n);
+    let parts: Vec<_> = (0..model.subgraphs.len())
+        .map(|n| is_wanted(n).map(|(_, parsing)| (head.part(), parsing.as_ref())))
+        .collect();
     let tables = parts.iter().zip(&model.subgraphs);
-    let tables: Vec<Target> =
-        tables.map(|(part, graph)| part.map_or(Target::Old(graph.at.at), Target::New)).collect();
+    let tables: Vec<Target> = tables
+        .map(|(part, graph)| part.map_or(Target::Old(graph.at.at), |(part, _)| Target::New(part)))
+        .collect();
     head.targets(graphs, tables.into_iter());
     let mut ends = vec![Ends::default(); model.subgraphs.len()];
     for ((part, graph), ends) in parts.iter().zip(&model.subgraphs).zip(&mut ends) {
-        if let Some(part) = *part {
-            *ends = subgraph(&mut head, part, graph, model)?;
+        if let Some((part, parsing)) = *part {
+            *ends = subgraph(&mut head, part, graph, model, parsing)?;
         }
     }
-    let ends: Vec<Ends> = wanted.iter().map(|&n| ends[n].clone()).collect();
+    let ends: Vec<Ends> = wanted.iter().map(|(n, _)| ends[*n].clone()).collect();
 
     let signatures: Vec<usize> = wanted.iter().map(|_| head.part()).collect();
     head.targets(keys, signatures.iter().map(|&part| Target::New(part)));
     for (number, part) in signatures.into_iter().enumerate() {
         let outputs: Vec<usize> = ends[number].outputs.iter().map(|&(_, seen)| seen).collect();
-        signature(&mut head, part, (number, wanted[number]), &ends[number].inputs, &outputs);
+        signature(&mut head, part, (number, wanted[number].0), &ends[number].inputs, &outputs);
     }
     Ok(Headed { bytes: head.before(file)?, ends })
 }
@@ -248,14 +253,24 @@ fn subgraph(
     part: usize,
     graph: &Subgraph<'_>,
     model: &Model<'_>,
+    parsing: Option<&Parsing>,
 ) -> Result<Ends, Status> {
     let mut ends = Ends { inputs: graph.inputs.clone(), outputs: Vec::new() };
+    if let Some(parsing) = parsing {
+        ends.inputs.retain(|&tensor| tensor != parsing.serialized);
+        ends.inputs.extend(&parsing.outputs);
+    }
+    let taken_out = parsing.map(|parsing| parsing.operator);
+    let kept = || {
+        let all = graph.operators.iter().enumerate();
+        all.filter(|(number, _)| Some(*number) != taken_out).map(|(_, operator)| operator)
+    };
     let mut copied = Vec::new();
     for &tensor in &graph.outputs {
         if ends.outputs.iter().any(|&(known, _)| known == tensor) {
             continue;
         }
-        let seen = if needs_copy(graph, tensor, model) {
+        let seen = if needs_copy(graph, tensor, model, kept()) {
             copied.push(tensor);
             graph.tensors.len() + copied.len() - 1
         } else {
@@ -263,24 +278,23 @@ fn subgraph(
         };
         ends.outputs.push((tensor, seen));
     }
-    let vectors = [head.part(), head.part(), head.part()];
-    let [tensors, outputs, steps] = vectors;
+    let [tensors, inputs, outputs, steps] = [head.part(), head.part(), head.part(), head.part()];
     let mut fields = vec![
         (0, Field::To(Target::New(tensors))),
+        (1, Field::To(Target::New(inputs))),
         (2, Field::To(Target::New(outputs))),
         (3, Field::To(Target::New(steps))),
     ];
-    for slot in [1, 4] {
-        fields.extend(graph.at.place(slot)?.map(|at| (slot, Field::To(Target::Old(at)))));
-    }
+    fields.extend(graph.at.place(4)?.map(|at| (4, Field::To(Target::Old(at)))));
     head.table(part, &fields);
     let new_tensors: Vec<usize> = copied.iter().map(|_| head.part()).collect();
     let new_steps: Vec<usize> = copied.iter().map(|_| head.part()).collect();
     let all = graph.tensors.iter().map(|tensor| Target::Old(tensor.at.at));
     let all: Vec<Target> = all.chain(new_tensors.iter().map(|&part| Target::New(part))).collect();
     head.targets(tensors, all.into_iter());
+    head.numbers(inputs, &ends.inputs);
     head.numbers(outputs, &ends.outputs.iter().map(|&(_, seen)| seen).collect::<Vec<_>>());
-    let all = graph.operators.iter().map(|operator| Target::Old(operator.at));
+    let all = kept().map(|operator| Target::Old(operator.at));
     let all: Vec<Target> = all.chain(new_steps.iter().map(|&part| Target::New(part))).collect();
     head.targets(steps, all.into_iter());
     for (position, &tensor) in copied.iter().enumerate() {
@@ -326,13 +340,18 @@ fn copy_of(
 }
 
 /// Whether an output must be copied to a place that the runtime keeps.
-fn needs_copy(graph: &Subgraph<'_>, tensor: usize, model: &Model<'_>) -> bool {
+fn needs_copy<'o>(
+    graph: &Subgraph<'_>,
+    tensor: usize,
+    model: &Model<'_>,
+    mut operators: impl Iterator<Item = &'o Operator>,
+) -> bool {
     let info = &graph.tensors[tensor];
     let can_be_copied = dtype(info.kind).is_some_and(|(dtype, _)| dtype.width().is_some());
-    let makes = graph.operators.iter().find(|operator| operator.outputs.contains(&tensor));
+    let makes = operators.find(|operator| operator.outputs.contains(&tensor));
     let is_steady = match makes {
         Some(operator) => operators::is_steady(&model.operator_codes[operator.code].1),
-        None => info.is_constant,
+        None => info.constant.is_some(),
     };
     can_be_copied && model.empty_buffer.is_some() && !is_steady
 }

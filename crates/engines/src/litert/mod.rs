@@ -5,6 +5,7 @@
 //! Invariant: the library is opened once in a process and stays until it ends, so this engine belongs
 //! into a worker; it is given no file whose offsets or indices lead nowhere.
 
+mod examples;
 mod flatbuffer;
 mod flexmap;
 mod head;
@@ -24,6 +25,7 @@ use std::sync::Arc;
 use vesta_ffi::LiteRt;
 use vesta_model::{Code, Engine, EngineIdentity, LoadRequest, ModelDescription, Session, Status};
 
+use self::examples::Parsing;
 use self::flatbuffer::File;
 use self::schema::Model;
 use self::session::LoadedModel;
@@ -139,7 +141,15 @@ fn unbundled(model: &Model<'_>) -> Vec<String> {
         // Names of the schema are written in capitals.
         name.chars().any(char::is_lowercase) && !operators::BUNDLED_CUSTOM.contains(&name.as_str())
     };
-    model.operator_counts().keys().filter(is_custom).cloned().collect()
+    let mut counts = model.operator_counts();
+    for graph in &model.subgraphs {
+        if let Some(parsing) = Parsing::find(graph, model) {
+            let name = &model.operator_codes[graph.operators[parsing.operator].code].1;
+            *counts.entry(name.clone()).or_default() -= 1;
+        }
+    }
+    counts.retain(|_, count| *count > 0);
+    counts.keys().filter(is_custom).cloned().collect()
 }
 
 /// The bytes of the model of a version. They are read, not mapped: a file that is changed in its

@@ -50,7 +50,8 @@ pub(super) struct TensorInfo<'f> {
     pub(super) kind: u8,
     /// Sizes; `None` for those that vary.
     pub(super) dims: Vec<Option<usize>>,
-    pub(super) is_constant: bool,
+    /// Its bytes, where they are in the file.
+    pub(super) constant: Option<&'f [u8]>,
 }
 
 /// An operator of a subgraph.
@@ -58,6 +59,8 @@ pub(super) struct Operator {
     pub(super) at: usize,
     /// Its position among the operator codes.
     pub(super) code: usize,
+    /// `None` for those that it goes without.
+    pub(super) inputs: Vec<Option<usize>>,
     pub(super) outputs: Vec<usize>,
 }
 
@@ -106,19 +109,19 @@ impl<'f> Model<'f> {
             return Err(outside());
         }
         let buffers = root.tables(4)?;
-        let mut sizes = Vec::with_capacity(buffers.len());
+        let mut contents = Vec::with_capacity(buffers.len());
         for buffer in &buffers {
             if buffer.long(1)? > 1 {
                 return Err(outside());
             }
-            sizes.push(buffer.bytes(0)?.map_or(0, <[u8]>::len));
+            contents.push(buffer.bytes(0)?.unwrap_or_default());
         }
         let codes = root.tables(1)?;
         let operator_codes = codes.iter().map(operator_code).collect::<Result<Vec<_>, _>>()?;
         let subgraphs = root
             .tables(2)?
             .into_iter()
-            .map(|at| Subgraph::read(at, &sizes, operator_codes.len()))
+            .map(|at| Subgraph::read(at, &contents, operator_codes.len()))
             .collect::<Result<Vec<_>, _>>()?;
         if subgraphs.is_empty() {
             return Err(broken("it has no graph"));
@@ -142,7 +145,10 @@ impl<'f> Model<'f> {
             subgraphs,
             buffers_at: root.place(4)?.ok_or_else(|| broken("it has no buffers"))?,
             metadata_at: root.place(6)?,
-            empty_buffer: sizes.iter().position(|&n| n == 0).and_then(|n| u32::try_from(n).ok()),
+            empty_buffer: contents
+                .iter()
+                .position(|bytes| bytes.is_empty())
+                .and_then(|n| u32::try_from(n).ok()),
             signatures,
             signature_map,
         })
@@ -179,37 +185,36 @@ fn outside() -> Status {
 }
 
 impl<'f> Subgraph<'f> {
-    fn read(at: Table<'f>, buffers: &[usize], codes: usize) -> Result<Subgraph<'f>, Status> {
+    fn read(at: Table<'f>, buffers: &[&'f [u8]], codes: usize) -> Result<Subgraph<'f>, Status> {
         let tensors = at
             .tables(0)?
             .into_iter()
             .map(|at| TensorInfo::read(at, buffers))
             .collect::<Result<Vec<_>, _>>()?;
-        let known = |indices: Vec<i32>, may_be_absent: bool| {
-            let known = |index: i32| usize::try_from(index).ok().filter(|&n| n < tensors.len());
-            indices
-                .into_iter()
-                .filter(|&index| !may_be_absent || index != -1)
-                .map(|index| known(index).ok_or_else(|| broken("it has no tensor of some number")))
-                .collect::<Result<Vec<usize>, _>>()
+        let known = |index: i32| {
+            let known = usize::try_from(index).ok().filter(|&n| n < tensors.len());
+            known.ok_or_else(|| broken("it has no tensor of some number"))
         };
+        let all = |indices: Vec<i32>| indices.into_iter().map(known).collect::<Result<Vec<_>, _>>();
+        let some = |index: i32| (index != -1).then(|| known(index)).transpose();
         let mut operators = Vec::new();
         for operator in at.tables(3)? {
-            known(operator.numbers(1)?, true)?;
-            let outputs = known(operator.numbers(2)?, true)?;
+            let inputs = operator.numbers(1)?.into_iter().map(some).collect::<Result<_, _>>()?;
+            let outputs = operator.numbers(2)?.into_iter().map(some);
+            let outputs = outputs.collect::<Result<Vec<_>, _>>()?.into_iter().flatten().collect();
             let code = operator.number(0)? as usize;
             if code >= codes {
                 return Err(broken("it has no operator of some number"));
             }
-            operators.push(Operator { at: operator.at, code, outputs });
+            operators.push(Operator { at: operator.at, code, inputs, outputs });
         }
-        let (inputs, outputs) = (known(at.numbers(1)?, false)?, known(at.numbers(2)?, false)?);
+        let (inputs, outputs) = (all(at.numbers(1)?)?, all(at.numbers(2)?)?);
         Ok(Subgraph { at, inputs, outputs, operators, tensors })
     }
 }
 
 impl<'f> TensorInfo<'f> {
-    fn read(at: Table<'f>, buffers: &[usize]) -> Result<TensorInfo<'f>, Status> {
+    fn read(at: Table<'f>, buffers: &[&'f [u8]]) -> Result<TensorInfo<'f>, Status> {
         let buffer = buffers.get(at.number(2)? as usize);
         let bytes = *buffer.ok_or_else(|| broken("a tensor lies in no buffer"))?;
         let mut dims = at.numbers(0)?;
@@ -226,7 +231,7 @@ impl<'f> TensorInfo<'f> {
             name: at.text(3)?.unwrap_or_default(),
             kind: at.byte(1)?,
             dims: dims.into_iter().map(|dim| usize::try_from(dim).ok()).collect(),
-            is_constant: bytes > 0,
+            constant: Some(bytes).filter(|bytes| !bytes.is_empty()),
             at,
         })
     }

@@ -14,6 +14,7 @@ use vesta_model::{
     Status, Tensor, strings_byte_len,
 };
 
+use super::examples::Parsing;
 use super::flatbuffer::File;
 use super::head::{self, Ends};
 use super::interpreter::{End, Graph, Interpreter, Source};
@@ -32,6 +33,8 @@ pub(super) struct LoadedModel {
 struct Shared {
     source: Arc<Source>,
     bound: BTreeMap<String, Bound>,
+    /// Of each graph, what is run before it.
+    parsings: Vec<Option<Parsing>>,
     pool: Mutex<Pool>,
     /// Told when an interpreter comes back.
     returned: Condvar,
@@ -42,10 +45,20 @@ struct Shared {
 struct Bound {
     signature: Arc<Signature>,
     graph: usize,
-    /// For each input of the graph, its position in the signature.
-    inputs: Vec<usize>,
+    /// For each input of the graph, where it comes from.
+    inputs: Vec<Feed>,
     /// For each output of the signature, its position in the graph.
     outputs: Vec<usize>,
+    /// The position in the signature of the input that brings Examples.
+    examples: Option<usize>,
+}
+
+/// Where an input of a graph comes from.
+enum Feed {
+    /// The input of the signature at this position.
+    Input(usize),
+    /// What the graph's Examples give, by position.
+    Parsed(usize),
 }
 
 #[derive(Default)]
@@ -68,11 +81,13 @@ impl LoadedModel {
         let mut wanted: Vec<usize> = served.iter().map(|one| one.subgraph).collect();
         wanted.sort_unstable();
         wanted.dedup();
+        let wanted: Vec<(usize, Option<Parsing>)> =
+            wanted.into_iter().map(|n| (n, Parsing::find(&model.subgraphs[n], &model))).collect();
         let headed = head::put_before(&bytes, &model, &wanted)?;
         let graphs = wanted
             .iter()
             .zip(&headed.ends)
-            .map(|(&number, ends)| graph(&model.subgraphs[number], ends, model.is_stateful()))
+            .map(|((number, _), ends)| graph(&model.subgraphs[*number], ends, model.is_stateful()))
             .collect::<Result<Vec<_>, _>>()?;
         let bound = served.iter().map(|one| bind(one, &wanted, &headed.ends)).collect();
         let source = Arc::new(Source {
@@ -98,6 +113,7 @@ impl LoadedModel {
             shared: Arc::new(Shared {
                 source,
                 bound,
+                parsings: wanted.into_iter().map(|(_, parsing)| parsing).collect(),
                 pool: Mutex::new(Pool { idle: vec![first], made: 1 }),
                 returned: Condvar::new(),
                 interpreters_max,
@@ -141,16 +157,23 @@ fn graph(subgraph: &Subgraph<'_>, ends: &Ends, is_stateful: bool) -> Result<Grap
     })
 }
 
-fn bind(one: &Served, wanted: &[usize], ends: &[Ends]) -> (String, Bound) {
+fn bind(one: &Served, wanted: &[(usize, Option<Parsing>)], ends: &[Ends]) -> (String, Bound) {
     // Each subgraph of a signature is wanted, and each tensor of one is an end of it.
-    let graph = wanted.iter().position(|&n| n == one.subgraph).unwrap_or_default();
+    let graph = wanted.iter().position(|(n, _)| *n == one.subgraph).unwrap_or_default();
     let ends = &ends[graph];
     let position = |tensors: &[usize], n: usize| tensors.iter().position(|&t| t == n);
-    let inputs = ends.inputs.iter().filter_map(|&n| position(&one.inputs, n)).collect();
+    let parsing = wanted[graph].1.as_ref();
+    let parsed = parsing.map_or(&[][..], |parsing| &parsing.outputs);
+    let feed = |&n: &usize| {
+        let input = position(&one.inputs, n).map(Feed::Input);
+        input.or_else(|| position(parsed, n).map(Feed::Parsed))
+    };
+    let inputs = ends.inputs.iter().filter_map(feed).collect();
     let given: Vec<usize> = ends.outputs.iter().map(|&(n, _)| n).collect();
     let outputs = one.outputs.iter().filter_map(|&n| position(&given, n)).collect();
+    let examples = parsing.and_then(|parsing| position(&one.inputs, parsing.serialized));
     let signature = Arc::new(one.signature.clone());
-    (one.signature.name.clone(), Bound { signature, graph, inputs, outputs })
+    (one.signature.name.clone(), Bound { signature, graph, inputs, outputs, examples })
 }
 
 impl Session for LoadedModel {
@@ -243,12 +266,19 @@ impl Shared {
                 bound.signature.inputs.len()
             )));
         }
+        let parsed = match (&self.parsings[bound.graph], bound.examples) {
+            (Some(parsing), Some(examples)) => parsing.parse(&inputs[examples])?,
+            _ => Vec::new(),
+        };
         let fed = bound
             .inputs
             .iter()
-            .map(|&position| {
-                let tensor = inputs[position].clone();
-                Ok((dims(&bound.signature.inputs[position].alias, &tensor)?, Fed::of(tensor)?))
+            .map(|feed| {
+                let (alias, tensor) = match *feed {
+                    Feed::Input(n) => (bound.signature.inputs[n].alias.as_str(), &inputs[n]),
+                    Feed::Parsed(n) => ("of the Examples", &parsed[n]),
+                };
+                Ok((dims(alias, tensor)?, Fed::of(tensor.clone())?))
             })
             .collect::<Result<Vec<_>, Status>>()?;
         if deadline.is_some_and(|deadline| Instant::now() >= deadline) {

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use proptest::prelude::*;
 use vesta_model::{Code, DType, Encoding, Memory as _, PartialShape};
 
+use super::examples::Parsing;
 use super::flatbuffer::File;
 use super::schema::Model;
 use super::{head, signatures};
@@ -17,6 +18,8 @@ fn bytes(name: &str) -> Vec<u8> {
 const ALL: &[&str] = &[
     "counter",
     "dtypes",
+    "examples",
+    "examples_alone",
     "half_plus_two",
     "int8",
     "of_tensorflow",
@@ -38,13 +41,16 @@ fn read_all(bytes: &[u8]) -> Result<(), vesta_model::Status> {
     let file = File::new(bytes);
     let model = Model::read(&file)?;
     let served = signatures::of(&model)?;
-    let wanted: Vec<usize> = served.iter().map(|one| one.subgraph).collect();
+    let wanted: Vec<_> = served
+        .iter()
+        .map(|one| (one.subgraph, Parsing::find(&model.subgraphs[one.subgraph], &model)))
+        .collect();
     let headed = head::put_before(bytes, &model, &wanted)?;
     let again = File::new(headed.bytes.bytes());
     let anew = Model::read(&again)?;
     assert_eq!(anew.signatures.len(), wanted.len());
     for (number, own) in anew.signatures.iter().enumerate() {
-        assert_eq!((own.key, own.subgraph), (head::key(number).as_str(), wanted[number]));
+        assert_eq!((own.key, own.subgraph), (head::key(number).as_str(), wanted[number].0));
         let graph = &anew.subgraphs[own.subgraph];
         assert_eq!(own.outputs.len(), graph.outputs.len());
         assert_eq!(own.inputs.len(), graph.inputs.len());

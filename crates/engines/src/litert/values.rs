@@ -95,7 +95,8 @@ pub(super) fn given(
     Tensor::new(dtype, shape, Arc::new(memory), 0..bytes)
 }
 
-fn read_strings(bytes: &[u8], count: usize) -> Option<StringsBuilder> {
+/// Strings in the layout of the runtime; `None` when it is none, or of another number of them.
+pub(super) fn read_strings(bytes: &[u8], count: usize) -> Option<StringsBuilder> {
     let word = |index: usize| {
         let at = index.checked_mul(WORD)?;
         let word = bytes.get(at..at.checked_add(WORD)?)?.try_into().ok()?;

@@ -3,8 +3,11 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use prost::Message as _;
 use vesta_engines::{EngineName, EngineStore, Installed, LiteRtEngine, LiteRtOptions};
-use vesta_model::{Code, Engine, EngineIdentity, Session, Shape, Status, Tensor};
+use vesta_model::{Code, Engine, EngineIdentity, Session, Shape, Status, StringsBuilder, Tensor};
+use vesta_protos::tensorflow::feature::Kind;
+use vesta_protos::tensorflow::{BytesList, Example, Feature, Features, FloatList, Int64List};
 use vesta_testkit::{Given, SuiteModel, SuiteModels, engine_suite};
 use vesta_worker::{ChildOptions, IsolatedEngine, WorkerCommand, WorkerOptions, serve_child};
 
@@ -247,6 +250,88 @@ fn an_operator_of_another_runtime_is_refused_by_name() {
     assert_eq!(status.code(), Code::Unimplemented);
     assert!(status.message().contains("FlexAddV2"), "{status}");
     assert!(status.message().contains("serve the SavedModel"), "{status}");
+}
+
+fn strings_of(dims: &[usize], texts: &[&[u8]]) -> Tensor {
+    let mut builder = StringsBuilder::new();
+    texts.iter().for_each(|text| builder.push(text));
+    Tensor::of_strings(Shape::new(dims.to_vec()).unwrap(), &builder).unwrap()
+}
+
+fn example(features: &[(&str, Kind)]) -> Vec<u8> {
+    let feature = features
+        .iter()
+        .map(|(name, kind)| ((*name).to_owned(), Feature { kind: Some(kind.clone()) }));
+    let features = Features { feature: feature.collect() };
+    Example { features: Some(features) }.encode_to_vec()
+}
+
+fn feature_floats(value: &[f32]) -> Kind {
+    Kind::FloatList(FloatList { value: value.to_vec() })
+}
+
+fn feature_ints(value: &[i64]) -> Kind {
+    Kind::Int64List(Int64List { value: value.to_vec() })
+}
+
+fn feature_text(value: &[u8]) -> Kind {
+    Kind::BytesList(BytesList { value: vec![value.to_vec().into()] })
+}
+
+#[test]
+fn examples_are_parsed_before_the_graph() {
+    let Some(engine) = inline() else { return };
+    let full = example(&[
+        ("x", feature_floats(&[1.0, 2.0])),
+        ("n", feature_ints(&[3])),
+        ("name", feature_text(b"first")),
+    ]);
+    let few = example(&[("n", feature_ints(&[-1])), ("unknown", feature_ints(&[9]))]);
+    let session = load(&engine, "examples");
+    let outputs = &session.description().signatures["serving_default"].outputs;
+    let names: Vec<&str> = outputs.iter().map(|output| &*output.alias).collect();
+    assert_eq!(names, ["name", "sum"]);
+    for rows in [2usize, 1, 40] {
+        let texts: Vec<&[u8]> = [&full[..], &few].into_iter().cycle().take(rows).collect();
+        let given = serve(&*session, &[strings(&texts)]).unwrap();
+        let sums: Vec<f32> = [6.0, 14.0].into_iter().cycle().take(rows).collect();
+        assert_eq!(given[1], floats(&[rows], &sums));
+        let named: Vec<&[u8]> =
+            [&b"first"[..], b"missing"].into_iter().cycle().take(rows).collect();
+        assert_eq!(given[0], strings_of(&[rows, 1], &named));
+    }
+    let status = serve(&*session, &[strings(&[&full, &[]])]).unwrap_err();
+    assert_eq!(status.code(), Code::InvalidArgument);
+    assert!(status.message().contains("Feature: n (data type: int64) is required"), "{status}");
+    let status = serve(&*session, &[strings(&[b"no Example"])]).unwrap_err();
+    assert!(status.message().contains("Could not parse example input"), "{status}");
+    let given = serve(&*session, &[strings(&[&full])]).unwrap();
+    assert_eq!(given[1], floats(&[1], &[6.0]));
+
+    let session = load(&engine, "examples_alone");
+    let given = serve(&*session, &[strings(&[&full, &few])]).unwrap();
+    let want = [
+        Tensor::of(Shape::new(vec![2, 1]).unwrap(), &[3i64, -1]).unwrap(),
+        strings_of(&[2, 1], &[b"first", b"missing"]),
+        floats(&[2, 2], &[1.0, 2.0, 7.0, 8.0]),
+    ];
+    assert_eq!(given, want);
+}
+
+/// The original's own model of the parsing alone, whose outputs have two names for one operator.
+#[test]
+fn the_originals_model_parses_examples() {
+    let (Some(engine), Some(shared)) = (inline(), folder()) else { return };
+    let place = shared.join("tfs-testdata").join("parse_example_tflite").join("00000123");
+    let session = engine.load(&request(&place)).unwrap();
+    let signature = &session.description().signatures["serving_default"];
+    assert_eq!(&*signature.inputs[0].alias, "input");
+    let given = example(&[("x", feature_floats(&[1.5])), ("y", feature_text(b"text"))]);
+    let outputs = serve(&*session, &[strings(&[&given, &[]])]).unwrap();
+    assert_eq!(
+        outputs,
+        [floats(&[2, 1], &[1.5, 0.0]), strings_of(&[2, 1], &[b"text", b"missing"])]
+    );
 }
 
 /// The original's own models: declared as `[1, 1]`, fed with any number of elements.

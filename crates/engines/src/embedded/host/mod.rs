@@ -21,7 +21,7 @@ use vesta_protos::tensorflow::NodeDef;
 
 use self::arithmetic::{Binary, Comparison, Unary, is_number};
 
-use self::parse_example::ParseExample;
+pub(crate) use self::parse_example::ParseExample;
 use self::reduce::Reduction;
 use self::slicing::SliceMasks;
 use super::graph::Attributes;

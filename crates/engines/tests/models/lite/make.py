@@ -116,6 +116,28 @@ def random(x):
     return {"y": x + tf.random.uniform(tf.shape(x))}
 
 
+# Graphs that begin with the parsing of Examples, and one that is nothing else.
+FEATURES = {
+    "x": tf.io.FixedLenFeature([2], tf.float32, [7.0, 8.0]),
+    "n": tf.io.FixedLenFeature([1], tf.int64),
+    "name": tf.io.FixedLenFeature([1], tf.string, "missing"),
+}
+
+
+@tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="examples")])
+def examples(examples):
+    given = tf.io.parse_example(examples, FEATURES)
+    return {
+        "sum": tf.reduce_sum(given["x"], 1) + tf.cast(given["n"][:, 0], tf.float32),
+        "name": given["name"],
+    }
+
+
+@tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="examples")])
+def examples_alone(examples):
+    return dict(tf.io.parse_example(examples, FEATURES))
+
+
 WEIGHTS = np.random.RandomState(0).randn(8, 4).astype("f")
 
 
@@ -139,6 +161,10 @@ def with_tensorflow(converter):
     converter.target_spec.supported_ops = [tf.lite.OpsSet.SELECT_TF_OPS]
 
 
+def with_custom_operators(converter):
+    converter.allow_custom_ops = True
+
+
 def with_variables(converter):
     converter.experimental_enable_resource_variables = True
 
@@ -150,6 +176,9 @@ if __name__ == "__main__":
     ]
     for function in single:
         convert(function.python_function.__name__, {"serving_default": function})
+    for function in [examples, examples_alone]:
+        name = function.python_function.__name__
+        convert(name, {"serving_default": function}, tweak=with_custom_operators)
     counter = Counter()
     convert("counter", {"serving_default": counter.serve}, counter, with_variables)
     convert("two_signatures", {"halve": halve, "add": add})
