@@ -8,16 +8,18 @@ use std::path::Path;
 use std::sync::Arc;
 
 use vesta_engines::LiteModel;
-use vesta_model::{Engine, EngineIdentity, LoadRequest, Session, Status};
+use vesta_model::{LoadRequest, Status};
 
 use super::native::Newest;
+use super::{Place, Placed};
+use crate::choice::Reason;
 
 /// Files that make a folder a SavedModel.
 const SAVED_MODELS: [&str; 2] = ["saved_model.pb", "saved_model.pbtxt"];
 
 /// An engine for each format.
 pub(super) struct ByFormat {
-    pub(super) saved_models: Arc<dyn Engine>,
+    pub(super) saved_models: Arc<dyn Place>,
     pub(super) lite_models: Newest,
     /// Whether `model.tflite` comes before a SavedModel beside it.
     pub(super) is_preferred: bool,
@@ -34,21 +36,13 @@ impl ByFormat {
     }
 }
 
-impl Engine for ByFormat {
-    fn identity(&self) -> EngineIdentity {
-        self.saved_models.identity()
-    }
-
-    fn load(&self, request: &LoadRequest) -> Result<Arc<dyn Session>, Status> {
+impl Place for ByFormat {
+    fn place(&self, request: &LoadRequest) -> Result<Placed, Status> {
         if !self.is_lite(&request.artifact) {
-            return self.saved_models.load(request);
+            return self.saved_models.place(request);
         }
         // Ours first: a damaged file is refused without a process, and before an engine is asked for.
         LiteModel::open(&request.artifact)?;
-        self.lite_models.find()?.load(request)
-    }
-
-    fn host_runs(&self, work: Box<dyn FnOnce() + Send + '_>) {
-        self.saved_models.host_runs(work);
+        Placed::by(&*self.lite_models.find()?, request, Reason::Only)
     }
 }
