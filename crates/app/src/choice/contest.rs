@@ -226,10 +226,7 @@ impl<'a> Contest<'a> {
         }
         let found = match self.first_trial(&*opened) {
             Ok(found) => found,
-            Err(status) => {
-                self.exclude(contender, status);
-                return None;
-            }
+            Err(status) => return self.failed_to_begin(contender, opened, status),
         };
         if found.cases.is_empty() {
             let why = found.untried.join("; ");
@@ -242,6 +239,32 @@ impl<'a> Contest<'a> {
         self.cases = found.cases;
         self.field.push(Standing { contender, serve: opened.close(), ran: found.ran });
         None
+    }
+
+    /// The first engine that loads fails on what it was tried on. All that come after the embedded one
+    /// are less exact: drawn inputs may be such as no client sends, and no reason to go without the
+    /// best answers there are.
+    fn failed_to_begin(
+        &mut self,
+        contender: &'a dyn Contender,
+        opened: Box<dyn Opened>,
+        status: Status,
+    ) -> Option<Finding> {
+        drop(opened);
+        if contender.name() == EngineName::Embedded {
+            self.exclude(contender, status);
+            return None;
+        }
+        match contender.open(self.request) {
+            Ok(opened) => {
+                let why = format!("a trial of {} failed: {}", contender.name(), status.message());
+                Some(self.found(contender, opened.close(), Reason::Unmeasured(why)))
+            }
+            Err(status) => {
+                self.exclude(contender, status);
+                None
+            }
+        }
     }
 
     fn first_trial(&mut self, opened: &dyn Opened) -> Result<Found, Status> {

@@ -119,6 +119,25 @@ fn an_engine_that_fails_is_out_and_nothing_of_it_is_remembered() {
 }
 
 #[test]
+fn drawn_inputs_are_no_reason_to_go_without_the_most_exact() {
+    let dying = |_: &[Tensor]| Err(Status::unavailable("its process ended"));
+    let tensorflow = ScriptedEngine::new(TensorFlow, 20, dying);
+    let finding = hold(&[
+        ScriptedEngine::new(OnnxRuntime, 9, doubled),
+        tensorflow.clone(),
+        ScriptedEngine::refusing(Embedded, Status::unimplemented("no Loop")),
+    ])
+    .unwrap();
+    assert_eq!(finding.name, TensorFlow);
+    assert!(matches!(&finding.reason, Reason::Unmeasured(why) if why.contains("process ended")));
+    // In a process that has not failed.
+    assert_eq!(tensorflow.opened.load(Ordering::Relaxed), 2);
+    // Where the embedded engine answers, it serves, as it would without measuring.
+    let finding = hold(&[tensorflow, ScriptedEngine::new(Embedded, 50, doubled)]).unwrap();
+    assert_eq!((finding.name, &finding.reason), (Embedded, &Reason::Only));
+}
+
+#[test]
 fn short_runs_need_no_contest() {
     let tensorflow = ScriptedEngine::new(TensorFlow, 20, doubled);
     let finding = hold(&[tensorflow.clone(), ScriptedEngine::new(Embedded, 0, doubled)]).unwrap();

@@ -36,6 +36,12 @@ impl Scripted {
         }
     }
 
+    /// The same with one more signature.
+    pub(super) fn and(mut self, signature: Signature) -> Scripted {
+        self.description.signatures.insert(signature.name.clone(), Arc::new(signature));
+        self
+    }
+
     pub(super) fn runs(&self) -> u32 {
         self.runs.load(Ordering::Relaxed)
     }

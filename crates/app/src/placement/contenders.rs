@@ -31,7 +31,10 @@ impl Opened for OpenedWorker {
     }
 
     fn cpu_time(&self) -> Option<Duration> {
-        vesta_ffi::process_cpu_time(self.session.health().pid?).ok()
+        let health = self.session.health();
+        // A process that took the place of another counts from nothing.
+        (health.restarts == 0).then_some(())?;
+        vesta_ffi::process_cpu_time(health.pid?).ok()
     }
 
     fn step_back(&self) -> Option<LoweredProcess> {
