@@ -38,7 +38,8 @@ pub(crate) enum Api {
 }
 
 impl Api {
-    fn name(self) -> &'static str {
+    /// As the original's metrics call it.
+    pub(crate) fn name(self) -> &'static str {
         match self {
             Api::Predict => "Predict",
             Api::Classify => "Classify",
