@@ -176,7 +176,8 @@ class ChoiceTest(Folders):
                 ('engin = "tensorflow"\n', f"{own}:1:1: unknown field `engin`, expected `engine`"),
                 ('\nengine = "torch"\n', f"{own}:2:10: engine = torch: expected auto, embedded, tensorflow"),
                 ('engine = "tensorflow==0.0.1"\n',
-                 "engine tensorflow==0.0.1 is not installed; run `vesta engine install tensorflow==0.0.1`")):
+                 'vesta.toml says engine = "tensorflow==0.0.1", but engine tensorflow==0.0.1 is not '
+                 "installed; run `vesta engine install tensorflow==0.0.1`")):
             own.write_text(text)
             with self.subTest(text), Server(*self.flags("m"), wait=False) as server:
                 self.assertEqual(server.process.wait(20), 255)

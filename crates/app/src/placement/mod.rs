@@ -206,9 +206,11 @@ impl Engine for Placements {
     }
 
     fn load(&self, request: &LoadRequest) -> Result<Arc<dyn Session>, Status> {
-        let own = pin::engine_of(&request.artifact)?;
-        let choice = own.as_ref().unwrap_or(&self.settings.choice);
-        let placed = self.by_choice(choice)?.place(request)?;
+        let place = match pin::engine_of(&request.artifact)? {
+            Some(own) => self.by_choice(&own).map_err(|status| pin::unavailable(&own, &status))?,
+            None => self.by_choice(&self.settings.choice)?,
+        };
+        let placed = place.place(request)?;
         Ok(ShownSession::shown(placed, request, &self.metrics))
     }
 

@@ -42,6 +42,13 @@ pub(super) fn engine_of(artifact: &Path) -> Result<Option<EngineChoice>, Status>
     Ok(None)
 }
 
+/// Why an engine that a model names is not to be had.
+pub(super) fn unavailable(choice: &EngineChoice, status: &Status) -> Status {
+    let flag = format!("--engine={choice}: ");
+    let said = status.message().strip_prefix(&flag).unwrap_or(status.message());
+    Status::new(status.code(), format!("{FILE} says engine = \"{choice}\", but {said}"))
+}
+
 fn text_of(path: &Path) -> Result<Option<String>, Status> {
     let shown = path.display();
     match path.metadata() {
@@ -121,6 +128,17 @@ mod tests {
         // A file that names none leaves it to the next.
         world.put("1", "# nothing\n");
         assert_eq!(world.engine(), Ok(Some("tensorflow==2.15".to_owned())));
+    }
+
+    #[test]
+    fn engines_that_are_not_to_be_had_are_told_without_the_flag() {
+        let choice = "embedded==9".parse().unwrap();
+        let status = Status::not_found("--engine=embedded==9: there is one alone");
+        let told = unavailable(&choice, &status);
+        assert_eq!(
+            told.message(),
+            "vesta.toml says engine = \"embedded==9\", but there is one alone"
+        );
     }
 
     #[test]
