@@ -9,7 +9,7 @@ use std::sync::Arc;
 use super::error::OnnxRuntimeError;
 use super::library::OnnxRuntime;
 use super::table::{RunOptions, Session, SessionOptions, Value};
-use super::value::OnnxValue;
+use super::value::{Bytes, OnnxValue};
 
 /// Threads that wait for work sleep: spinning takes the time of others for little.
 const NO_SPINNING: [&CStr; 2] =
@@ -28,6 +28,8 @@ pub struct OnnxSession {
 pub(super) struct Open {
     pub(super) library: &'static OnnxRuntime,
     session: *mut Session,
+    /// Memory that it reads its weights from.
+    _weights: Vec<Bytes>,
 }
 
 // SAFETY: ONNX Runtime allows runs of one session from any threads at once; it is released when
@@ -38,14 +40,15 @@ unsafe impl Sync for Open {}
 
 impl Drop for Open {
     fn drop(&mut self) {
-        // SAFETY: made once, released here alone, when no run goes on and no output is left.
+        // SAFETY: made once, released here alone, when no run goes on and no output is left; the
+        // memory of the weights goes after it.
         unsafe { (self.library.table.release_session)(self.session) }
     }
 }
 
 impl OnnxSession {
     /// Makes a session of a serialized model. Initializers that the model declares to lie elsewhere
-    /// are given by name in `weights`. A run uses up to `threads` threads, of which the caller's is
+    /// are given by name in `weights`, which must have been made over memory. A run uses up to `threads` threads, of which the caller's is
     /// one.
     ///
     /// # Errors
@@ -57,7 +60,7 @@ impl OnnxSession {
         threads: usize,
     ) -> Result<OnnxSession, OnnxRuntimeError> {
         let options = Options::new(library, threads)?;
-        options.add_weights(weights)?;
+        let kept = options.add_weights(weights)?;
         let mut session = ptr::null_mut();
         // SAFETY: the bytes are read during the call and copied as far as they are needed; the
         // options are alive; the result goes to a pointer of ours.
@@ -71,7 +74,7 @@ impl OnnxSession {
             )
         };
         library.check(status)?;
-        Ok(OnnxSession { open: Arc::new(Open { library, session }) })
+        Ok(OnnxSession { open: Arc::new(Open { library, session, _weights: kept }) })
     }
 
     /// Runs the model: `inputs` by name, all of them; gives the outputs of these names.
@@ -199,18 +202,18 @@ impl Options {
         })
     }
 
-    fn add_weights(&self, weights: &[(&CStr, &OnnxValue)]) -> Result<(), OnnxRuntimeError> {
+    /// Gives the memory that must live as long as the session.
+    fn add_weights(&self, weights: &[(&CStr, &OnnxValue)]) -> Result<Vec<Bytes>, OnnxRuntimeError> {
+        let kept: Option<Vec<Bytes>> = weights.iter().map(|(_, value)| value.memory()).collect();
+        let kept = kept.ok_or_else(|| OnnxRuntimeError::invalid("weights lie in no memory"))?;
         if weights.is_empty() {
-            return Ok(());
-        }
-        if weights.iter().any(|(_, value)| !value.owns_its_memory()) {
-            return Err(OnnxRuntimeError::invalid("weights must be in memory of their own"));
+            return Ok(kept);
         }
         let names: Vec<*const c_char> = weights.iter().map(|(name, _)| name.as_ptr()).collect();
         let values: Vec<*const Value> =
             weights.iter().map(|(_, value)| value.value.cast_const()).collect();
-        // SAFETY: both arrays have this length; names are copied, and each value's tensor, whose
-        // memory is its own, is shared by counting.
+        // SAFETY: both arrays have this length; names are copied, and each value is shared by
+        // counting. The caller keeps the memory under them for as long as the session.
         self.library.check(unsafe {
             (self.library.table.add_external_initializers)(
                 self.options,
@@ -218,7 +221,8 @@ impl Options {
                 values.as_ptr(),
                 weights.len(),
             )
-        })
+        })?;
+        Ok(kept)
     }
 }
 

@@ -82,32 +82,6 @@ impl OnnxValue {
         Ok(OnnxValue { library, value, element, dims, kept: vec![bytes], session: None })
     }
 
-    /// A tensor with a copy of `bytes` in memory of its own, which every holder of it shares.
-    ///
-    /// # Errors
-    /// As [`OnnxValue::over`], alignment left out; what ONNX Runtime says when there is no memory.
-    pub fn copied(
-        library: &'static OnnxRuntime,
-        element: i32,
-        dims: &[i64],
-        bytes: &[u8],
-    ) -> Result<OnnxValue, OnnxRuntimeError> {
-        check_bytes(element, dims, bytes.len())?;
-        let made = OnnxValue::made(library, element, dims)?;
-        if !bytes.is_empty() {
-            let mut data = ptr::null_mut();
-            // SAFETY: the value is alive; the result goes to a pointer of ours.
-            library.check(unsafe { (library.table.tensor_data)(made.value, &raw mut data) })?;
-            if data.is_null() {
-                return Err(OnnxRuntimeError::invalid("a tensor has no memory"));
-            }
-            // SAFETY: the value has room for as many elements as its shape says, which is
-            // `bytes.len()` as checked; it was made just now, so nobody else reads it.
-            unsafe { ptr::copy_nonoverlapping(bytes.as_ptr(), data.cast::<u8>(), bytes.len()) }
-        }
-        Ok(made)
-    }
-
     /// A string tensor with copies of `strings`, which may hold any bytes.
     ///
     /// # Errors
@@ -247,9 +221,9 @@ impl OnnxValue {
         Ok(data.cast::<u8>().cast_const())
     }
 
-    /// Whether it points into nothing but memory of its own.
-    pub(super) fn owns_its_memory(&self) -> bool {
-        self.kept.is_empty() && self.session.is_none()
+    /// The memory that it was made over; `None` for a value that was not made over any.
+    pub(super) fn memory(&self) -> Option<Bytes> {
+        self.kept.first().filter(|_| self.session.is_none()).cloned()
     }
 
     /// Its `ONNXTensorElementDataType`.
