@@ -18,7 +18,7 @@ mod tensorflow;
 pub use convert::{Conversion, ONNX_BYTES_MAX, Written, convert};
 pub use embedded::{EmbeddedEngine, EmbeddedSession, run_inside};
 pub use inspect::{
-    EngineReport, Format, Inspection, SignatureReport, Sizes, inspect, unknown_signature,
+    EngineReport, Format, Inspection, SignatureReport, Sizes, Subject, inspect, unknown_signature,
 };
 pub use litert::{LITE_MODEL, LiteModel, LiteRtEngine, LiteRtOptions};
 pub use onnxruntime::{OnnxModel, OnnxRuntimeEngine};

@@ -101,6 +101,7 @@ pub(crate) fn engine(
     Ok(Arc::new(ByFormat {
         saved_models: engine,
         lite_models: newest(EngineName::LiteRt),
+        onnx_models: newest(EngineName::OnnxRuntime),
         is_preferred: settings.prefer_tflite,
         is_taken_alone: alone,
     }))
