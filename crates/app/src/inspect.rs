@@ -204,12 +204,11 @@ fn signature_text(report: &SignatureReport, subject: Subject) -> String {
     rows.extend(signature.inputs.iter().map(|spec| row("input", spec)));
     rows.extend(signature.outputs.iter().map(|spec| row("output", spec)));
     text.push_str(&indented(&rows));
-    let counts: &[(&str, &Result<BTreeMap<String, usize>, Status>)] = match subject {
-        Subject::SavedModel => {
-            &[("TensorFlow  ", &report.operators), ("ONNX        ", &report.onnx)]
-        }
-        Subject::Lite => &[("whole file  ", &report.operators)],
-        Subject::Onnx => &[("whole file  ", &report.onnx)],
+    let (tensorflow, onnx) = (&report.operators, &report.onnx);
+    let counts = match subject {
+        Subject::SavedModel => vec![("TensorFlow  ", tensorflow), ("ONNX        ", onnx)],
+        Subject::Lite => vec![("whole file  ", tensorflow)],
+        Subject::Onnx => vec![("whole file  ", onnx)],
     };
     for (what, counts) in counts {
         text.push_str(&format!("  {what}{}\n", counts_text(counts)));
