@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use vesta_engines::{
-    EmbeddedEngine, EngineChoice, EngineName, EngineOptions, EngineStore, LiteModel, check_adapter,
+    EmbeddedEngine, EngineChoice, EngineName, EngineOptions, EngineStore, LiteModel,
     unknown_signature,
 };
 use vesta_model::{
@@ -87,8 +87,7 @@ impl Bench {
         let is_lite =
             LiteModel::is_in(&plan.artifact) && !plan.artifact.join("saved_model.pb").exists();
         let takes = |name: EngineName| {
-            check_adapter(name).is_ok()
-                && if is_lite { name == EngineName::LiteRt } else { name.runs_saved_models() }
+            if is_lite { name == EngineName::LiteRt } else { name.runs_saved_models() }
         };
         let mut engines = vec![(EngineName::Embedded, EmbeddedEngine.identity().version)];
         let installed = EngineStore::from_env().installed();

@@ -20,10 +20,11 @@ use vesta_ffi::OnnxRuntime;
 use vesta_model::{Engine, EngineIdentity, LoadRequest, Session, Status};
 
 pub use self::file::OnnxModel;
-use self::session::LoadedModel;
+pub(crate) use self::file::Parsed as OnnxFile;
+use crate::bound::LoadedModel;
 
 /// The file that makes a folder a SavedModel, whatever else lies beside it.
-const SAVED_MODEL: &str = "saved_model.pb";
+pub(crate) const SAVED_MODEL: &str = "saved_model.pb";
 
 /// ONNX Runtime, opened in this process.
 pub struct OnnxRuntimeEngine {

@@ -4,6 +4,7 @@
 mod demo;
 mod litert;
 mod onnxruntime;
+mod openvino;
 mod original;
 mod shared_data;
 mod suite;

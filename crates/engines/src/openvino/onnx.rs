@@ -1,0 +1,108 @@
+//! Models that OpenVINO reads as ONNX: files, and the translations of SavedModels.
+//!
+//! May not know: what an operator means. Invariant: a translation is given whole, with no file to look
+//! for.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use prost::Message as _;
+use vesta_ffi::{OpenVino, OpenVinoModel};
+use vesta_model::{LoadRequest, ModelDescription, Status, TensorSpec};
+use vesta_onnx::Translation;
+use vesta_protos::onnx::ModelProto;
+
+use super::runner::{Ends, OpenVinoRunner};
+use super::values::words;
+use crate::bound::{Bound, LoadedModel};
+use crate::convert::ONNX_BYTES_MAX;
+use crate::onnxruntime::OnnxFile;
+use crate::registry::EngineName;
+use crate::translated::{TranslatedSignature, refused, translate_all};
+
+/// Loads a version that is an ONNX file.
+pub(super) fn load_file(
+    library: &'static OpenVino,
+    request: &LoadRequest,
+) -> Result<LoadedModel, Status> {
+    let mut file = OnnxFile::read(&request.artifact)?;
+    let signature = Arc::new(file.signature()?);
+    let is_gathered = file.gather(&request.artifact)?;
+    let opened = if is_gathered {
+        read(library, &encoded(&file.model)?)
+    } else {
+        read(library, &file.bytes)
+    };
+    let aliases = |specs: &[TensorSpec]| -> Vec<String> {
+        specs.iter().map(|spec| spec.alias.clone()).collect()
+    };
+    let (inputs, outputs) = (aliases(&signature.inputs), aliases(&signature.outputs));
+    let ends = ends(&file.model, &inputs, &outputs)?;
+    let opened =
+        opened.and_then(|model| OpenVinoRunner::compile(&model, &signature, ends, request.threads));
+    let runner = opened.map_err(|status| {
+        let text = format!("OpenVINO does not take {}: {}", file.name, status.message());
+        Status::new(status.code(), text)
+    })?;
+    let shapes = signature.inputs.iter().map(|spec| spec.shape.clone()).collect();
+    let bound = Bound { signature: Arc::clone(&signature), shapes, runner: Box::new(runner) };
+    let name = signature.name.clone();
+    let description = ModelDescription { signatures: [(name.clone(), signature)].into() };
+    Ok(LoadedModel::new(description, [(name, bound)].into()))
+}
+
+/// Loads a version that is a SavedModel.
+pub(super) fn load_saved_model(
+    library: &'static OpenVino,
+    request: &LoadRequest,
+) -> Result<LoadedModel, Status> {
+    let engine = EngineName::OpenVino;
+    let (description, signatures) = translate_all(engine, request)?;
+    let mut bound = BTreeMap::new();
+    for TranslatedSignature { name, shapes, translation } in signatures {
+        let Some(signature) = description.signatures.get(&name).map(Arc::clone) else { continue };
+        let Translation { model, inputs, outputs, .. } = &translation;
+        let ends = ends(model, inputs, outputs)?;
+        let runner = encoded(model)
+            .and_then(|bytes| read(library, &bytes))
+            .and_then(|read| OpenVinoRunner::compile(&read, &signature, ends, request.threads))
+            .map_err(|status| refused(engine, request, &name, &status))?;
+        bound.insert(name, Bound { signature, shapes, runner: Box::new(runner) });
+    }
+    Ok(LoadedModel::new(description, bound))
+}
+
+/// Where named ends stand in a model. OpenVINO keeps the file's order, and has no inputs for constants
+/// that are listed as such.
+fn ends(model: &ModelProto, inputs: &[String], outputs: &[String]) -> Result<Ends, Status> {
+    let graphs = || model.graph.iter();
+    let sparse = graphs().flat_map(|graph| &graph.sparse_initializer).flat_map(|own| &own.values);
+    let constants: BTreeSet<&str> = graphs()
+        .flat_map(|graph| &graph.initializer)
+        .chain(sparse)
+        .map(|tensor| tensor.name.as_str())
+        .collect();
+    let all_inputs: Vec<String> = graphs()
+        .flat_map(|graph| &graph.input)
+        .filter(|input| !constants.contains(input.name.as_str()))
+        .map(|input| input.name.clone())
+        .collect();
+    let all_outputs: Vec<String> =
+        graphs().flat_map(|graph| &graph.output).map(|output| output.name.clone()).collect();
+    Ok(Ends {
+        inputs: Ends::find(inputs, &all_inputs)?,
+        outputs: Ends::find(outputs, &all_outputs)?,
+    })
+}
+
+fn encoded(model: &ModelProto) -> Result<Vec<u8>, Status> {
+    if model.encoded_len() > ONNX_BYTES_MAX {
+        return Err(Status::unimplemented("the model takes more than 2 GB in one piece"));
+    }
+    Ok(model.encode_to_vec())
+}
+
+/// Such a model was looked into already: what OpenVINO cannot make of it, it cannot run.
+fn read(library: &'static OpenVino, bytes: &[u8]) -> Result<OpenVinoModel, Status> {
+    OpenVinoModel::read(library, bytes, None).map_err(|error| Status::unimplemented(words(&error)))
+}
