@@ -194,6 +194,7 @@ impl Placements {
         Ok(Arc::new(ByFormat {
             saved_models,
             lite_models: newest(EngineName::LiteRt),
+            onnx_models: newest(EngineName::OnnxRuntime),
             is_preferred: settings.prefer_tflite,
             is_taken_alone,
         }))
