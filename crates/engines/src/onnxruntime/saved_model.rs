@@ -38,7 +38,7 @@ pub(super) fn load(
         let mut graph = model.freeze(name).map_err(refused)?;
         let mut translation = translated(&graph).map_err(refused)?;
         exactness::check(&translation).map_err(refused)?;
-        exactness::guard(&mut translation.model);
+        exactness::guard(&mut translation);
         weights.see(&translation.model);
         // The translation has all that is needed of them.
         graph.nodes = Vec::new();
