@@ -19,6 +19,7 @@ const OTHERWISE: &[(&str, &[DType], &str)] = &[
     ("ReduceProd", &[DType::I64, DType::U64], NARROWED),
     ("Relu", &[DType::I64, DType::U64], NARROWED),
     ("Sign", &[DType::I64, DType::U64], NARROWED),
+    ("MaxPool", &[DType::F16, DType::BF16, DType::F64], "NaN is lost"),
     ("ReduceMax", &[DType::F16, DType::BF16], WITHOUT_NAN),
     ("ReduceMin", &[DType::F16, DType::BF16], WITHOUT_NAN),
 ];
