@@ -62,6 +62,7 @@ fn run_fed(
         nodes,
         feeds: vec![FeedSpec { tensor: "x:0".into(), dtype, shape }],
         fetches: fetches.iter().map(|&fetch| fetch.to_owned()).collect(),
+        bodies: Vec::new(),
     })
 }
 

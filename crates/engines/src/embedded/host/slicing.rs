@@ -128,7 +128,7 @@ fn span(
         let at = absolute(index);
         if !(0..length).contains(&at) {
             return Err(Status::invalid_argument(format!(
-                "slice index {index} of dimension {axis} out of bounds."
+                "slice index {at} of dimension {axis} out of bounds."
             )));
         }
         return Ok((at as usize, 1));
