@@ -98,6 +98,9 @@ pub(crate) fn translated(graph: &FrozenGraph) -> Result<Translation, Status> {
         let checks = graph.dropped_checks.join(", ");
         return Err(refused(&format!("it has checks that ONNX cannot make ({checks})")));
     }
+    if let Some(status) = &graph.unfrozen {
+        return Err(refused(status.message()));
+    }
     let feeds = graph.feeds.iter().map(|feed| FeedSpec {
         tensor: feed.tensor.clone(),
         dtype: feed.dtype,

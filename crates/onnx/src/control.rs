@@ -197,9 +197,9 @@ impl<'a> Translating<'a> {
             return Ok(results.into_iter().map(|id| alias(&mut self.graph, id)).collect());
         }
         let condition = self.truth(condition)?;
-        let then = self.one_branch(then, given);
         // Both are looked at, so that all is named that stands in the way.
-        let ((then, mut states), (other, others)) = (then?, self.one_branch(other, given)?);
+        let (then, other) = (self.one_branch(then, given), self.one_branch(other, given));
+        let ((then, mut states), (other, others)) = (then?, other?);
         if states.len() != others.len() {
             return Err(Obstacle::Reason(
                 "its branches give different numbers of results".to_owned(),
@@ -249,8 +249,16 @@ impl<'a> Translating<'a> {
         let is_same = |at: &usize| canonical(&body.results[*at]) == canonical(&body.arguments[*at]);
         let carried: Vec<usize> = (0..inputs.len()).filter(|at| !is_same(at)).collect();
         let mut inputs = inputs.to_vec();
-        let first = self.written(condition, &inputs)?[0];
-        let first = self.truth(first)?;
+        let first = match self.written(condition, &inputs) {
+            Ok(results) => self.truth(results[0])?,
+            Err(obstacle) => {
+                // What stands in the way of the body is named, too.
+                let outer = self.graph.enter();
+                let _ = self.written(body, &inputs);
+                self.graph.leave(outer);
+                return Err(obstacle);
+            }
+        };
         let mut states: Vec<State> =
             carried.iter().map(|&at| State::of(self.graph.get(inputs[at]))).collect();
         if let Some(state) = states.iter().find(|state| onnx_number(state.held()).is_none()) {

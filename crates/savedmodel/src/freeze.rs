@@ -54,6 +54,8 @@ pub struct FrozenGraph {
     pub functions: Vec<FunctionDef>,
     /// The same functions as graphs of their own, one for each place that calls one.
     pub bodies: Vec<FrozenBody>,
+    /// Why they could not be made into such graphs; then there are none.
+    pub unfrozen: Option<Status>,
     /// One per signature input, in its order.
     pub feeds: Vec<Feed>,
     /// One per signature output, in its order: an output of a node, or the tensor of a feed.

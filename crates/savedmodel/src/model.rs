@@ -124,12 +124,14 @@ impl SavedModel {
         .map_err(|error| named(error, signature))?;
         let mut dropped_checks: Vec<String> =
             plan.checks.iter().map(|&node| flat.name(node)).collect();
-        let mut bodies = Vec::new();
+        let (mut bodies, mut unfrozen) = (Vec::new(), None);
         if stateful.is_none() {
+            // Whoever runs the model as it is needs no bodies, so it is no error yet.
             let mut freezing = Bodies::new(&program, &value);
-            bodies = freezing
-                .of(&flat, &[], &written.controls)
-                .map_err(|error| named(error, signature))?;
+            match freezing.of(&flat, &[], &written.controls) {
+                Ok(frozen) => bodies = frozen,
+                Err(error) => unfrozen = Some(error),
+            }
             dropped_checks.append(&mut freezing.checks);
         }
         let versions = self.meta.graph_def.as_ref().and_then(|graph| graph.versions.as_ref());
@@ -138,6 +140,7 @@ impl SavedModel {
             functions: freeze::functions(&program, &written.nodes),
             nodes: written.nodes,
             bodies,
+            unfrozen,
             feeds,
             fetches: written.fetches,
             stateful,
