@@ -35,6 +35,11 @@ def need_litert():
         missing(f"LiteRT is not installed in {HOME}; run `vesta engine install litert`")
 
 
+def need_onnxruntime():
+    if not list(HOME.glob("engines/onnxruntime/*/engine.json")):
+        missing(f"ONNX Runtime is not installed in {HOME}; run `vesta engine install onnxruntime`")
+
+
 def need_shared(folder):
     if not (SHARED / folder).is_dir():
         missing(f"test models are missing: {SHARED / folder}")

@@ -1,5 +1,5 @@
 //! Engines for the tests. TensorFlow is one wheel, for the Python that judges and for the engine that is
-//! judged; LiteRT is fetched by the program, as a person does it.
+//! judged; LiteRT and ONNX Runtime are fetched by the program, as a person does it.
 //!
 //! Invariant: a wheel comes through pip and has a sum that is pinned, by `requirements.txt` or by
 //! `vesta`, which compares it in any case.
@@ -19,8 +19,9 @@ pub(crate) const WHEELS: &str = "target/wheels";
 /// `VESTA_HOME` of the tests.
 const HOME: &str = "target/engines";
 
-/// The release of LiteRT that is tested.
-const LITERT: &str = "litert==2.3.0";
+/// The releases that are tested, besides TensorFlow's.
+const OTHERS: [(&str, &str); 2] =
+    [("LiteRT", "litert==2.3.0"), ("ONNX Runtime", "onnxruntime==1.31.1")];
 
 /// The package whose wheel is shared.
 const PACKAGE: &str = "tensorflow-cpu==";
@@ -57,9 +58,11 @@ pub(crate) fn install(root: &Path, strict: bool) -> Result<PathBuf> {
         vesta.arg("--from-wheel").arg(wheel);
     }
     installed("TensorFlow", show(root, vesta.env("VESTA_HOME", &home)), strict)?;
-    let mut vesta = Command::new(root.join("target/release/vesta"));
-    vesta.args(["engine", "install", LITERT]).env("VESTA_HOME", &home);
-    installed("LiteRT", show(root, &mut vesta), strict)?;
+    for (name, release) in OTHERS {
+        let mut vesta = Command::new(root.join("target/release/vesta"));
+        vesta.args(["engine", "install", release]).env("VESTA_HOME", &home);
+        installed(name, show(root, &mut vesta), strict)?;
+    }
     Ok(home)
 }
 

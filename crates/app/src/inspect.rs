@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::process::ExitCode;
 
 use serde_json::{Value, json};
-use vesta_engines::{EngineReport, EngineStore, Inspection, SignatureReport};
+use vesta_engines::{EngineReport, EngineStore, Inspection, SignatureReport, Subject};
 use vesta_model::{Encoding, PartialShape, Status, TensorSpec};
 
 use crate::artifact::{self, Words};
@@ -109,6 +109,15 @@ fn signature_json(report: &SignatureReport) -> Value {
     })
 }
 
+/// As for a SavedModel, but that it has no operators of TensorFlow.
+fn onnx_signature_json(report: &SignatureReport) -> Value {
+    let mut told = signature_json(report);
+    if let Some(told) = told.as_object_mut() {
+        told.remove("tensorflow");
+    }
+    told
+}
+
 /// As for a SavedModel, but that its operators are of TensorFlow Lite.
 fn lite_signature_json(report: &SignatureReport) -> Value {
     let mut told = signature_json(report);
@@ -133,7 +142,11 @@ fn engine_json(report: &EngineReport) -> Value {
 }
 
 fn as_json(inspection: &Inspection) -> Value {
-    let signature_json = if inspection.is_lite { lite_signature_json } else { signature_json };
+    let signature_json = match inspection.subject {
+        Subject::SavedModel => signature_json,
+        Subject::Lite => lite_signature_json,
+        Subject::Onnx => onnx_signature_json,
+    };
     let format = |format: &vesta_engines::Format| json!({ "name": format.name, "file": format.file, "served": format.is_served });
     json!({
         "directory": inspection.artifact.display().to_string(),
@@ -170,7 +183,7 @@ fn as_text(inspection: &Inspection) -> String {
     ]);
     for report in &inspection.signatures {
         text.push('\n');
-        text.push_str(&signature_text(report, inspection.is_lite));
+        text.push_str(&signature_text(report, inspection.subject));
     }
     text.push_str("\nengines\n");
     let rows: Vec<[String; 3]> = inspection.engines.iter().map(engine_row).collect();
@@ -178,7 +191,7 @@ fn as_text(inspection: &Inspection) -> String {
     text
 }
 
-fn signature_text(report: &SignatureReport, is_lite: bool) -> String {
+fn signature_text(report: &SignatureReport, subject: Subject) -> String {
     let signature = &report.signature;
     let state = if signature.stateful { ", keeps state" } else { "" };
     let method = if signature.method.is_empty() { "no method" } else { &signature.method };
@@ -191,11 +204,14 @@ fn signature_text(report: &SignatureReport, is_lite: bool) -> String {
     rows.extend(signature.inputs.iter().map(|spec| row("input", spec)));
     rows.extend(signature.outputs.iter().map(|spec| row("output", spec)));
     text.push_str(&indented(&rows));
-    if is_lite {
-        text.push_str(&format!("  whole file  {}\n", counts_text(&report.operators)));
-    } else {
-        text.push_str(&format!("  TensorFlow  {}\n", counts_text(&report.operators)));
-        text.push_str(&format!("  ONNX        {}\n", counts_text(&report.onnx)));
+    let (tensorflow, onnx) = (&report.operators, &report.onnx);
+    let counts = match subject {
+        Subject::SavedModel => vec![("TensorFlow  ", tensorflow), ("ONNX        ", onnx)],
+        Subject::Lite => vec![("whole file  ", tensorflow)],
+        Subject::Onnx => vec![("whole file  ", onnx)],
+    };
+    for (what, counts) in counts {
+        text.push_str(&format!("  {what}{}\n", counts_text(counts)));
     }
     text
 }

@@ -12,7 +12,7 @@ use vesta_savedmodel::SavedModel;
 
 use crate::convert::translated;
 use crate::registry::check_adapter;
-use crate::{EmbeddedEngine, EngineName, EngineStore, LITE_MODEL, LiteModel};
+use crate::{EmbeddedEngine, EngineName, EngineStore, LITE_MODEL, LiteModel, OnnxModel};
 
 /// Folders within folders that are looked into for sizes.
 const DEPTH_MAX: usize = 16;
@@ -28,12 +28,23 @@ pub struct Inspection {
     pub tag_sets: Vec<Vec<String>>,
     /// Bytes of the graph, the variables and the assets.
     pub sizes: Sizes,
-    /// Whether all that follows is said of the `model.tflite`: it is so without a SavedModel.
-    pub is_lite: bool,
+    /// Which of the models all that follows is said of.
+    pub subject: Subject,
     /// Every signature, by name.
     pub signatures: Vec<SignatureReport>,
     /// What each engine says of the version.
     pub engines: Vec<EngineReport>,
+}
+
+/// Which model of a folder is looked into: the SavedModel, where there is one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Subject {
+    /// A SavedModel.
+    SavedModel,
+    /// The `model.tflite`.
+    Lite,
+    /// The ONNX file.
+    Onnx,
 }
 
 /// A kind of model by the file that makes it one.
@@ -50,7 +61,7 @@ pub struct Format {
 /// Bytes on disk.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Sizes {
-    /// `saved_model.pb`, or `model.tflite`.
+    /// `saved_model.pb`, `model.tflite` or the ONNX file.
     pub graph_bytes: u64,
     /// The folder `variables`.
     pub variables_bytes: u64,
@@ -63,8 +74,8 @@ pub struct Sizes {
 pub struct SignatureReport {
     /// Inputs, outputs, method.
     pub signature: Arc<Signature>,
-    /// How often each operator stands in its graph, or why that cannot be told. Of a `model.tflite`:
-    /// in the whole file.
+    /// How often each operator stands in its graph, or why that cannot be told. Of a `model.tflite` or
+    /// an ONNX file: in the whole file.
     pub operators: Result<BTreeMap<String, usize>, Status>,
     /// How often each ONNX operator stands in its translation, or why it has none.
     pub onnx: Result<BTreeMap<String, usize>, Status>,
@@ -97,7 +108,8 @@ pub fn inspect(
         let found: Vec<String> =
             formats.iter().map(|format| format!("{} ({})", format.name, format.file)).collect();
         return Err(Status::unimplemented(format!(
-            "{} holds {}, which this build does not serve; give a SavedModel or a {LITE_MODEL}",
+            "{} holds {}, which this build does not serve; give a SavedModel, a {LITE_MODEL} or an \
+             ONNX file",
             artifact.display(),
             found.join(" and ")
         )));
@@ -106,6 +118,9 @@ pub fn inspect(
     if has(LITE_MODEL) && !has("saved_model.pb") {
         return inspect_lite(artifact, formats, only, store);
     }
+    if OnnxModel::is_alone_in(artifact) {
+        return inspect_onnx(artifact, formats, only, store);
+    }
     let tag_sets = SavedModel::tag_sets(artifact)?;
     let model = SavedModel::open(artifact, tags)?;
     let description = model.description();
@@ -113,16 +128,22 @@ pub fn inspect(
         return Err(unknown_signature(name, description));
     }
     let wanted = description.signatures.values().filter(|s| only.is_none_or(|name| s.name == name));
-    let signatures = wanted.map(|signature| report(&model, signature)).collect();
+    let signatures: Vec<SignatureReport> =
+        wanted.map(|signature| report(&model, signature)).collect();
     drop(model);
+    let engines = EngineName::ALL.iter().map(|&name| match name {
+        EngineName::OnnxRuntime => by_translation(&signatures, store),
+        name => said(name, artifact, tags, store),
+    });
+    let engines = engines.collect();
     Ok(Inspection {
         artifact: artifact.to_owned(),
         formats,
         tag_sets,
         sizes: sizes(artifact),
-        is_lite: false,
+        subject: Subject::SavedModel,
         signatures,
-        engines: EngineName::ALL.iter().map(|&name| said(name, artifact, tags, store)).collect(),
+        engines,
     })
 }
 
@@ -159,8 +180,41 @@ fn inspect_lite(
         formats,
         tag_sets: Vec::new(),
         sizes: Sizes { graph_bytes: file_bytes, ..sizes(artifact) },
-        is_lite: true,
+        subject: Subject::Lite,
         signatures: wanted.map(report).collect(),
+        engines: EngineName::ALL.iter().map(|&name| verdict(native(name, store))).collect(),
+    })
+}
+
+/// Looks into the ONNX file of a folder without another model.
+fn inspect_onnx(
+    artifact: &Path,
+    formats: Vec<Format>,
+    only: Option<&str>,
+    store: &EngineStore,
+) -> Result<Inspection, Status> {
+    let OnnxModel { description, operators, file_bytes } = OnnxModel::open(artifact)?;
+    if let Some(name) = only.filter(|&name| !description.signatures.contains_key(name)) {
+        return Err(unknown_signature(name, &description));
+    }
+    let report = |signature: &Arc<Signature>| SignatureReport {
+        signature: Arc::clone(signature),
+        operators: Err(Status::unimplemented("an ONNX file has no operators of TensorFlow")),
+        onnx: Ok(operators.clone()),
+    };
+    let verdict = |mut said: EngineReport| {
+        if said.name != EngineName::OnnxRuntime && said.name != EngineName::OpenVino {
+            said.verdict = Err(Status::unimplemented("it runs no ONNX files"));
+        }
+        said
+    };
+    Ok(Inspection {
+        artifact: artifact.to_owned(),
+        formats,
+        tag_sets: Vec::new(),
+        sizes: Sizes { graph_bytes: file_bytes, ..sizes(artifact) },
+        subject: Subject::Onnx,
+        signatures: description.signatures.values().map(report).collect(),
         engines: EngineName::ALL.iter().map(|&name| verdict(native(name, store))).collect(),
     })
 }
@@ -197,6 +251,17 @@ fn said(name: EngineName, artifact: &Path, tags: &[String], store: &EngineStore)
             ..native(name, store)
         },
         _ => native(name, store),
+    }
+}
+
+/// What ONNX Runtime makes of a SavedModel: it needs each signature's translation.
+fn by_translation(signatures: &[SignatureReport], store: &EngineStore) -> EngineReport {
+    let said = native(EngineName::OnnxRuntime, store);
+    let callable = |report: &&SignatureReport| crate::embedded::is_callable(&report.signature);
+    let refusal = signatures.iter().filter(callable).find_map(|report| report.onnx.as_ref().err());
+    match refusal {
+        Some(status) => EngineReport { verdict: Err(status.clone()), ..said },
+        None => said,
     }
 }
 
@@ -254,7 +319,7 @@ fn formats(artifact: &Path) -> Result<Vec<Format>, Status> {
         let (name, is_served) = match (file.as_str(), ending) {
             ("saved_model.pb", _) => ("SavedModel", true),
             ("saved_model.pbtxt", _) => ("SavedModel as text", false),
-            (_, Some("onnx")) => ("ONNX", false),
+            (_, Some("onnx")) => ("ONNX", true),
             (_, Some("tflite")) => ("TensorFlow Lite", file == LITE_MODEL),
             (_, Some("xml")) if artifact.join(&file).with_extension("bin").is_file() => {
                 ("OpenVINO IR", false)

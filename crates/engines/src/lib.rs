@@ -1,7 +1,7 @@
 //! The engines that run models, behind the traits of `vesta-model`.
 //!
-//! Owns: the embedded engine, the adapters to TensorFlow and LiteRT, the list of engines with the choice among
-//! them, the store that native libraries lie in, what all of them say of a model, and its ONNX form.
+//! Owns: the embedded engine, the adapters to TensorFlow, LiteRT and ONNX Runtime, the list of engines with
+//! the choice among them, the store that native libraries lie in, what all of them say of a model, and its ONNX form.
 //! May not know: wires, serving, isolation.
 //! Invariant: an engine answers as TensorFlow does or refuses the model, saying what to do.
 
@@ -9,6 +9,7 @@ mod convert;
 mod embedded;
 mod inspect;
 mod litert;
+mod onnxruntime;
 mod overrides;
 mod registry;
 mod store;
@@ -17,9 +18,10 @@ mod tensorflow;
 pub use convert::{Conversion, ONNX_BYTES_MAX, Written, convert};
 pub use embedded::{EmbeddedEngine, EmbeddedSession, run_inside};
 pub use inspect::{
-    EngineReport, Format, Inspection, SignatureReport, Sizes, inspect, unknown_signature,
+    EngineReport, Format, Inspection, SignatureReport, Sizes, Subject, inspect, unknown_signature,
 };
 pub use litert::{LITE_MODEL, LiteModel, LiteRtEngine, LiteRtOptions};
+pub use onnxruntime::{OnnxModel, OnnxRuntimeEngine};
 pub use overrides::SessionOverrides;
 pub use registry::{EngineChoice, EngineName, EngineOptions, build, check_adapter};
 pub use store::{

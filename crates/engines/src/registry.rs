@@ -11,6 +11,7 @@ use vesta_model::{Engine, Status};
 
 use crate::embedded::EmbeddedEngine;
 use crate::litert::{LiteRtEngine, LiteRtOptions};
+use crate::onnxruntime::OnnxRuntimeEngine;
 use crate::store::EngineStore;
 use crate::tensorflow::{TensorFlowEngine, TensorFlowOptions};
 
@@ -46,7 +47,19 @@ impl EngineName {
             EngineName::TensorFlow => TensorFlowEngine::NAME,
             EngineName::LiteRt => LiteRtEngine::NAME,
             EngineName::OpenVino => "openvino",
-            EngineName::OnnxRuntime => "onnxruntime",
+            EngineName::OnnxRuntime => OnnxRuntimeEngine::NAME,
+        }
+    }
+
+    /// Whether the engine may be asked to run SavedModels; its load says whether it runs a certain
+    /// one.
+    pub const fn runs_saved_models(self) -> bool {
+        match self {
+            EngineName::Embedded
+            | EngineName::TensorFlow
+            | EngineName::OpenVino
+            | EngineName::OnnxRuntime => true,
+            EngineName::LiteRt => false,
         }
     }
 }
@@ -157,7 +170,11 @@ pub fn build(choice: &EngineChoice, options: &EngineOptions) -> Result<Arc<dyn E
             let (folder, version) = (&installed.folder, &installed.version);
             Ok(Arc::new(LiteRtEngine::open(folder, version, options.litert)?))
         }
-        EngineName::OpenVino | EngineName::OnnxRuntime => Err(no_adapter(name)),
+        EngineName::OnnxRuntime => {
+            let installed = EngineStore::from_env().find(name, version)?;
+            Ok(Arc::new(OnnxRuntimeEngine::open(&installed.folder, &installed.version)?))
+        }
+        EngineName::OpenVino => Err(no_adapter(name)),
     }
 }
 
@@ -167,15 +184,18 @@ pub fn build(choice: &EngineChoice, options: &EngineOptions) -> Result<Arc<dyn E
 /// `UNIMPLEMENTED`, with what to choose instead.
 pub fn check_adapter(name: EngineName) -> Result<(), Status> {
     match name {
-        EngineName::Embedded | EngineName::TensorFlow | EngineName::LiteRt => Ok(()),
-        EngineName::OpenVino | EngineName::OnnxRuntime => Err(no_adapter(name)),
+        EngineName::Embedded
+        | EngineName::TensorFlow
+        | EngineName::LiteRt
+        | EngineName::OnnxRuntime => Ok(()),
+        EngineName::OpenVino => Err(no_adapter(name)),
     }
 }
 
 fn no_adapter(name: EngineName) -> Status {
     Status::unimplemented(format!(
-        "--engine={name}: {name} is not available in this build; choose auto, embedded, tensorflow \
-         or litert"
+        "--engine={name}: {name} is not available in this build; choose auto, embedded, tensorflow, \
+         litert or onnxruntime"
     ))
 }
 
@@ -207,11 +227,12 @@ mod tests {
         assert!(build("embedded").is_ok());
         assert!(build(&format!("embedded=={}", env!("CARGO_PKG_VERSION"))).is_ok());
         assert!(build("embedded==9.9.9").err().unwrap().message().contains("in version"));
-        for name in ["openvino==2026.4", "onnxruntime"] {
+        let error = build("openvino==2026.4").err().unwrap();
+        assert!(error.message().contains("not available in this build"), "{error}");
+        for name in ["tensorflow==0.0.1", "onnxruntime==0.0.1"] {
             let error = build(name).err().unwrap();
-            assert!(error.message().contains("not available in this build"), "{error}");
+            let advice = format!("vesta engine install {name}");
+            assert!(error.message().contains(&advice), "{error}");
         }
-        let error = build("tensorflow==0.0.1").err().unwrap();
-        assert!(error.message().contains("vesta engine install tensorflow==0.0.1"), "{error}");
     }
 }

@@ -1,5 +1,5 @@
-//! Which file of a version is the model: `model.tflite` goes to LiteRT, all else to the engine that
-//! runs SavedModels.
+//! Which file of a version is the model: `model.tflite` goes to LiteRT, an ONNX file to ONNX Runtime,
+//! all else to the engine that runs SavedModels.
 //!
 //! May not know: what is in the files. Invariant: of two models in one folder, `--prefer_tflite_model`
 //! alone decides, as in the original.
@@ -7,22 +7,25 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use vesta_engines::LiteModel;
-use vesta_model::{Engine, EngineIdentity, LoadRequest, Session, Status};
+use vesta_engines::{LiteModel, OnnxModel};
+use vesta_model::{LoadRequest, Status};
 
 use super::native::Newest;
+use super::{Place, Placed};
+use crate::choice::Reason;
 
 /// Files that make a folder a SavedModel.
 const SAVED_MODELS: [&str; 2] = ["saved_model.pb", "saved_model.pbtxt"];
 
 /// An engine for each format.
 pub(super) struct ByFormat {
-    pub(super) saved_models: Arc<dyn Engine>,
+    pub(super) saved_models: Arc<dyn Place>,
     pub(super) lite_models: Newest,
+    pub(super) onnx_models: Newest,
     /// Whether `model.tflite` comes before a SavedModel beside it.
     pub(super) is_preferred: bool,
-    /// Whether a `model.tflite` without a SavedModel is served without being preferred. The original
-    /// does not; where an engine was named, neither do we.
+    /// Whether a `model.tflite` or an ONNX file without a SavedModel is served without being preferred.
+    /// The original does not; where an engine was named, neither do we.
     pub(super) is_taken_alone: bool,
 }
 
@@ -34,21 +37,18 @@ impl ByFormat {
     }
 }
 
-impl Engine for ByFormat {
-    fn identity(&self) -> EngineIdentity {
-        self.saved_models.identity()
-    }
-
-    fn load(&self, request: &LoadRequest) -> Result<Arc<dyn Session>, Status> {
-        if !self.is_lite(&request.artifact) {
-            return self.saved_models.load(request);
-        }
+impl Place for ByFormat {
+    fn place(&self, request: &LoadRequest) -> Result<Placed, Status> {
+        let artifact = &request.artifact;
         // Ours first: a damaged file is refused without a process, and before an engine is asked for.
-        LiteModel::open(&request.artifact)?;
-        self.lite_models.find()?.load(request)
-    }
-
-    fn host_runs(&self, work: Box<dyn FnOnce() + Send + '_>) {
-        self.saved_models.host_runs(work);
+        if self.is_lite(artifact) {
+            LiteModel::open(artifact)?;
+            return Placed::by(&*self.lite_models.find()?, request, Reason::Only);
+        }
+        if self.is_taken_alone && OnnxModel::is_alone_in(artifact) {
+            OnnxModel::open(artifact)?;
+            return Placed::by(&*self.onnx_models.find()?, request, Reason::Only);
+        }
+        self.saved_models.place(request)
     }
 }

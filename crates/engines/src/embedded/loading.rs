@@ -95,7 +95,7 @@ fn frozen(model: &SavedModel, request: &LoadRequest) -> Result<Vec<SignatureGrap
 }
 
 /// Init operators have an output that is no tensor; they are described but never called.
-fn is_callable(signature: &Signature) -> bool {
+pub(crate) fn is_callable(signature: &Signature) -> bool {
     let real = |dtype: DType| dtype != DType::Invalid;
     !signature.outputs.is_empty() && signature.outputs.iter().any(|spec| real(spec.dtype))
 }

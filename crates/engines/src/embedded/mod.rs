@@ -30,6 +30,7 @@ use std::sync::Arc;
 use vesta_model::{Engine, EngineIdentity, LoadRequest, Session, Status};
 
 pub(crate) use self::host::ParseExample;
+pub(crate) use self::loading::is_callable;
 pub use self::session::EmbeddedSession;
 pub use self::threads::run_inside;
 

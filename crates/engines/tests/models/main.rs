@@ -3,6 +3,7 @@
 
 mod demo;
 mod litert;
+mod onnxruntime;
 mod original;
 mod shared_data;
 mod suite;

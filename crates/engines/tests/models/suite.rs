@@ -80,7 +80,7 @@ pub(crate) fn slow_half_plus_two(folder: &Path) {
 }
 
 /// A counter that must be refused.
-fn refused_counter() -> Given {
+pub(crate) fn refused_counter() -> Given {
     match folder() {
         Some(shared) => {
             Given::Refused(request(&shared.join("tfs-testdata/saved_model_counter/00000123")))
@@ -91,6 +91,11 @@ fn refused_counter() -> Given {
 
 /// Holds an engine to the suite.
 pub(crate) fn conforms(engine: &dyn Engine, counter: Given) {
+    conforms_with(engine, counter, given("id_string/1", &[]));
+}
+
+/// The same, where strings may be refused.
+pub(crate) fn conforms_with(engine: &dyn Engine, counter: Given, string_identity: Given) {
     let folders: Vec<_> = (0..3).map(|_| tempfile::tempdir().unwrap()).collect();
     let [sum, slow, damaged] = [0, 1, 2].map(|index| folders[index].path());
     sums(sum);
@@ -102,7 +107,7 @@ pub(crate) fn conforms(engine: &dyn Engine, counter: Given) {
         &SuiteModels {
             half_plus_two: given("half_plus_two/123", &[]),
             slow_half_plus_two: model(slow),
-            string_identity: given("id_string/1", &[]),
+            string_identity,
             sum_and_difference: model(sum),
             counter,
             damaged: model(damaged),
