@@ -11,6 +11,7 @@ use vesta_model::{Code, LoadRequest, Signature, Status};
 use vesta_onnx::Translation;
 use vesta_savedmodel::{FrozenGraph, SavedModel};
 
+use super::exactness;
 use super::session::{Bound, Feed, LoadedModel, name_of};
 use super::values;
 use super::weights::Weights;
@@ -35,7 +36,9 @@ pub(super) fn load(
     for (name, _) in description.signatures.iter().filter(|(_, own)| is_callable(own)) {
         let refused = |status| refused(request, name, &status);
         let mut graph = model.freeze(name).map_err(refused)?;
-        let translation = translated(&graph).map_err(refused)?;
+        let mut translation = translated(&graph).map_err(refused)?;
+        exactness::check(&translation).map_err(refused)?;
+        exactness::guard(&mut translation);
         weights.see(&translation.model);
         // The translation has all that is needed of them.
         graph.nodes = Vec::new();
