@@ -7,7 +7,7 @@ use vesta_model::Status;
 
 use crate::flags::{self, Parsed};
 use crate::logs::{self, LogFormat};
-use crate::{compose, config, convert, demo, engine, init, inspect, placement, worker};
+use crate::{compose, config, convert, demo, engine, init, inspect, placement, tune, worker};
 
 /// The version of Vesta.
 const VERSION: &str = env!("CARGO_PKG_VERSION");
@@ -23,6 +23,7 @@ commands:
   demo     serve the image classifier of this repository and print a request to try
   engine   install, list and remove native engines such as TensorFlow (vesta engine --help)
   inspect  tell what a model holds and what each engine says of it (vesta inspect --help)
+  tune     measure a model on every engine that is installed (vesta tune --help)
   convert  write a signature of a model as ONNX (vesta convert --help)
   version  print the version
 ";
@@ -49,6 +50,7 @@ pub fn vesta(arguments: Vec<String>) -> ExitCode {
         "engine" => engine::run(&rest),
         "inspect" => inspect::run(&rest),
         "convert" => convert::run(&rest),
+        "tune" => tune::run(&rest),
         // For the documentation alone.
         "flags" => {
             print(&flags::page());

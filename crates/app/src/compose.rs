@@ -50,7 +50,10 @@ pub(crate) fn serve(
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let runtime = runtime(cores)?;
     let metrics = Metrics::new()?;
-    let engine = placement::engine(&resolved.engine, format)?;
+    // Engines are tried on the first of a version's recorded requests; a session of theirs is not warm
+    // by that alone.
+    let recorded = WarmUp::new(1, resolved.request_bytes_max, metrics.clone());
+    let engine = placement::engine(&resolved.engine, format, recorded, metrics.clone())?;
     metrics.describe_process(env!("CARGO_PKG_VERSION"))?;
     let engine = Arc::new(Measured { engine, metrics: metrics.clone() });
     let engine = with_warm_up(engine, resolved, &metrics);

@@ -29,6 +29,8 @@ pub(crate) fn run(arguments: Vec<String>) -> ExitCode {
         format!("--rest_api_port={}", free_port(8501)),
         format!("--model_name={MODEL}"),
         format!("--model_base_path={}", base.display()),
+        // Whoever tries it waits for its first answer.
+        "--engine_choice_budget_ms=0".to_owned(),
         // Nobody stands between the demo and its only client.
         "--drain_delay=0".to_owned(),
     ];

@@ -6,6 +6,7 @@
 
 mod artifact;
 mod batched;
+mod choice;
 mod commands;
 mod compose;
 mod config;
@@ -26,6 +27,7 @@ mod progress;
 mod request_log;
 mod signals;
 mod startup;
+mod tune;
 mod warmup;
 mod worker;
 

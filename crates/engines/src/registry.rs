@@ -50,6 +50,18 @@ impl EngineName {
             EngineName::OnnxRuntime => OnnxRuntimeEngine::NAME,
         }
     }
+
+    /// Whether the engine may be asked to run SavedModels; its load says whether it runs a certain
+    /// one.
+    pub const fn runs_saved_models(self) -> bool {
+        match self {
+            EngineName::Embedded
+            | EngineName::TensorFlow
+            | EngineName::OpenVino
+            | EngineName::OnnxRuntime => true,
+            EngineName::LiteRt => false,
+        }
+    }
 }
 
 impl fmt::Display for EngineName {

@@ -1,11 +1,12 @@
 //! The only crate of Vesta with `unsafe`.
 //!
-//! Owns: views of shared memory, early changes of the environment, what faults do to a process, the C
-//! APIs of TensorFlow, LiteRT and ONNX Runtime.
+//! Owns: views of shared memory, early changes of the environment, what faults do to a process, the
+//! processor time of another process, the C APIs of TensorFlow, LiteRT and ONNX Runtime.
 //! May not know: anything of ours; it speaks in bytes, descriptors and `std::io::Error`.
 //! Invariant: no safe function of this crate can be called so that memory is misread, whatever the
 //! process at the other end of a shared mapping does.
 
+mod cpu_clock;
 mod environment;
 mod litert;
 mod onnxruntime;
@@ -13,6 +14,7 @@ mod shared_memory;
 mod signals;
 mod tensorflow;
 
+pub use cpu_clock::process_cpu_time;
 pub use environment::set_before_threads;
 pub use litert::{LiteRt, LiteRtError, LiteRtInput, LiteRtModel, LiteRtOutput};
 pub use onnxruntime::{

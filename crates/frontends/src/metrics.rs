@@ -5,6 +5,7 @@
 //! May not know: requests; it is told what to count.
 //! Invariant: what clients send cannot make the page grow without bound.
 
+mod choices;
 mod loads;
 mod process;
 mod runs;
@@ -19,11 +20,13 @@ use prometheus::proto::{Metric, MetricFamily, MetricType};
 use prometheus::{HistogramOpts, HistogramVec, IntCounterVec, Opts, Registry};
 use vesta_model::{Code, Status};
 
+use self::choices::Choices;
 use self::loads::Loads;
 use self::signatures::Signatures;
 use crate::recorder::{Recorder, SpanKind};
 use crate::tfs::json::push_six_digits;
 
+pub use choices::{EngineChosen, ShownChoice};
 pub use runs::{RunMetrics, show_queue_depths};
 
 /// A call as the metrics name it.
@@ -35,7 +38,8 @@ pub(crate) enum Api {
 }
 
 impl Api {
-    fn name(self) -> &'static str {
+    /// As the original's metrics call it.
+    pub(crate) fn name(self) -> &'static str {
         match self {
             Api::Predict => "Predict",
             Api::Classify => "Classify",
@@ -82,6 +86,7 @@ struct Inner {
     warm_up_latency: HistogramVec,
     warm_up_records: IntCounterVec,
     request_log_count: IntCounterVec,
+    choices: Choices,
     loads: Loads,
     signatures: Signatures,
 }
@@ -106,6 +111,7 @@ impl Metrics {
         let build = || -> prometheus::Result<Metrics> {
             let registry = Registry::new();
             let inner = Inner {
+                choices: Choices::new(&registry)?,
                 loads: Loads::new(&registry)?,
                 signatures: Signatures::new(&registry, limits.clone())?,
                 registry,
@@ -150,6 +156,7 @@ impl Metrics {
             Status::internal(format!("the metrics cannot be made: {error}")).with_cause(error)
         })?;
         metrics.declare(&name("request_count"), MetricType::COUNTER);
+        Choices::declare(&metrics);
         Loads::declare(&metrics);
         Signatures::declare(&metrics);
         metrics.declare(&name("request_log_count"), MetricType::COUNTER);

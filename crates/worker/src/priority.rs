@@ -1,5 +1,6 @@
 //! Loading behind others: a worker starts, loads and tries its version with less claim to the
-//! processors than those that serve, and takes its place among them when it is ready.
+//! processors than those that serve, and takes its place among them when it is ready; one that its
+//! parent tries out steps back once more.
 //!
 //! Invariant: nothing is lowered that this process may not raise again (that takes a right, which
 //! root and few others have), so no version ever serves with less than its share.
@@ -34,12 +35,7 @@ impl Lowered {
     pub fn now() -> Option<Lowered> {
         let original = getpriority_process(None).ok()?;
         let lowered = (original + STEP).min(NICEST);
-        // Tried on a thread of its own, which is gone afterwards whatever came of it.
-        let can_raise = std::thread::spawn(move || {
-            setpriority_process(None, lowered).is_ok()
-                && setpriority_process(None, original).is_ok()
-        });
-        if !can_raise.join().unwrap_or(false) {
+        if !can_raise(lowered, original) {
             return None;
         }
         setpriority_process(None, lowered).ok()?;
@@ -48,15 +44,57 @@ impl Lowered {
 
     /// Gives every thread of this process the priority that it had.
     pub fn restore(&self) {
-        // A thread may start another while the first pass runs; that one is found by the second.
-        for _ in 0..2 {
-            let Ok(threads) = std::fs::read_dir("/proc/self/task") else { return };
-            for thread in threads.flatten() {
-                let number = thread.file_name().to_str().and_then(|name| name.parse().ok());
-                if let Some(thread) = number.and_then(Pid::from_raw) {
-                    // A thread that has ended meanwhile needs nothing.
-                    let _ = setpriority_process(Some(thread), self.original);
-                }
+        set_for_all("self", self.original);
+    }
+}
+
+/// Another process whose priority is lowered for as long as this lives: a worker that is being tried
+/// out waits behind those that serve.
+#[derive(Debug)]
+pub struct LoweredProcess {
+    pid: u32,
+    original: i32,
+}
+
+impl LoweredProcess {
+    /// Lowers every thread of `pid`. `None`, with nothing changed, where that could not be undone.
+    pub fn new(pid: u32) -> Option<LoweredProcess> {
+        let process = Pid::from_raw(i32::try_from(pid).ok()?)?;
+        let original = getpriority_process(Some(process)).ok()?;
+        let lowered = (original + STEP).min(NICEST);
+        if !can_raise(lowered, original) {
+            return None;
+        }
+        set_for_all(&pid.to_string(), lowered);
+        Some(LoweredProcess { pid, original })
+    }
+}
+
+impl Drop for LoweredProcess {
+    fn drop(&mut self) {
+        set_for_all(&self.pid.to_string(), self.original);
+    }
+}
+
+/// Whether the priority `original` can be had again after `lowered`. Tried on a thread of its own,
+/// which is gone afterwards whatever came of it.
+fn can_raise(lowered: i32, original: i32) -> bool {
+    let trial = std::thread::spawn(move || {
+        setpriority_process(None, lowered).is_ok() && setpriority_process(None, original).is_ok()
+    });
+    trial.join().unwrap_or(false)
+}
+
+/// Gives every thread of a process, by its name under `/proc`, a priority.
+fn set_for_all(process: &str, priority: i32) {
+    // A thread may start another while the first pass runs; that one is found by the second.
+    for _ in 0..2 {
+        let Ok(threads) = std::fs::read_dir(format!("/proc/{process}/task")) else { return };
+        for thread in threads.flatten() {
+            let number = thread.file_name().to_str().and_then(|name| name.parse().ok());
+            if let Some(thread) = number.and_then(Pid::from_raw) {
+                // A thread that has ended meanwhile needs nothing.
+                let _ = setpriority_process(Some(thread), priority);
             }
         }
     }
@@ -65,6 +103,21 @@ impl Lowered {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn another_process_is_lowered_for_a_while() {
+        let mut child = std::process::Command::new("/bin/sleep").arg("1000").spawn().unwrap();
+        let pid = Pid::from_child(&child);
+        let before = getpriority_process(Some(pid)).unwrap();
+        if let Some(lowered) = LoweredProcess::new(child.id()) {
+            assert_eq!(getpriority_process(Some(pid)).unwrap(), (before + STEP).min(NICEST));
+            drop(lowered);
+        }
+        assert_eq!(getpriority_process(Some(pid)).unwrap(), before);
+        child.kill().unwrap();
+        child.wait().unwrap();
+        assert!(LoweredProcess::new(u32::MAX).is_none());
+    }
 
     /// On a thread of its own, so that the other tests keep their priority.
     #[test]

@@ -1,8 +1,10 @@
 //! Trying a model out where it can do no harm: a throw-away worker.
 //!
 //! Owns what is tried. Knows nothing of who asks or why.
-//! Invariant: the worker is gone when a probe returns; stateful signatures are never run.
+//! Invariant: the worker is gone when a probe returns, or when the session that it gave is dropped;
+//! stateful signatures are never run.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use vesta_model::{
@@ -10,7 +12,7 @@ use vesta_model::{
     PartialShape, RunRequest, Session, Shape, Signature, Status, Tensor, TensorSpec,
 };
 
-use crate::isolated::IsolatedEngine;
+use crate::isolated::{IsolatedEngine, IsolatedSession};
 use crate::options::WorkerOptions;
 use crate::process::WorkerCommand;
 use crate::restart::RestartPolicy;
@@ -41,6 +43,21 @@ pub fn probe(
     request: &LoadRequest,
     run_limit: Duration,
 ) -> Result<Probed, Status> {
+    probe_session(identity, command, options, request, run_limit).map(|(probed, _)| probed)
+}
+
+/// As [`probe`], with the session in its throw-away worker for further runs. The worker is not
+/// replaced when it ends.
+///
+/// # Errors
+/// Those of [`probe`].
+pub fn probe_session(
+    identity: EngineIdentity,
+    command: WorkerCommand,
+    options: WorkerOptions,
+    request: &LoadRequest,
+    run_limit: Duration,
+) -> Result<(Probed, Arc<IsolatedSession>), Status> {
     let options = WorkerOptions { restart: RestartPolicy::never(), ..options };
     let session = IsolatedEngine::new(identity, command, options).load_isolated(request)?;
     let tried = try_signatures(session.as_ref(), run_limit);
@@ -48,11 +65,12 @@ pub fn probe(
         let refused = harmless(&name, outcome)?;
         Ok((name, refused))
     });
-    Ok(Probed {
+    let probed = Probed {
         ran: ran.collect::<Result<_, Status>>()?,
         skipped: tried.skipped,
         description: session.description().clone(),
-    })
+    };
+    Ok((probed, session))
 }
 
 /// What came of trial runs.
@@ -133,7 +151,7 @@ fn trial_input(spec: &TensorSpec) -> Result<Tensor, String> {
         return Err(format!("input `{}` takes {bytes} bytes", spec.alias));
     }
     // Zero offsets are a valid layout of empty strings.
-    let memory = std::sync::Arc::new(AlignedBytes::zeroed(bytes));
+    let memory = Arc::new(AlignedBytes::zeroed(bytes));
     Tensor::whole(spec.fed_dtype(), shape, memory).map_err(of_spec)
 }
 

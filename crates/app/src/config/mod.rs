@@ -222,6 +222,16 @@ fn engine(flags: &Flags, platform: &platform::Platform) -> Result<EngineSettings
             },
             litert: platform.litert,
         },
+        choice_budget: choice_budget(flags.engine_choice_budget_ms)?,
+        verdicts: own_cache("choices", |name| std::env::var_os(name)),
+    })
+}
+
+fn choice_budget(budget_ms: i64) -> Result<Duration, Status> {
+    u64::try_from(budget_ms).map(Duration::from_millis).map_err(|_| {
+        Status::invalid_argument(format!(
+            "--engine_choice_budget_ms={budget_ms} must be 0 or a positive number of milliseconds"
+        ))
     })
 }
 
@@ -293,23 +303,27 @@ fn megabytes(flag: &str, count: i64) -> Result<usize, Status> {
 
 /// Where models of object stores are copied to.
 fn model_cache(flag: &str, variable: impl Fn(&str) -> Option<OsString>) -> Result<PathBuf, Status> {
-    let place = |name: &str| variable(name).filter(|value| !value.is_empty()).map(PathBuf::from);
     if !flag.is_empty() {
         return std::path::absolute(flag).map_err(|e| {
             Status::invalid_argument(format!("--model_cache_path={flag} cannot be used: {e}"))
         });
     }
+    own_cache("models", variable).ok_or_else(|| {
+        Status::failed_precondition(
+            "there is no place to copy models of object stores to, for neither VESTA_HOME nor \
+             HOME is set; give one with --model_cache_path",
+        )
+    })
+}
+
+/// The folder of this name among what the server keeps to be quicker the next time.
+fn own_cache(name: &str, variable: impl Fn(&str) -> Option<OsString>) -> Option<PathBuf> {
+    let place = |name: &str| variable(name).filter(|value| !value.is_empty()).map(PathBuf::from);
     let cache = || place("XDG_CACHE_HOME").or_else(|| Some(place("HOME")?.join(".cache")));
     place("VESTA_HOME")
-        .map(|home| home.join("models"))
-        .or_else(|| Some(cache()?.join("vesta").join("models")))
+        .map(|home| home.join(name))
+        .or_else(|| Some(cache()?.join("vesta").join(name)))
         .filter(|path| path.is_absolute())
-        .ok_or_else(|| {
-            Status::failed_precondition(
-                "there is no place to copy models of object stores to, for neither VESTA_HOME nor \
-                 HOME is set; give one with --model_cache_path",
-            )
-        })
 }
 
 fn metrics_path(file: &str) -> Result<Option<String>, Status> {

@@ -1,61 +1,256 @@
-//! `--engine=auto`: the embedded engine where it gives the right answers, else TensorFlow.
+//! `engine = "auto"`: the engine that measuring finds; without measuring, the embedded engine where it
+//! gives the right answers, else TensorFlow.
+//!
+//! Owns: who may take part, and what is said of the outcome. May not know: how a contest goes.
 
-use std::sync::Arc;
+use std::fs::File;
+use std::io::BufReader;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
-use tracing::info;
-use vesta_model::{Code, Engine, EngineIdentity, LoadRequest, Session, Status};
+use tracing::{info, warn};
+use vesta_engines::{EngineName, check_adapter};
+use vesta_frontends::{WARM_UP_FILE, WarmUp};
+use vesta_model::{Code, Engine as _, LoadRequest, RunRequest, Session, Status, Tensor};
 
 use super::embedded::EmbeddedPlacement;
-use super::native::Newest;
-use super::{EngineSettings, Isolation, embedded_identity};
+use super::native::{NativePlacement, Newest};
+use super::{EngineSettings, Isolation, Place, Placed};
+use crate::choice::{Contender, Contest, Finding, Question, Reason, Settings, Verdicts};
+
+/// Recorded requests that engines are tried on.
+const RECORDED_RUNS_MAX: usize = 8;
 
 /// Decides for each version which engine runs it.
 pub(super) struct Auto {
     embedded: EmbeddedPlacement,
-    tensorflow: Newest,
+    /// The native engines, TensorFlow first.
+    natives: Vec<Newest>,
     settings: EngineSettings,
+    warm_up: WarmUp,
+    verdicts: Verdicts,
+    /// Held while an engine is tried.
+    turn: Mutex<()>,
 }
 
 impl Auto {
+    /// `newest` finds native engines.
     pub(super) fn new(
         embedded: EmbeddedPlacement,
-        tensorflow: Newest,
+        newest: impl Fn(EngineName) -> Newest,
         settings: EngineSettings,
+        warm_up: WarmUp,
     ) -> Auto {
-        Auto { embedded, tensorflow, settings }
+        let mut names: Vec<EngineName> = EngineName::ALL
+            .iter()
+            .copied()
+            .filter(|&name| name != EngineName::Embedded && name.runs_saved_models())
+            .filter(|&name| check_adapter(name).is_ok())
+            .collect();
+        names.sort_by_key(|&name| name != EngineName::TensorFlow);
+        let natives = names.into_iter().map(newest).collect();
+        let verdicts = Verdicts::new(settings.verdicts.clone());
+        Auto { embedded, natives, settings, warm_up, verdicts, turn: Mutex::default() }
     }
 
-    /// Whether a model that the embedded engine refuses may go to TensorFlow.
+    /// Whether a version may go to a native engine.
     fn may_go_native(&self) -> bool {
         self.settings.isolation != Isolation::Inline || self.settings.allow_native_inline
     }
-}
 
-impl Engine for Auto {
-    fn identity(&self) -> EngineIdentity {
-        embedded_identity()
+    /// Whether engines are tried. In one process their times cannot be told apart.
+    fn measures(&self) -> bool {
+        !self.settings.choice_budget.is_zero() && self.settings.isolation != Isolation::Inline
     }
 
-    fn load(&self, request: &LoadRequest) -> Result<Arc<dyn Session>, Status> {
+    /// The native engines that are installed, and what keeps TensorFlow from taking part.
+    fn installed(&self) -> (Vec<Arc<NativePlacement>>, Option<Status>) {
+        let (mut found, mut missing) = (Vec::new(), None);
+        for newest in &self.natives {
+            match newest.find() {
+                Ok(placement) => found.push(placement),
+                Err(status) => {
+                    if status.code() != Code::NotFound {
+                        warn!(engine = %newest.name(), problem = status.message(), "an engine cannot take part");
+                    }
+                    if newest.name() == EngineName::TensorFlow {
+                        missing = Some(status);
+                    }
+                }
+            }
+        }
+        (found, missing)
+    }
+
+    /// The rule without measuring.
+    fn by_rule(&self, request: &LoadRequest) -> Result<Placed, Status> {
         let refusal = match self.embedded.load(request) {
+            Ok(session) => {
+                let engine = self.embedded.identity();
+                let reason = Reason::Unmeasured("measuring is off".to_owned());
+                return Ok(Placed { session, engine, reason, trial: Duration::ZERO });
+            }
             Err(status) if status.code() == Code::Unimplemented && self.may_go_native() => status,
-            other => return other,
+            Err(status) => return Err(status),
         };
-        let tensorflow =
-            self.tensorflow.find().map_err(|missing| with_what_is_missing(&refusal, &missing))?;
+        let (installed, missing) = self.installed();
+        // TensorFlow stands first; without it none is known to run what the embedded engine refuses.
+        let Some(tensorflow) = installed.first().filter(|p| p.name() == EngineName::TensorFlow)
+        else {
+            return Err(with_what_is_missing(&refusal, missing.as_ref()));
+        };
         info!(
             model = %request.model, version = %request.version, reason = refusal.message(),
             "the version goes to TensorFlow"
         );
-        tensorflow.load(request)
+        let session = tensorflow.load(request)?;
+        let engine = tensorflow.identity();
+        Ok(Placed { session, engine, reason: Reason::Only, trial: Duration::ZERO })
     }
 
-    fn host_runs(&self, work: Box<dyn FnOnce() + Send + '_>) {
-        self.embedded.host_runs(work);
+    /// The fastest engine that agrees with the most exact one.
+    fn by_measure(&self, request: &LoadRequest) -> Result<Placed, Status> {
+        let (installed, missing) = self.installed();
+        let mut contenders: Vec<Arc<dyn Contender>> = vec![Arc::new(self.embedded.clone())];
+        contenders.extend(installed.into_iter().map(|placement| placement as _));
+        let question = self.question(request, &contenders);
+        if let Some(placed) = self.remembered(request, &question, &contenders) {
+            return Ok(placed);
+        }
+        let settings = Settings {
+            budget: self.settings.choice_budget,
+            turn: &self.turn,
+            recorded: &|session| self.recorded(request, session),
+        };
+        let finding =
+            Contest::new(request, settings).hold(&contenders).map_err(|refusal| {
+                match (&missing, refusal.code()) {
+                    (Some(_), Code::Unimplemented) => {
+                        with_what_is_missing(&refusal, missing.as_ref())
+                    }
+                    _ => refusal,
+                }
+            })?;
+        tell(request, &finding, missing.is_some());
+        if finding.is_lasting() {
+            self.verdicts.keep(&question, request.model.as_str(), &finding);
+        }
+        let Finding { name, release, serve, reason, trial, .. } = finding;
+        let engine = super::identity(name, &release);
+        Ok(Placed { session: serve()?, engine, reason, trial })
+    }
+
+    /// The engine that won an earlier contest, if that was on the same files among the same engines.
+    fn remembered(
+        &self,
+        request: &LoadRequest,
+        question: &Question,
+        contenders: &[Arc<dyn Contender>],
+    ) -> Option<Placed> {
+        if contenders.len() < 2 {
+            return None;
+        }
+        let winner = self.verdicts.find(question)?;
+        let is_winner =
+            |c: &&Arc<dyn Contender>| c.name() == winner.name && c.release() == winner.release;
+        let contender = contenders.iter().find(is_winner)?;
+        match contender.open(request).and_then(|opened| opened.close()()) {
+            Ok(session) => Some(Placed {
+                session,
+                engine: super::identity(winner.name, &winner.release),
+                reason: Reason::Remembered,
+                trial: Duration::ZERO,
+            }),
+            Err(status) => {
+                warn!(
+                    model = %request.model, version = %request.version, engine = %winner.name,
+                    problem = status.message(),
+                    "the engine that won earlier does not load the version; engines are tried again"
+                );
+                self.verdicts.forget(question);
+                None
+            }
+        }
+    }
+
+    fn question(&self, request: &LoadRequest, contenders: &[Arc<dyn Contender>]) -> Question {
+        let engines = contenders.iter().map(|c| format!("{}=={}", c.name(), c.release()));
+        Question {
+            artifact: request.artifact.clone(),
+            engines: engines.collect(),
+            tags: request.tags.clone(),
+            threads: request.threads,
+            options: format!("{:?} {:?}", self.settings.options, self.settings.isolation),
+        }
+    }
+
+    /// The requests that were recorded of the version. What is wrong with the file is told by warm-up,
+    /// which reads it after this.
+    fn recorded(
+        &self,
+        request: &LoadRequest,
+        session: &dyn Session,
+    ) -> Vec<(RunRequest, Vec<Tensor>)> {
+        let path = request.artifact.join(WARM_UP_FILE);
+        let Ok(file) = File::open(&path) else { return Vec::new() };
+        let shown = path.display().to_string();
+        self.warm_up
+            .recorded_runs(session, BufReader::new(file), &shown, RECORDED_RUNS_MAX)
+            .unwrap_or_default()
+    }
+}
+
+impl Place for Auto {
+    fn place(&self, request: &LoadRequest) -> Result<Placed, Status> {
+        if self.measures() { self.by_measure(request) } else { self.by_rule(request) }
+    }
+}
+
+/// What each engine did, for the log.
+fn tell(request: &LoadRequest, finding: &Finding, tensorflow_is_missing: bool) {
+    for entry in &finding.entries {
+        match &entry.outcome {
+            Ok(_) => {}
+            Err(status) if status.code() == Code::Unimplemented => info!(
+                model = %request.model, version = %request.version, engine = %entry.name,
+                reason = status.message(), "an engine cannot run the version"
+            ),
+            Err(status) => warn!(
+                model = %request.model, version = %request.version, engine = %entry.name,
+                reason = status.message(), "an engine is out of the choice"
+            ),
+        }
+    }
+    if tensorflow_is_missing && finding.reason == Reason::Measured {
+        info!(
+            model = %request.model, version = %request.version,
+            "TensorFlow is not installed, so the answers were compared with the most exact engine \
+             that is"
+        );
+    }
+    if let Reason::Unmeasured(why) = &finding.reason {
+        info!(
+            model = %request.model, version = %request.version, reason = why,
+            "no engine was measured, since there is nothing to compare"
+        );
+    }
+    let figures: Vec<String> = finding.entries.iter().map(ToString::to_string).collect();
+    if finding.reason == Reason::Measured {
+        info!(
+            model = %request.model, version = %request.version, engine = %finding.name,
+            release = finding.release, figures = figures.join(", "),
+            trial_ms = finding.trial.as_millis(),
+            "engines were measured"
+        );
     }
 }
 
 /// Why the embedded engine refuses a model, and what keeps TensorFlow from taking it.
-fn with_what_is_missing(refusal: &Status, missing: &Status) -> Status {
-    Status::new(refusal.code(), format!("{}; {}", refusal.message(), missing.message()))
+fn with_what_is_missing(refusal: &Status, missing: Option<&Status>) -> Status {
+    match missing {
+        Some(missing) => {
+            Status::new(refusal.code(), format!("{}; {}", refusal.message(), missing.message()))
+        }
+        None => refusal.clone(),
+    }
 }

@@ -9,11 +9,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tracing::{debug, info};
-use vesta_engines::{EmbeddedEngine, EngineOptions};
+use vesta_engines::{EmbeddedEngine, EngineName, EngineOptions};
 use vesta_model::{Engine, EngineIdentity, LoadRequest, Session, Status};
-use vesta_worker::{IsolatedEngine, WorkerCommand, WorkerOptions, probe};
+use vesta_worker::{IsolatedEngine, IsolatedSession, WorkerCommand, WorkerOptions, probe_session};
 
 use super::Isolation;
+use super::contenders::OpenedWorker;
+use crate::choice::{Contender, Opened, Serve};
 use crate::logs::LogFormat;
 use crate::worker;
 
@@ -21,27 +23,28 @@ use crate::worker;
 const PROBE_RUN_LIMIT: Duration = Duration::from_secs(60);
 
 /// Decides for each version where it runs.
+#[derive(Clone)]
 pub(super) struct EmbeddedPlacement {
-    embedded: EmbeddedEngine,
     command: WorkerCommand,
-    isolated: IsolatedEngine,
+    isolated: Arc<IsolatedEngine>,
     isolation: Isolation,
+    release: String,
 }
 
 impl EmbeddedPlacement {
     /// Workers are started by `program`.
     pub(super) fn new(program: &Path, isolation: Isolation, log_format: LogFormat) -> Self {
-        let embedded = EmbeddedEngine;
-        let identity = embedded.identity();
+        let identity = EmbeddedEngine.identity();
         let command =
             worker::command(program, &identity.name, log_format, &EngineOptions::default());
+        let release = identity.version.clone();
         let isolated = IsolatedEngine::new(identity, command.clone(), WorkerOptions::default());
-        EmbeddedPlacement { embedded, command, isolated, isolation }
+        EmbeddedPlacement { command, isolated: Arc::new(isolated), isolation, release }
     }
 
     /// Loads and runs the version once in a throw-away worker.
-    fn try_out(&self, request: &LoadRequest) -> Result<(), Status> {
-        let probed = probe(
+    fn try_out(&self, request: &LoadRequest) -> Result<Arc<IsolatedSession>, Status> {
+        let (probed, session) = probe_session(
             self.identity(),
             self.command.clone(),
             WorkerOptions::default(),
@@ -51,22 +54,12 @@ impl EmbeddedPlacement {
         for (signature, reason) in &probed.skipped {
             debug!(model = %request.model, version = %request.version, %signature, %reason, "not probed");
         }
-        Ok(())
-    }
-}
-
-impl Engine for EmbeddedPlacement {
-    fn identity(&self) -> EngineIdentity {
-        self.embedded.identity()
+        Ok(session)
     }
 
-    fn load(&self, request: &LoadRequest) -> Result<Arc<dyn Session>, Status> {
-        if self.isolation == Isolation::Worker {
-            return self.isolated.load(request);
-        }
-        // The worker loads and runs first: what is wrong is found where it does no harm.
-        self.try_out(request)?;
-        let session = self.embedded.load_session(request)?;
+    /// Loads the version to serve it, after it was tried out.
+    fn load_tried(&self, request: &LoadRequest) -> Result<Arc<dyn Session>, Status> {
+        let session = EmbeddedEngine.load_session(request)?;
         match session.inline_verdict() {
             Ok(()) => Ok(Arc::new(session)),
             Err(reason) if self.isolation == Isolation::Inline => {
@@ -86,8 +79,44 @@ impl Engine for EmbeddedPlacement {
             }
         }
     }
+}
+
+impl Engine for EmbeddedPlacement {
+    fn identity(&self) -> EngineIdentity {
+        EmbeddedEngine.identity()
+    }
+
+    fn load(&self, request: &LoadRequest) -> Result<Arc<dyn Session>, Status> {
+        if self.isolation == Isolation::Worker {
+            return self.isolated.load(request);
+        }
+        // The worker loads and runs first: what is wrong is found where it does no harm.
+        drop(self.try_out(request)?);
+        self.load_tried(request)
+    }
 
     fn host_runs(&self, work: Box<dyn FnOnce() + Send + '_>) {
-        self.embedded.host_runs(work);
+        EmbeddedEngine.host_runs(work);
+    }
+}
+
+impl Contender for EmbeddedPlacement {
+    fn name(&self) -> EngineName {
+        EngineName::Embedded
+    }
+
+    fn release(&self) -> &str {
+        &self.release
+    }
+
+    fn open(&self, request: &LoadRequest) -> Result<Box<dyn Opened>, Status> {
+        if self.isolation == Isolation::Worker {
+            return Ok(OpenedWorker::boxed(self.isolated.load_isolated(request)?));
+        }
+        // It is tried in the worker that tries every version out, and loaded once more if it wins.
+        let session = self.try_out(request)?;
+        let (placement, request) = (self.clone(), request.clone());
+        let serve: Serve = Box::new(move || placement.load_tried(&request));
+        Ok(Box::new(OpenedWorker { session, serve: Some(serve) }))
     }
 }

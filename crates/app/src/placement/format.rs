@@ -8,16 +8,18 @@ use std::path::Path;
 use std::sync::Arc;
 
 use vesta_engines::{LiteModel, OnnxModel};
-use vesta_model::{Engine, EngineIdentity, LoadRequest, Session, Status};
+use vesta_model::{LoadRequest, Status};
 
 use super::native::Newest;
+use super::{Place, Placed};
+use crate::choice::Reason;
 
 /// Files that make a folder a SavedModel.
 const SAVED_MODELS: [&str; 2] = ["saved_model.pb", "saved_model.pbtxt"];
 
 /// An engine for each format.
 pub(super) struct ByFormat {
-    pub(super) saved_models: Arc<dyn Engine>,
+    pub(super) saved_models: Arc<dyn Place>,
     pub(super) lite_models: Newest,
     pub(super) onnx_models: Newest,
     /// Whether `model.tflite` comes before a SavedModel beside it.
@@ -35,26 +37,18 @@ impl ByFormat {
     }
 }
 
-impl Engine for ByFormat {
-    fn identity(&self) -> EngineIdentity {
-        self.saved_models.identity()
-    }
-
-    fn load(&self, request: &LoadRequest) -> Result<Arc<dyn Session>, Status> {
+impl Place for ByFormat {
+    fn place(&self, request: &LoadRequest) -> Result<Placed, Status> {
         let artifact = &request.artifact;
         // Ours first: a damaged file is refused without a process, and before an engine is asked for.
         if self.is_lite(artifact) {
             LiteModel::open(artifact)?;
-            return self.lite_models.find()?.load(request);
+            return Placed::by(&*self.lite_models.find()?, request, Reason::Only);
         }
         if self.is_taken_alone && OnnxModel::is_alone_in(artifact) {
             OnnxModel::open(artifact)?;
-            return self.onnx_models.find()?.load(request);
+            return Placed::by(&*self.onnx_models.find()?, request, Reason::Only);
         }
-        self.saved_models.load(request)
-    }
-
-    fn host_runs(&self, work: Box<dyn FnOnce() + Send + '_>) {
-        self.saved_models.host_runs(work);
+        self.saved_models.place(request)
     }
 }

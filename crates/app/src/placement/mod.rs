@@ -1,24 +1,35 @@
 //! Which engine runs a version, and in which process.
 //!
-//! Owns the flags about that, the decision, and the engines that carry it out. Invariant: a native
-//! library is never opened in the server's process unless the operator said `--allow_native_inline`.
+//! Owns the flags about that, the model's own word on it, the decision, and the engines that carry it
+//! out. Invariants: a native library is never opened in the server's process unless the operator said
+//! `--allow_native_inline`; a model's own word (`vesta.toml`) goes before the server's (`--engine`), and
+//! both before a measurement.
 
 mod auto;
+mod contenders;
 mod embedded;
 mod format;
 mod native;
+mod pin;
+mod shown;
 mod trial;
 
-use std::sync::Arc;
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use vesta_engines::{EmbeddedEngine, EngineChoice, EngineName, EngineOptions, EngineStore};
-use vesta_model::{Engine, Status};
+use vesta_frontends::{Metrics, WarmUp};
+use vesta_model::{Engine, EngineIdentity, LoadRequest, Session, Status};
 
 use self::auto::Auto;
 use self::embedded::EmbeddedPlacement;
 use self::format::ByFormat;
 use self::native::{NativePlacement, Newest};
+use self::shown::ShownSession;
 pub(crate) use self::trial::TriedEngine;
+use crate::choice::Reason;
 use crate::logs::LogFormat;
 
 /// The flag `isolation`.
@@ -63,6 +74,45 @@ pub(crate) struct EngineSettings {
     pub(crate) prefer_tflite: bool,
     /// Options of each engine.
     pub(crate) options: EngineOptions,
+    /// Time for trying engines out at a load; zero for none.
+    pub(crate) choice_budget: Duration,
+    /// Where the outcome is remembered; `None` where there is no place.
+    pub(crate) verdicts: Option<PathBuf>,
+}
+
+/// A version where it runs.
+struct Placed {
+    session: Arc<dyn Session>,
+    engine: EngineIdentity,
+    reason: Reason,
+    /// What trying engines out took.
+    trial: Duration,
+}
+
+impl Placed {
+    /// Loads the version on an engine that nothing else was weighed against.
+    fn by(engine: &dyn Engine, request: &LoadRequest, reason: Reason) -> Result<Placed, Status> {
+        let session = engine.load(request)?;
+        Ok(Placed { session, engine: engine.identity(), reason, trial: Duration::ZERO })
+    }
+}
+
+/// Decides where a version runs, and loads it there.
+trait Place: Send + Sync {
+    /// Loads a version.
+    ///
+    /// # Errors
+    /// Those of the engines.
+    fn place(&self, request: &LoadRequest) -> Result<Placed, Status>;
+}
+
+/// An engine that somebody named.
+struct Named(Arc<dyn Engine>);
+
+impl Place for Named {
+    fn place(&self, request: &LoadRequest) -> Result<Placed, Status> {
+        Placed::by(&*self.0, request, Reason::Named)
+    }
 }
 
 /// The engine of the server.
@@ -73,38 +123,103 @@ pub(crate) struct EngineSettings {
 pub(crate) fn engine(
     settings: &EngineSettings,
     log_format: LogFormat,
+    warm_up: WarmUp,
+    metrics: Metrics,
 ) -> Result<Arc<dyn Engine>, Status> {
     let program = std::env::current_exe()
         .map_err(|e| Status::internal("the path of the server's own program").with_cause(e))?;
-    let embedded = || EmbeddedPlacement::new(&program, settings.isolation, log_format);
-    let newest = |name| Newest::new(name, program.clone(), settings.clone(), log_format);
-    let (engine, alone): (Arc<dyn Engine>, _) = match &settings.choice {
-        EngineChoice::Named { name: EngineName::Embedded, .. } => {
-            // Refuses another release of it.
-            vesta_engines::build(&settings.choice, &settings.options)?;
-            (Arc::new(embedded()), false)
-        }
-        EngineChoice::Named { name, version } => {
-            vesta_engines::check_adapter(*name)?;
-            let installed = EngineStore::from_env().find(*name, version.as_deref())?;
-            let native = NativePlacement::new(&program, &installed, settings, log_format)?;
-            if *name == EngineName::LiteRt {
-                return Ok(Arc::new(native));
-            }
-            (Arc::new(native), false)
-        }
-        EngineChoice::Auto => {
-            let tensorflow = newest(EngineName::TensorFlow);
-            (Arc::new(Auto::new(embedded(), tensorflow, settings.clone())), true)
-        }
+    let placements = Placements {
+        program,
+        settings: settings.clone(),
+        log_format,
+        warm_up,
+        metrics,
+        made: Mutex::default(),
     };
-    Ok(Arc::new(ByFormat {
-        saved_models: engine,
-        lite_models: newest(EngineName::LiteRt),
-        onnx_models: newest(EngineName::OnnxRuntime),
-        is_preferred: settings.prefer_tflite,
-        is_taken_alone: alone,
-    }))
+    // What is wrong with the server's own choice stops its start.
+    placements.by_choice(&settings.choice)?;
+    Ok(Arc::new(placements))
+}
+
+/// Every choice of an engine that was asked for so far: by the server's flag, by models.
+struct Placements {
+    program: PathBuf,
+    settings: EngineSettings,
+    log_format: LogFormat,
+    warm_up: WarmUp,
+    metrics: Metrics,
+    made: Mutex<HashMap<EngineChoice, Arc<dyn Place>>>,
+}
+
+impl Placements {
+    /// What carries out a choice.
+    fn by_choice(&self, choice: &EngineChoice) -> Result<Arc<dyn Place>, Status> {
+        let mut made = self.made.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(place) = made.get(choice) {
+            return Ok(Arc::clone(place));
+        }
+        let place = self.make(choice)?;
+        made.insert(choice.clone(), Arc::clone(&place));
+        Ok(place)
+    }
+
+    fn make(&self, choice: &EngineChoice) -> Result<Arc<dyn Place>, Status> {
+        let settings = &self.settings;
+        let newest =
+            |name| Newest::new(name, self.program.clone(), settings.clone(), self.log_format);
+        let embedded =
+            || EmbeddedPlacement::new(&self.program, settings.isolation, self.log_format);
+        let (saved_models, is_taken_alone): (Arc<dyn Place>, _) = match choice {
+            EngineChoice::Named { name: EngineName::Embedded, .. } => {
+                // Refuses another release of it.
+                vesta_engines::build(choice, &settings.options)?;
+                (Arc::new(Named(Arc::new(embedded()))), false)
+            }
+            EngineChoice::Named { name, version } => {
+                vesta_engines::check_adapter(*name)?;
+                let installed = EngineStore::from_env().find(*name, version.as_deref())?;
+                let native =
+                    NativePlacement::new(&self.program, &installed, settings, self.log_format)?;
+                let named = Arc::new(Named(Arc::new(native)));
+                if *name == EngineName::LiteRt {
+                    return Ok(named);
+                }
+                (named, false)
+            }
+            EngineChoice::Auto => {
+                let auto = Auto::new(embedded(), newest, settings.clone(), self.warm_up.clone());
+                (Arc::new(auto), true)
+            }
+        };
+        Ok(Arc::new(ByFormat {
+            saved_models,
+            lite_models: newest(EngineName::LiteRt),
+            onnx_models: newest(EngineName::OnnxRuntime),
+            is_preferred: settings.prefer_tflite,
+            is_taken_alone,
+        }))
+    }
+}
+
+impl Engine for Placements {
+    fn identity(&self) -> EngineIdentity {
+        EmbeddedEngine.identity()
+    }
+
+    fn load(&self, request: &LoadRequest) -> Result<Arc<dyn Session>, Status> {
+        let place = match pin::engine_of(&request.artifact)? {
+            Some(own) => self.by_choice(&own).map_err(|status| pin::unavailable(&own, &status))?,
+            None => self.by_choice(&self.settings.choice)?,
+        };
+        let placed = place.place(request)?;
+        Ok(ShownSession::shown(placed, request, &self.metrics))
+    }
+
+    /// Any model may name the embedded engine, which runs fastest there; to others it is a thread as
+    /// any.
+    fn host_runs(&self, work: Box<dyn FnOnce() + Send + '_>) {
+        EmbeddedEngine.host_runs(work);
+    }
 }
 
 /// The release of TensorFlow that would run a model, if one is installed.
@@ -113,9 +228,8 @@ pub(crate) fn tensorflow_version() -> Option<String> {
     Some(installed.version)
 }
 
-/// The embedded engine's own name and version.
-fn embedded_identity() -> vesta_model::EngineIdentity {
-    EmbeddedEngine.identity()
+fn identity(name: EngineName, release: &str) -> EngineIdentity {
+    EngineIdentity { name: name.as_str().to_owned(), version: release.to_owned() }
 }
 
 #[cfg(test)]

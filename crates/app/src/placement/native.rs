@@ -1,4 +1,6 @@
 //! A native engine: a worker process per version, which tries its version out as it loads it.
+//!
+//! Owns: releases as they are found in the store, and where they run. May not know: why one is chosen.
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -8,14 +10,23 @@ use vesta_engines::{EngineChoice, EngineName, EngineStore, Installed};
 use vesta_model::{Engine, EngineIdentity, LoadRequest, Session, Status};
 use vesta_worker::{IsolatedEngine, WorkerOptions};
 
+use super::contenders::OpenedWorker;
 use super::{EngineSettings, Isolation, TriedEngine};
+use crate::choice::{Contender, Opened};
 use crate::logs::LogFormat;
 use crate::worker;
 
 /// A release of a native engine, where the operator wants it to run.
 pub(super) struct NativePlacement {
+    name: EngineName,
     identity: EngineIdentity,
-    engine: Arc<dyn Engine>,
+    runs: Runs,
+}
+
+/// Where it runs.
+enum Runs {
+    InWorkers(Box<IsolatedEngine>),
+    Inline(TriedEngine),
 }
 
 impl NativePlacement {
@@ -38,11 +49,23 @@ impl NativePlacement {
                 return Err(not_inline(name));
             }
             let engine = vesta_engines::build(&choice, &settings.options)?;
-            return Ok(NativePlacement { identity, engine: Arc::new(TriedEngine::new(engine)) });
+            return Ok(NativePlacement {
+                name,
+                identity,
+                runs: Runs::Inline(TriedEngine::new(engine)),
+            });
         }
         let command = worker::command(program, &choice.to_string(), log_format, &settings.options);
         let engine = IsolatedEngine::new(identity.clone(), command, WorkerOptions::default());
-        Ok(NativePlacement { identity, engine: Arc::new(engine) })
+        Ok(NativePlacement { name, identity, runs: Runs::InWorkers(Box::new(engine)) })
+    }
+
+    fn told(&self, request: &LoadRequest) {
+        info!(
+            model = %request.model, version = %request.version,
+            engine = %self.identity.name, release = %self.identity.version,
+            "loaded"
+        );
     }
 }
 
@@ -60,17 +83,36 @@ impl Engine for NativePlacement {
     }
 
     fn load(&self, request: &LoadRequest) -> Result<Arc<dyn Session>, Status> {
-        let session = self.engine.load(request)?;
-        info!(
-            model = %request.model, version = %request.version,
-            engine = %self.identity.name, release = %self.identity.version,
-            "loaded"
-        );
+        let session: Arc<dyn Session> = match &self.runs {
+            Runs::InWorkers(engine) => engine.load(request)?,
+            Runs::Inline(engine) => engine.load(request)?,
+        };
+        self.told(request);
         Ok(session)
     }
+}
 
-    fn host_runs(&self, work: Box<dyn FnOnce() + Send + '_>) {
-        self.engine.host_runs(work);
+impl Contender for NativePlacement {
+    fn name(&self) -> EngineName {
+        self.name
+    }
+
+    fn release(&self) -> &str {
+        &self.identity.version
+    }
+
+    fn open(&self, request: &LoadRequest) -> Result<Box<dyn Opened>, Status> {
+        match &self.runs {
+            Runs::InWorkers(engine) => {
+                let session = engine.load_isolated(request)?;
+                self.told(request);
+                Ok(OpenedWorker::boxed(session))
+            }
+            Runs::Inline(_) => Err(Status::failed_precondition(format!(
+                "{} runs in the server's own process, where its time cannot be told from that of others",
+                self.name
+            ))),
+        }
     }
 }
 
@@ -94,6 +136,11 @@ impl Newest {
         log_format: LogFormat,
     ) -> Newest {
         Newest { name, program, settings, log_format, known: Mutex::default() }
+    }
+
+    /// Which engine is looked for.
+    pub(super) fn name(&self) -> EngineName {
+        self.name
     }
 
     /// The release.

@@ -98,6 +98,35 @@ impl WarmUp {
         outcome.map(|()| records)
     }
 
+    /// The first `runs_max` runs that the records of `file` come to, as requests with their inputs;
+    /// `path` names the file in errors. Each is run once on the way, since a call may need more than
+    /// one; nothing is counted.
+    ///
+    /// # Errors
+    /// Those of [`WarmUp::run`].
+    pub fn recorded_runs(
+        &self,
+        session: &dyn Session,
+        file: impl Read,
+        path: &str,
+        runs_max: usize,
+    ) -> Result<Vec<(RunRequest, Vec<Tensor>)>, Status> {
+        let mut runs = Vec::new();
+        let mut records = Records::new(file, self.request_bytes_max as u64);
+        while runs.len() < runs_max {
+            let Some(record) = records.next().map_err(not_in_form)? else { break };
+            let parsed = parsed(record, path)?;
+            self.run_record(session, &parsed, &mut |feed| {
+                let inputs = feed.inputs.clone();
+                let (request, outputs) = run_feed(session, feed)?;
+                runs.push((request, inputs));
+                Ok(outputs)
+            })?;
+        }
+        runs.truncate(runs_max);
+        Ok(runs)
+    }
+
     fn run_records(
         &self,
         session: &dyn Session,
@@ -112,23 +141,28 @@ impl WarmUp {
                     "Number of warmup records exceeds the maximum ({RECORDS_MAX}) at {path}"
                 )));
             }
-            let parsed = RecordWire::decode(Bytes::from(record)).map_err(|error| {
-                Status::invalid_argument(format!("Failed to parse warmup record: from {path}"))
-                    .with_cause(error)
-            })?;
+            let parsed = parsed(record, path)?;
             for _ in 0..self.iterations {
-                self.run_record(session, &parsed)?;
+                self.run_record(session, &parsed, &mut |feed| {
+                    run_feed(session, feed).map(|(_, outputs)| outputs)
+                })?;
             }
             *count += 1;
         }
         Ok(())
     }
 
-    fn run_record(&self, session: &dyn Session, record: &RecordWire) -> Result<(), Status> {
+    /// Makes the runs of a record by `run`.
+    fn run_record(
+        &self,
+        session: &dyn Session,
+        record: &RecordWire,
+        run: &mut dyn FnMut(Feed) -> Result<Vec<Tensor>, Status>,
+    ) -> Result<(), Status> {
         let signatures = &session.description().signatures;
         // Nobody else is served from it, so that clients lose nothing to a warm-up.
         let budget = Budget::new(self.request_bytes_max);
-        let mut run = |feed: Feed| run_feed(session, feed);
+        let mut run = |feed: Feed| run(feed);
         let unsupported = |number: u32| {
             Err(Status::unimplemented(format!("Unsupported log_type for warmup: {number}")))
         };
@@ -152,6 +186,13 @@ impl WarmUp {
     }
 }
 
+fn parsed(record: Vec<u8>, path: &str) -> Result<RecordWire, Status> {
+    RecordWire::decode(Bytes::from(record)).map_err(|error| {
+        Status::invalid_argument(format!("Failed to parse warmup record: from {path}"))
+            .with_cause(error)
+    })
+}
+
 fn not_in_form(status: Status) -> Status {
     if status.code() != vesta_model::Code::DataLoss {
         return status;
@@ -162,7 +203,7 @@ fn not_in_form(status: Status) -> Status {
     ))
 }
 
-fn run_feed(session: &dyn Session, feed: Feed) -> Result<Vec<Tensor>, Status> {
+fn run_feed(session: &dyn Session, feed: Feed) -> Result<(RunRequest, Vec<Tensor>), Status> {
     let Feed { signature, inputs, outputs } = feed;
     let wanted = outputs.len();
     let layouts = inputs.iter().map(InputLayout::of).collect();
@@ -171,7 +212,7 @@ fn run_feed(session: &dyn Session, feed: Feed) -> Result<Vec<Tensor>, Status> {
     if tensors.len() != wanted {
         return Err(Status::internal("the run did not give the outputs that were asked for"));
     }
-    Ok(tensors)
+    Ok((request, tensors))
 }
 
 #[cfg(test)]

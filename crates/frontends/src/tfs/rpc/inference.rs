@@ -54,40 +54,7 @@ impl Calls {
         message: Bytes,
         deadline: Option<Instant>,
     ) -> Result<Reply, Status> {
-        let start = Instant::now();
-        let kept = self.kept(&message);
-        let request: ExamplesRequest = self.parse(message).await?;
-        let model = counted_name(request.model_spec.as_ref());
-        let chosen = self.choose(&model, kept);
-        let outcome = self.classify_parsed(request, deadline).await;
-        self.count(&model, "Classify", start, &outcome);
-        Self::record(Call::Classify, chosen, &outcome);
-        outcome
-    }
-
-    async fn classify_parsed(
-        &self,
-        request: ExamplesRequest,
-        deadline: Option<Instant>,
-    ) -> Result<Reply, Status> {
-        let spec = required_spec(request.model_spec.as_ref())?;
-        let lease = self.serving.resolve(&wanted(spec))?;
-        let name = signature_or_default(&spec.signature_name);
-        let signature = find_signature(lease.signatures(), name)?;
-        self.method_check.classify(signature)?;
-        let outputs = classify::check_signature(signature)?;
-        let input = request.input.unwrap_or_default();
-        let request = InferRequest {
-            signature: name.to_owned(),
-            inputs: vec![input.tensor(&self.budget)?],
-            outputs: outputs.positions(),
-            deadline,
-        };
-        let tensors = run(&lease, request, Api::Classify, &self.metrics).await?;
-        Ok(Reply::of(&proto::ClassificationResponse {
-            result: Some(classification(classes_of(&outputs, &tensors, input.len())?)),
-            model_spec: Some(answered_by(&lease, name)),
-        }))
+        self.over_examples(Call::Classify, message, deadline).await
     }
 
     pub(super) async fn regress(
@@ -95,19 +62,35 @@ impl Calls {
         message: Bytes,
         deadline: Option<Instant>,
     ) -> Result<Reply, Status> {
+        self.over_examples(Call::Regress, message, deadline).await
+    }
+
+    /// Classify or Regress, whichever `call` is.
+    async fn over_examples(
+        &self,
+        call: Call,
+        message: Bytes,
+        deadline: Option<Instant>,
+    ) -> Result<Reply, Status> {
         let start = Instant::now();
+        let (method, api) = match call {
+            Call::Regress => (REGRESS, Api::Regress),
+            _ => (CLASSIFY, Api::Classify),
+        };
         let kept = self.kept(&message);
         let request: ExamplesRequest = self.parse(message).await?;
         let model = counted_name(request.model_spec.as_ref());
         let chosen = self.choose(&model, kept);
-        let outcome = self.regress_parsed(request, deadline).await;
-        self.count(&model, "Regress", start, &outcome);
-        Self::record(Call::Regress, chosen, &outcome);
+        let outcome = self.examples_parsed(method, api, request, deadline).await;
+        self.count(&model, api.name(), start, &outcome);
+        Self::record(call, chosen, &outcome);
         outcome
     }
 
-    async fn regress_parsed(
+    async fn examples_parsed(
         &self,
+        method: &str,
+        api: Api,
         request: ExamplesRequest,
         deadline: Option<Instant>,
     ) -> Result<Reply, Status> {
@@ -115,20 +98,23 @@ impl Calls {
         let lease = self.serving.resolve(&wanted(spec))?;
         let name = signature_or_default(&spec.signature_name);
         let signature = find_signature(lease.signatures(), name)?;
-        self.method_check.regress(signature)?;
-        let output = regress::check_signature(signature)?;
+        let task = check_task(method, name, signature, self.method_check)?;
         let input = request.input.unwrap_or_default();
-        let request = InferRequest {
-            signature: name.to_owned(),
-            inputs: vec![input.tensor(&self.budget)?],
-            outputs: vec![output],
-            deadline,
-        };
-        let tensors = run(&lease, request, Api::Regress, &self.metrics).await?;
-        Ok(Reply::of(&proto::RegressionResponse {
-            result: Some(regression(values_of(&tensors, input.len())?)),
-            model_spec: Some(answered_by(&lease, name)),
-        }))
+        let Feed { signature, inputs, outputs } = task.feed(input.tensor(&self.budget)?);
+        let request = InferRequest { signature, inputs, outputs, deadline };
+        let tensors = run(&lease, request, api, &self.metrics).await?;
+        let result = task.result(&tensors, input.len())?;
+        let model_spec = Some(answered_by(&lease, name));
+        Ok(match result {
+            inference_result::Result::ClassificationResult(result) => {
+                let result = Some(result);
+                Reply::of(&proto::ClassificationResponse { result, model_spec })
+            }
+            inference_result::Result::RegressionResult(result) => {
+                let result = Some(result);
+                Reply::of(&proto::RegressionResponse { result, model_spec })
+            }
+        })
     }
 
     pub(super) async fn multi_inference(

@@ -157,6 +157,23 @@ fn warm_up(iterations: u32, file: &[u8]) -> (Result<usize, Status>, Vec<String>,
 }
 
 #[test]
+fn the_runs_that_records_come_to_can_be_had() {
+    let file = file(&[predict_of("", 1.0), multi(), classify()]);
+    let metrics = Metrics::new().unwrap();
+    let warm_up = WarmUp::new(5, 1 << 20, metrics);
+    let session = session();
+    let runs = warm_up.recorded_runs(&session, &*file, "/m/1/file", 2).unwrap();
+    let names: Vec<&str> = runs.iter().map(|(request, _)| request.signature.as_str()).collect();
+    assert_eq!(names, ["serving_default", "classify"]);
+    assert_eq!(runs[0].1, [Tensor::of(Shape::vector(1), &[1f32]).unwrap()]);
+    for (request, inputs) in &runs {
+        let layouts: Vec<InputLayout> = inputs.iter().map(InputLayout::of).collect();
+        assert_eq!(request.inputs, layouts);
+    }
+    assert!(warm_up.recorded_runs(&session, &b"garbage"[..], "/m/1/file", 2).is_err());
+}
+
+#[test]
 fn records_of_every_kind_are_run_as_often_as_told() {
     let file = file(&[predict_of("", 1.0), classify(), regress(), multi(), Vec::new()]);
     let (outcome, runs, page) = warm_up(0, &file);

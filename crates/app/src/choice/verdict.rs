@@ -1,0 +1,358 @@
+//! The memory of contests: a small file for each version that was measured.
+//!
+//! Owns: what makes two contests the same (files, processor, engines, threads, options), and the
+//! form of the files. May not know: how a contest goes.
+//! Invariant: a verdict is used for the very bytes that it was found for; a place that cannot be
+//! written costs a warning and the next trial, never a load.
+
+use std::fs::{self, File};
+use std::io::Read as _;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
+use tracing::{info, warn};
+use vesta_engines::EngineName;
+
+use super::contest::{Entry, Finding, millis};
+
+/// Raised when files or trials change in a way that makes old verdicts worthless.
+const FORM: u64 = 1;
+
+/// Verdicts that are kept; the oldest go.
+const FILES_MAX: usize = 1_000;
+
+/// Files of a version; one with more is measured at each load.
+const MODEL_FILES_MAX: usize = 10_000;
+
+/// Folders in folders that are looked into.
+const DEPTH_MAX: usize = 16;
+
+/// More of a file is no verdict.
+const VERDICT_BYTES_MAX: u64 = 1 << 20;
+
+/// All that a verdict depends on, besides the contents of the files.
+#[derive(Clone, Debug)]
+pub(crate) struct Question {
+    /// The version's folder.
+    pub(crate) artifact: PathBuf,
+    /// The engines that could serve, each as `NAME==VERSION`.
+    pub(crate) engines: Vec<String>,
+    /// Tags that select the graph.
+    pub(crate) tags: Vec<String>,
+    /// Threads of one run.
+    pub(crate) threads: usize,
+    /// What the operator says of engines, in any form that differs when it does.
+    pub(crate) options: String,
+}
+
+/// The engine that won.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Winner {
+    pub(crate) name: EngineName,
+    pub(crate) release: String,
+}
+
+/// The folder of verdicts.
+#[derive(Debug)]
+pub(crate) struct Verdicts {
+    folder: Option<PathBuf>,
+    processor: String,
+    has_warned: AtomicBool,
+}
+
+impl Verdicts {
+    /// The verdicts in `folder`; none are kept where there is no folder.
+    pub(crate) fn new(folder: Option<PathBuf>) -> Verdicts {
+        let text = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+        Verdicts { folder, processor: processor(&text), has_warned: AtomicBool::new(false) }
+    }
+
+    /// Who won when this was asked before. The files of the version are read only where there is a
+    /// verdict on files of the same names and sizes.
+    pub(crate) fn find(&self, question: &Question) -> Option<Winner> {
+        let file = self.file(question)?;
+        let bytes = File::open(file).ok()?.take(VERDICT_BYTES_MAX);
+        let said: Value = serde_json::from_reader(bytes).ok()?;
+        let word = |name: &str| said.get(name)?.as_str().map(str::to_owned);
+        let name = word("engine")?;
+        let name = EngineName::ALL.iter().copied().find(|known| known.as_str() == name)?;
+        let is_same = word("files")? == digest_of(&question.artifact)?;
+        is_same.then_some(Winner { name, release: word("release")? })
+    }
+
+    /// Keeps what was found.
+    pub(crate) fn keep(&self, question: &Question, model: &str, finding: &Finding) {
+        let Some(file) = self.file(question) else { return };
+        let Some(digest) = digest_of(&question.artifact) else { return };
+        let said = json!({
+            "model": model,
+            "artifact": question.artifact.display().to_string(),
+            "files": digest,
+            "engine": finding.name.as_str(),
+            "release": finding.release,
+            "processor": self.processor,
+            "threads": question.threads,
+            "trial_ms": millis(finding.trial),
+            "engines": finding.entries.iter().map(entry_json).collect::<Value>(),
+        });
+        if let Err(problem) = write(&file, &format!("{said:#}\n"))
+            && !self.has_warned.swap(true, Ordering::Relaxed)
+        {
+            warn!(
+                "which engine serves best cannot be remembered in {}: {problem}; it is measured again \
+                 at each load",
+                file.parent().unwrap_or(&file).display()
+            );
+        }
+    }
+
+    /// Forgets what did not hold.
+    pub(crate) fn forget(&self, question: &Question) {
+        if let Some(file) = self.file(question) {
+            // What cannot be removed is overwritten by the next verdict, or not; it was only passed over.
+            let _ = fs::remove_file(file);
+        }
+    }
+
+    /// Where the verdict on a question lies.
+    fn file(&self, question: &Question) -> Option<PathBuf> {
+        let folder = self.folder.as_ref()?;
+        let mut sum = Sha256::new();
+        for (path, bytes) in files_of(&question.artifact)? {
+            let name = path.strip_prefix(&question.artifact).unwrap_or(&path);
+            add(&mut sum, &format!("{} {bytes}", name.display()));
+        }
+        let Question { engines, tags, threads, options, .. } = question;
+        add(&mut sum, &format!("{FORM} {engines:?} {tags:?} {threads} {}", self.processor));
+        add(&mut sum, options);
+        Some(folder.join(format!("{}.json", hex(&sum.finalize()))))
+    }
+}
+
+fn add(sum: &mut Sha256, text: &str) {
+    sum.update((text.len() as u64).to_le_bytes());
+    sum.update(text);
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn entry_json(entry: &Entry) -> Value {
+    let engine = format!("{}=={}", entry.name, entry.release);
+    match &entry.outcome {
+        Ok((cpu, error)) => json!({
+            "engine": engine, "cpu_ms": millis(*cpu), "error": error, "reference": entry.is_reference
+        }),
+        Err(status) => json!({ "engine": engine, "out": status.message() }),
+    }
+}
+
+/// Which processor this is, with all that engines choose their kernels by.
+fn processor(text: &str) -> String {
+    let of = |wanted: &str| {
+        let pairs = text.lines().filter_map(|line| line.split_once(':'));
+        pairs.map(|(name, value)| (name.trim(), value.trim())).find(|(name, _)| *name == wanted)
+    };
+    // The words of x86-64, then of aarch64.
+    let words =
+        ["model name", "flags", "CPU implementer", "CPU architecture", "CPU part", "Features"];
+    let mut said: Vec<&str> = words.iter().filter_map(|word| Some(of(word)?.1)).collect();
+    said.push(std::env::consts::ARCH);
+    let model = of("model name").or_else(|| of("CPU part")).map_or("", |(_, value)| value);
+    let mut sum = Sha256::new();
+    said.iter().for_each(|word| add(&mut sum, word));
+    format!("{model} {}", &hex(&sum.finalize())[..16])
+}
+
+/// The files of a version with their sizes, in order; `None` when there are too many, or they cannot
+/// be read.
+fn files_of(artifact: &Path) -> Option<Vec<(PathBuf, u64)>> {
+    let mut files = Vec::new();
+    let mut folders = vec![(artifact.to_path_buf(), 0)];
+    while let Some((folder, depth)) = folders.pop() {
+        for entry in fs::read_dir(folder).ok()? {
+            let path = entry.ok()?.path();
+            let metadata = fs::metadata(&path).ok()?;
+            if metadata.is_dir() {
+                (depth < DEPTH_MAX).then(|| folders.push((path, depth + 1)))?;
+            } else {
+                files.push((path, metadata.len()));
+            }
+            (files.len() + folders.len() <= MODEL_FILES_MAX).then_some(())?;
+        }
+    }
+    files.sort();
+    Some(files)
+}
+
+/// The sum of the contents of a version's files, with their names.
+fn digest_of(artifact: &Path) -> Option<String> {
+    let mut sum = Sha256::new();
+    let mut room = vec![0u8; 1 << 20];
+    for (path, _) in files_of(artifact)? {
+        add(&mut sum, &path.strip_prefix(artifact).unwrap_or(&path).display().to_string());
+        let mut file = File::open(&path).ok()?;
+        let mut total = 0u64;
+        loop {
+            match file.read(&mut room).ok()? {
+                0 => break,
+                count => {
+                    sum.update(&room[..count]);
+                    total += count as u64;
+                }
+            }
+        }
+        sum.update(total.to_le_bytes());
+    }
+    Some(hex(&sum.finalize()))
+}
+
+/// Writes a file whole or not at all, and removes the oldest beyond [`FILES_MAX`].
+fn write(file: &Path, text: &str) -> std::io::Result<()> {
+    let folder = file.parent().unwrap_or(Path::new("."));
+    fs::create_dir_all(folder)?;
+    let unfinished = file.with_extension(format!("{}.unfinished", std::process::id()));
+    let outcome = fs::write(&unfinished, text).and_then(|()| fs::rename(&unfinished, file));
+    if outcome.is_err() {
+        let _ = fs::remove_file(&unfinished);
+        return outcome;
+    }
+    let mut kept: Vec<_> = fs::read_dir(folder)?
+        .flatten()
+        .filter_map(|entry| Some((entry.metadata().ok()?.modified().ok()?, entry.path())))
+        .collect();
+    kept.sort();
+    for (_, oldest) in kept.iter().take(kept.len().saturating_sub(FILES_MAX)) {
+        info!("the verdict {} makes room for newer ones", oldest.display());
+        let _ = fs::remove_file(oldest);
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use vesta_model::Status;
+
+    use super::*;
+    use crate::choice::contest::Reason;
+
+    struct World {
+        home: tempfile::TempDir,
+        question: Question,
+    }
+
+    impl World {
+        fn new() -> World {
+            let home = tempfile::tempdir().unwrap();
+            let artifact = home.path().join("m").join("1");
+            fs::create_dir_all(artifact.join("variables")).unwrap();
+            fs::write(artifact.join("saved_model.pb"), "graph").unwrap();
+            fs::write(artifact.join("variables").join("data"), "weights").unwrap();
+            let question = Question {
+                artifact,
+                engines: vec!["embedded==1".to_owned(), "tensorflow==2.21.0".to_owned()],
+                tags: vec!["serve".to_owned()],
+                threads: 1,
+                options: String::new(),
+            };
+            World { home, question }
+        }
+
+        fn verdicts(&self) -> Verdicts {
+            Verdicts::new(Some(self.home.path().join("choices")))
+        }
+    }
+
+    fn finding() -> Finding {
+        let entry = |name, outcome| Entry {
+            name,
+            release: "2.21.0".to_owned(),
+            is_reference: name == EngineName::TensorFlow,
+            outcome,
+        };
+        Finding {
+            name: EngineName::TensorFlow,
+            release: "2.21.0".to_owned(),
+            serve: Box::new(|| Err(Status::internal("nobody serves here"))),
+            reason: Reason::Measured,
+            entries: vec![
+                entry(EngineName::TensorFlow, Ok((Duration::from_millis(20), 0.0))),
+                entry(EngineName::OnnxRuntime, Err(Status::data_loss("it disagrees"))),
+            ],
+            trial: Duration::from_millis(300),
+        }
+    }
+
+    #[test]
+    fn what_was_found_is_found_again() {
+        let world = World::new();
+        let verdicts = world.verdicts();
+        assert_eq!(verdicts.find(&world.question), None);
+        verdicts.keep(&world.question, "m", &finding());
+        let winner = Winner { name: EngineName::TensorFlow, release: "2.21.0".to_owned() };
+        assert_eq!(world.verdicts().find(&world.question), Some(winner));
+        verdicts.forget(&world.question);
+        assert_eq!(verdicts.find(&world.question), None);
+    }
+
+    #[test]
+    fn another_question_has_no_answer_yet() {
+        let world = World::new();
+        let verdicts = world.verdicts();
+        verdicts.keep(&world.question, "m", &finding());
+        let changed = |change: fn(&mut Question)| {
+            let mut question = world.question.clone();
+            change(&mut question);
+            verdicts.find(&question)
+        };
+        assert!(changed(|_| {}).is_some());
+        assert_eq!(changed(|question| question.engines.push("onnxruntime==1".to_owned())), None);
+        assert_eq!(changed(|question| question.threads = 2), None);
+        assert_eq!(changed(|question| question.tags.clear()), None);
+        assert_eq!(changed(|question| question.options = "x".to_owned()), None);
+        // Other contents of the same size.
+        fs::write(world.question.artifact.join("variables").join("data"), "WEIGHTS").unwrap();
+        assert_eq!(verdicts.find(&world.question), None);
+        // A copy elsewhere is the same model.
+        fs::write(world.question.artifact.join("variables").join("data"), "weights").unwrap();
+        let elsewhere = world.home.path().join("m").join("2");
+        fs::rename(&world.question.artifact, &elsewhere).unwrap();
+        let question = Question { artifact: elsewhere, ..world.question.clone() };
+        assert!(verdicts.find(&question).is_some());
+    }
+
+    #[test]
+    fn damaged_files_and_places_that_cannot_be_written_are_passed_over() {
+        let world = World::new();
+        let verdicts = world.verdicts();
+        verdicts.keep(&world.question, "m", &finding());
+        let file = verdicts.file(&world.question).unwrap();
+        for text in ["", "{", "[]", "{\"engine\": \"torch\"}"] {
+            fs::write(&file, text).unwrap();
+            assert_eq!(verdicts.find(&world.question), None, "{text}");
+        }
+        // A file in the folder's place, so that not even root can write there.
+        let blocked = world.home.path().join("blocked");
+        fs::write(&blocked, "").unwrap();
+        let blocked = Verdicts::new(Some(blocked));
+        blocked.keep(&world.question, "m", &finding());
+        assert!(blocked.has_warned.load(Ordering::Relaxed));
+        assert_eq!(blocked.find(&world.question), None);
+        let none = Verdicts::new(None);
+        none.keep(&world.question, "m", &finding());
+        assert_eq!(none.find(&world.question), None);
+    }
+
+    #[test]
+    fn processors_differ_by_name_and_by_what_they_can_do() {
+        let x86 = "processor\t: 0\nmodel name\t: Xeon\nflags\t\t: avx2\n";
+        assert!(processor(x86).starts_with("Xeon "));
+        assert_ne!(processor(x86), processor(&x86.replace("avx2", "avx512f")));
+        assert_ne!(processor("CPU part\t: 0xd0c\n"), processor("CPU part\t: 0xd40\n"));
+    }
+}

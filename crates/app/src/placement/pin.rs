@@ -1,0 +1,174 @@
+//! `vesta.toml`: what a model's own folder says of it.
+//!
+//! Owns: the file's form, where it is looked for, and how mistakes in it are told. May not know: what
+//! becomes of the engine that it names.
+//! Invariant: a file with a mistake stops the load of its versions; nothing in it is passed over.
+
+use std::io::ErrorKind;
+use std::ops::Range;
+use std::path::Path;
+
+use serde::Deserialize;
+use vesta_engines::EngineChoice;
+use vesta_model::Status;
+
+/// The file, in a version's folder or in that of its model.
+const FILE: &str = "vesta.toml";
+
+/// More is no file of settings.
+const BYTES_MAX: u64 = 64 << 10;
+
+/// Its keys.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Keys {
+    engine: Option<toml::Spanned<String>>,
+}
+
+/// The engine that a version's own folder, or else its model's, names; `None` where neither does.
+///
+/// # Errors
+/// `INVALID_ARGUMENT` for a mistake, with file, line, column and what is allowed; why a file that is
+/// there cannot be read.
+pub(super) fn engine_of(artifact: &Path) -> Result<Option<EngineChoice>, Status> {
+    let places = [Some(artifact), artifact.parent()];
+    for folder in places.into_iter().flatten() {
+        let path = folder.join(FILE);
+        let Some(text) = text_of(&path)? else { continue };
+        if let Some(choice) = read(&path, &text)? {
+            return Ok(Some(choice));
+        }
+    }
+    Ok(None)
+}
+
+/// Why an engine that a model names is not to be had.
+pub(super) fn unavailable(choice: &EngineChoice, status: &Status) -> Status {
+    let flag = format!("--engine={choice}: ");
+    let said = status.message().strip_prefix(&flag).unwrap_or(status.message());
+    Status::new(status.code(), format!("{FILE} says engine = \"{choice}\", but {said}"))
+}
+
+fn text_of(path: &Path) -> Result<Option<String>, Status> {
+    let shown = path.display();
+    match path.metadata() {
+        Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {
+            return Ok(None);
+        }
+        Ok(metadata) if metadata.len() > BYTES_MAX => {
+            return Err(Status::invalid_argument(format!(
+                "{shown} has {} bytes, more than the {BYTES_MAX} that it may have",
+                metadata.len()
+            )));
+        }
+        _ => {}
+    }
+    std::fs::read_to_string(path).map(Some).map_err(|error| {
+        Status::failed_precondition(format!("{shown} cannot be read: {error}")).with_cause(error)
+    })
+}
+
+fn read(path: &Path, text: &str) -> Result<Option<EngineChoice>, Status> {
+    let keys: Keys =
+        toml::from_str(text).map_err(|error| mistake(path, text, error.span(), error.message()))?;
+    let Some(engine) = keys.engine else { return Ok(None) };
+    let span = Some(engine.span());
+    let choice = engine.get_ref().parse::<EngineChoice>().map_err(|status| {
+        // The texts are those of the flag, whose place the file takes.
+        let said = status.message().strip_prefix("--engine=").unwrap_or(status.message());
+        mistake(path, text, span, &format!("engine = {said}"))
+    })?;
+    Ok(Some(choice))
+}
+
+fn mistake(path: &Path, text: &str, span: Option<Range<usize>>, problem: &str) -> Status {
+    let at = span.map_or(0, |span| span.start).min(text.len());
+    let before = text.get(..at).unwrap_or_default();
+    let line = before.matches('\n').count() + 1;
+    let column = before.chars().rev().take_while(|&c| c != '\n').count() + 1;
+    let problem = problem.trim_end().replace('\n', "; ");
+    Status::invalid_argument(format!("{}:{line}:{column}: {problem}", path.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct World(tempfile::TempDir);
+
+    impl World {
+        fn new() -> World {
+            let base = tempfile::tempdir().unwrap();
+            std::fs::create_dir(base.path().join("1")).unwrap();
+            World(base)
+        }
+
+        fn put(&self, folder: &str, text: &str) {
+            std::fs::write(self.0.path().join(folder).join(FILE), text).unwrap();
+        }
+
+        fn engine(&self) -> Result<Option<String>, String> {
+            let choice = engine_of(&self.0.path().join("1"));
+            let told = |status: Status| {
+                let base = self.0.path().display().to_string();
+                status.message().replace(&base, "BASE")
+            };
+            Ok(choice.map_err(told)?.map(|choice| choice.to_string()))
+        }
+    }
+
+    #[test]
+    fn the_versions_own_file_comes_before_the_models() {
+        let world = World::new();
+        assert_eq!(world.engine(), Ok(None));
+        world.put(".", "engine = \"tensorflow==2.15\"\n");
+        assert_eq!(world.engine(), Ok(Some("tensorflow==2.15".to_owned())));
+        world.put("1", "engine = 'embedded'");
+        assert_eq!(world.engine(), Ok(Some("embedded".to_owned())));
+        // A file that names none leaves it to the next.
+        world.put("1", "# nothing\n");
+        assert_eq!(world.engine(), Ok(Some("tensorflow==2.15".to_owned())));
+    }
+
+    #[test]
+    fn engines_that_are_not_to_be_had_are_told_without_the_flag() {
+        let choice = "embedded==9".parse().unwrap();
+        let status = Status::not_found("--engine=embedded==9: there is one alone");
+        let told = unavailable(&choice, &status);
+        assert_eq!(
+            told.message(),
+            "vesta.toml says engine = \"embedded==9\", but there is one alone"
+        );
+    }
+
+    #[test]
+    fn mistakes_are_told_with_their_place() {
+        let world = World::new();
+        for (text, want) in [
+            (
+                "\n engin = \"auto\"\n",
+                "BASE/1/vesta.toml:2:2: unknown field `engin`, expected `engine`",
+            ),
+            (
+                "# of ours\nengine = \"torch\"\n",
+                "BASE/1/vesta.toml:2:10: engine = torch: expected auto, embedded, tensorflow, ",
+            ),
+            (
+                "engine = \"tensorflow==\"",
+                "BASE/1/vesta.toml:1:10: engine = tensorflow==: a version",
+            ),
+            (
+                "engine = 3\n",
+                "BASE/1/vesta.toml:1:10: invalid type: integer `3`, expected a string",
+            ),
+            ("engine = \"auto\"\nengine = \"auto\"\n", "BASE/1/vesta.toml:2:1: duplicate key"),
+            ("engine tensorflow", "BASE/1/vesta.toml:1:"),
+        ] {
+            world.put("1", text);
+            let told = world.engine().unwrap_err();
+            assert!(told.starts_with(want) && !told.contains('\n'), "{text:?}: {told}");
+        }
+        world.put("1", &"#".repeat(BYTES_MAX as usize + 1));
+        assert!(world.engine().unwrap_err().contains("more than the 65536"));
+    }
+}

@@ -1,0 +1,88 @@
+"""`vesta tune`: figures of every installed engine, as a table, JSON and a picture."""
+
+import json
+import unittest
+import xml.etree.ElementTree
+
+import tensorflow as tf
+
+from models import Folders, save
+from server import need_tensorflow
+from test_program import run
+
+QUICK = ("--threads=1", "--time-ms=20")
+SVG = "{http://www.w3.org/2000/svg}"
+
+
+def tune(*words):
+    return run("tune", *map(str, words), program="vesta", seconds=120)
+
+
+class TuneTest(Folders):
+    @classmethod
+    def setUpClass(cls):
+        need_tensorflow()
+
+    def put(self, rows):
+        weights = tf.random.stateless_uniform([8, 4], [1, 2])
+        folder = self.base / "m" / "1"
+        folder.parent.mkdir()
+        save(folder, lambda x: {"y": tf.nn.softmax(x @ weights)},
+             tf.TensorSpec([rows, 8], tf.float32, name="x"))
+        return folder
+
+    def test_a_table_and_a_picture(self):
+        folder = self.put(None)
+        picture = self.base / "out.svg"
+        done = tune(folder.parent, "--batches=1,3", "--out", picture, *QUICK)
+        self.assertEqual(done.returncode, 0, done.stderr)
+        head, *lines = done.stdout.splitlines()
+        self.assertEqual(head.split(), "engine version threads load s memory MiB ms at 1 ms at 3 max error".split())
+        rows = {line.split()[0]: line.split() for line in lines if line}
+        self.assertEqual(rows["tensorflow"][-1], "reference")
+        self.assertLess(float(rows["embedded"][-1]), 1e-4)
+        for name in ("tensorflow", "embedded"):
+            _, _, threads, load, memory, one, three, _ = rows[name]
+            self.assertEqual(threads, "1")
+            self.assertTrue(float(load) > 0 and int(memory) > 5 and float(one) > 0 and float(three) > 0)
+        # No terminal: a line for each step.
+        self.assertRegex(done.stderr, r"(?m)^1 of \d+: tensorflow [\d.]+, 1 thread$")
+
+        drawn = xml.etree.ElementTree.parse(picture).getroot()
+        self.assertEqual(drawn.tag, f"{SVG}svg")
+        self.assertGreaterEqual(len(drawn.findall(f"{SVG}polyline")), 2)
+        told = [title.text for title in drawn.iter(f"{SVG}title")]
+        self.assertTrue(any(text.startswith("embedded ") and " 3 rows, " in text for text in told), told)
+
+    def test_json_and_rows_that_a_fixed_shape_does_not_allow(self):
+        folder = self.put(8)
+        page = self.base / "out.html"
+        done = tune(folder, "--json", "--batches=1,8", "--out", page, *QUICK)
+        self.assertEqual(done.returncode, 0, done.stderr)
+        told = json.loads(done.stdout)
+        self.assertEqual((told["directory"], told["batches"]), (str(folder), [1, 8]))
+        engines = {entry["engine"]: entry for entry in told["engines"] if "runs" in entry}
+        self.assertTrue(engines["tensorflow"]["reference"])
+        self.assertLess(engines["embedded"]["max_error"], 1e-4)
+        for entry in engines.values():
+            one, eight = entry["runs"]
+            self.assertEqual(one, {"rows": 1, "ms": None})
+            self.assertAlmostEqual(eight["rows_per_second"], 8e3 / eight["ms"], delta=1)
+            self.assertGreater(entry["memory_bytes"], 1 << 20)
+        self.assertIn("<svg ", page.read_text())
+
+    def test_what_is_wrong_is_said(self):
+        folder = self.put(None)
+        for words, code, text in (
+                ((), 2, "MODEL_DIR"),
+                ((folder, "--batches=0"), 1, "--batches of 0: give numbers from 1"),
+                ((folder, "--out=x.png"), 1, "the name must end in .svg or .html"),
+                ((self.base / "gone",), 1, "gone cannot be read"),
+                ((folder, "--signature=s", *QUICK), 1, "no engine that is installed runs the model")):
+            done = tune(*words)
+            self.assertEqual(done.returncode, code, done.stderr)
+            self.assertIn(text, done.stderr)
+
+
+if __name__ == "__main__":
+    unittest.main()
