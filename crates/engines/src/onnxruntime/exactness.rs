@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use vesta_model::{DType, Status};
-use vesta_onnx::{OperatorUse, Translation};
+use vesta_onnx::{OperatorUse, Translation, ValueFacts};
 use vesta_protos::onnx::attribute_proto::AttributeType;
 use vesta_protos::onnx::tensor_proto::DataType;
 use vesta_protos::onnx::{AttributeProto, GraphProto, NodeProto, TensorProto};
@@ -48,38 +48,15 @@ pub(super) fn check(translation: &Translation) -> Result<(), Status> {
     )))
 }
 
-/// Makes maxima and minima treat NaN as TensorFlow's do.
+/// Makes maxima and minima treat NaN as TensorFlow's do, in graphs within the graph, too.
 pub(super) fn guard(translation: &mut Translation) {
     let Translation { model, values, .. } = translation;
     let Some(graph) = &mut model.graph else { return };
-    let mut windows: BTreeMap<String, String> = BTreeMap::new();
-    let mut numbers: BTreeSet<i32> = BTreeSet::new();
-    let mut nodes = Vec::with_capacity(graph.node.len());
-    for mut node in std::mem::take(&mut graph.node) {
-        let dtype = node.input.first().and_then(|name| values.get(name)).map(|facts| facts.dtype);
-        match (node.op_type.as_str(), dtype, node.input.first_mut()) {
-            ("MaxPool", Some(DType::F32), Some(read)) => {
-                let name = windows.entry(read.clone()).or_insert_with(|| {
-                    let name = format!("{read}?without_nan");
-                    nodes.extend(without_nan(read, &name));
-                    name
-                });
-                read.clone_from(name);
-                nodes.push(node);
-            }
-            ("ReduceMax" | "ReduceMin", Some(DType::F32), _) => {
-                numbers.insert(DataType::Float as i32);
-                nodes.extend(with_nan(node, DataType::Float as i32));
-            }
-            ("ReduceMax" | "ReduceMin", Some(DType::F64), _) => {
-                numbers.insert(DataType::Double as i32);
-                nodes.extend(with_nan(node, DataType::Double as i32));
-            }
-            _ => nodes.push(node),
-        }
-    }
-    graph.node = nodes;
-    if !windows.is_empty() {
+    let mut guards = Guards { values, count: 0, windows: false, numbers: BTreeSet::new() };
+    graph.node = guards.around(std::mem::take(&mut graph.node));
+    let Guards { windows, numbers, .. } = guards;
+    // Graphs within see the constants of those around them.
+    if windows {
         add_constant(graph, LOWEST, DataType::Float as i32, &f32::MIN.to_le_bytes());
     }
     for number in numbers {
@@ -88,6 +65,52 @@ pub(super) fn guard(translation: &mut Translation) {
             _ => &f64::NAN.to_le_bytes(),
         };
         add_constant(graph, &nan(number), number, bytes);
+    }
+}
+
+/// What was guarded so far.
+struct Guards<'t> {
+    values: &'t BTreeMap<String, ValueFacts>,
+    /// Guarded windows: names are told apart by it.
+    count: usize,
+    windows: bool,
+    /// Types of which a NaN is needed.
+    numbers: BTreeSet<i32>,
+}
+
+impl Guards<'_> {
+    /// The nodes of one graph with their guards.
+    fn around(&mut self, nodes: Vec<NodeProto>) -> Vec<NodeProto> {
+        let mut guarded = Vec::with_capacity(nodes.len());
+        for mut node in nodes {
+            for attribute in &mut node.attribute {
+                for inner in attribute.g.iter_mut().chain(&mut attribute.graphs) {
+                    inner.node = self.around(std::mem::take(&mut inner.node));
+                }
+            }
+            let facts = node.input.first().and_then(|name| self.values.get(name));
+            let dtype = facts.map(|facts| facts.dtype);
+            match (node.op_type.as_str(), dtype, node.input.first_mut()) {
+                ("MaxPool", Some(DType::F32), Some(read)) => {
+                    self.windows = true;
+                    self.count += 1;
+                    let name = format!("{read}?without_nan{}", self.count);
+                    guarded.extend(without_nan(read, &name));
+                    *read = name;
+                    guarded.push(node);
+                }
+                ("ReduceMax" | "ReduceMin", Some(DType::F32), _) => {
+                    self.numbers.insert(DataType::Float as i32);
+                    guarded.extend(with_nan(node, DataType::Float as i32));
+                }
+                ("ReduceMax" | "ReduceMin", Some(DType::F64), _) => {
+                    self.numbers.insert(DataType::Double as i32);
+                    guarded.extend(with_nan(node, DataType::Double as i32));
+                }
+                _ => guarded.push(node),
+            }
+        }
+        guarded
     }
 }
 
