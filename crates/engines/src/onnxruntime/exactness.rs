@@ -14,8 +14,8 @@ use vesta_protos::onnx::{AttributeProto, GraphProto, NodeProto, TensorProto};
 /// Operators that it computes in another way for these dtypes, and how that shows.
 const OTHERWISE: &[(&str, &[DType], &str)] = &[
     ("Clip", &[DType::I64, DType::U64], NARROWED),
-    ("Max", &[DType::I64, DType::U64], NARROWED),
-    ("Min", &[DType::I64, DType::U64], NARROWED),
+    ("Max", &[DType::U64], NARROWED),
+    ("Min", &[DType::U64], NARROWED),
     ("ReduceProd", &[DType::I64, DType::U64], NARROWED),
     ("Relu", &[DType::I64, DType::U64], NARROWED),
     ("Sign", &[DType::I64, DType::U64], NARROWED),
@@ -34,8 +34,12 @@ const WITHOUT_NAN: &str = "NaN is passed over";
 pub(super) fn check(translation: &Translation) -> Result<(), Status> {
     let otherwise = |(used, node): (&OperatorUse, &String)| {
         let reads = |dtypes: &[DType]| used.inputs.first().is_some_and(|own| dtypes.contains(own));
-        let (_, _, why) =
-            OTHERWISE.iter().find(|(op, dtypes, _)| *op == used.op && reads(dtypes))?;
+        // Of two whole numbers there is a guard.
+        let is_unguarded = matches!(used.op.as_str(), "Max" | "Min")
+            && reads(&[DType::I64])
+            && used.inputs.len() != 2;
+        let listed = OTHERWISE.iter().find(|(op, dtypes, _)| *op == used.op && reads(dtypes));
+        let why = listed.map(|(_, _, why)| *why).or(is_unguarded.then_some(NARROWED))?;
         Some(format!("{} of {} at {node} ({why})", used.op, used.inputs[0]))
     };
     let found: Vec<String> = translation.operators.iter().filter_map(otherwise).collect();
@@ -48,7 +52,7 @@ pub(super) fn check(translation: &Translation) -> Result<(), Status> {
     )))
 }
 
-/// Makes maxima and minima treat NaN as TensorFlow's do, in graphs within the graph, too.
+/// Makes maxima and minima exact and treat NaN as TensorFlow's do, in graphs within the graph, too.
 pub(super) fn guard(translation: &mut Translation) {
     let Translation { model, values, .. } = translation;
     let Some(graph) = &mut model.graph else { return };
@@ -107,6 +111,7 @@ impl Guards<'_> {
                     self.numbers.insert(DataType::Double as i32);
                     guarded.extend(with_nan(node, DataType::Double as i32));
                 }
+                ("Max" | "Min", Some(DType::I64), _) => guarded.extend(by_comparing(node)),
                 _ => guarded.push(node),
             }
         }
@@ -137,6 +142,17 @@ fn node(op: &str, inputs: &[&str], output: &str) -> NodeProto {
 fn without_nan(read: &str, name: &str) -> [NodeProto; 2] {
     let is_nan = format!("{name}/is");
     [node("IsNaN", &[read], &is_nan), node("Where", &[&is_nan, LOWEST, read], name)]
+}
+
+/// The larger or smaller of whole numbers by comparing them, which is exact: the kernel of the operator
+/// itself cuts them to 32 bits.
+fn by_comparing(node_of_two: NodeProto) -> Vec<NodeProto> {
+    let ([a, b], Some(output)) = (&node_of_two.input[..], node_of_two.output.first()) else {
+        return vec![node_of_two];
+    };
+    let compares = if node_of_two.op_type == "Max" { "Greater" } else { "Less" };
+    let is_first = format!("{output}?is_first");
+    vec![node(compares, &[a, b], &is_first), node("Where", &[&is_first, a, b], output)]
 }
 
 /// Gives NaN where there was one: along axes TensorFlow's passes it on, and ONNX Runtime's passes over
