@@ -39,7 +39,9 @@ def make(net, folder):
     spec = tf.TensorSpec(shape, dtype, alias)
     serve = tf.function(lambda x: {"outputs": model(x, training=False)}, input_signature=[spec])
     module = tf.Module()
-    module.model, module.serve = model, serve
+    module.serve = serve
+    # What is not an attribute of the module is not saved.
+    module.weights = [variable.value for variable in model.variables]
     tf.saved_model.save(module, folder, signatures=serve)
 
 

@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use vesta_model::{DType, Status};
-use vesta_onnx::{OperatorUse, Translation};
+use vesta_onnx::{OperatorUse, Translation, ValueFacts};
 use vesta_protos::onnx::attribute_proto::AttributeType;
 use vesta_protos::onnx::tensor_proto::DataType;
 use vesta_protos::onnx::{AttributeProto, GraphProto, NodeProto, TensorProto};
@@ -14,8 +14,8 @@ use vesta_protos::onnx::{AttributeProto, GraphProto, NodeProto, TensorProto};
 /// Operators that it computes in another way for these dtypes, and how that shows.
 const OTHERWISE: &[(&str, &[DType], &str)] = &[
     ("Clip", &[DType::I64, DType::U64], NARROWED),
-    ("Max", &[DType::I64, DType::U64], NARROWED),
-    ("Min", &[DType::I64, DType::U64], NARROWED),
+    ("Max", &[DType::U64], NARROWED),
+    ("Min", &[DType::U64], NARROWED),
     ("ReduceProd", &[DType::I64, DType::U64], NARROWED),
     ("Relu", &[DType::I64, DType::U64], NARROWED),
     ("Sign", &[DType::I64, DType::U64], NARROWED),
@@ -34,8 +34,12 @@ const WITHOUT_NAN: &str = "NaN is passed over";
 pub(super) fn check(translation: &Translation) -> Result<(), Status> {
     let otherwise = |(used, node): (&OperatorUse, &String)| {
         let reads = |dtypes: &[DType]| used.inputs.first().is_some_and(|own| dtypes.contains(own));
-        let (_, _, why) =
-            OTHERWISE.iter().find(|(op, dtypes, _)| *op == used.op && reads(dtypes))?;
+        // Of two whole numbers there is a guard.
+        let is_unguarded = matches!(used.op.as_str(), "Max" | "Min")
+            && reads(&[DType::I64])
+            && used.inputs.len() != 2;
+        let listed = OTHERWISE.iter().find(|(op, dtypes, _)| *op == used.op && reads(dtypes));
+        let why = listed.map(|(_, _, why)| *why).or(is_unguarded.then_some(NARROWED))?;
         Some(format!("{} of {} at {node} ({why})", used.op, used.inputs[0]))
     };
     let found: Vec<String> = translation.operators.iter().filter_map(otherwise).collect();
@@ -48,38 +52,15 @@ pub(super) fn check(translation: &Translation) -> Result<(), Status> {
     )))
 }
 
-/// Makes maxima and minima treat NaN as TensorFlow's do.
+/// Makes maxima and minima exact and treat NaN as TensorFlow's do, in graphs within the graph, too.
 pub(super) fn guard(translation: &mut Translation) {
     let Translation { model, values, .. } = translation;
     let Some(graph) = &mut model.graph else { return };
-    let mut windows: BTreeMap<String, String> = BTreeMap::new();
-    let mut numbers: BTreeSet<i32> = BTreeSet::new();
-    let mut nodes = Vec::with_capacity(graph.node.len());
-    for mut node in std::mem::take(&mut graph.node) {
-        let dtype = node.input.first().and_then(|name| values.get(name)).map(|facts| facts.dtype);
-        match (node.op_type.as_str(), dtype, node.input.first_mut()) {
-            ("MaxPool", Some(DType::F32), Some(read)) => {
-                let name = windows.entry(read.clone()).or_insert_with(|| {
-                    let name = format!("{read}?without_nan");
-                    nodes.extend(without_nan(read, &name));
-                    name
-                });
-                read.clone_from(name);
-                nodes.push(node);
-            }
-            ("ReduceMax" | "ReduceMin", Some(DType::F32), _) => {
-                numbers.insert(DataType::Float as i32);
-                nodes.extend(with_nan(node, DataType::Float as i32));
-            }
-            ("ReduceMax" | "ReduceMin", Some(DType::F64), _) => {
-                numbers.insert(DataType::Double as i32);
-                nodes.extend(with_nan(node, DataType::Double as i32));
-            }
-            _ => nodes.push(node),
-        }
-    }
-    graph.node = nodes;
-    if !windows.is_empty() {
+    let mut guards = Guards { values, count: 0, windows: false, numbers: BTreeSet::new() };
+    graph.node = guards.around(std::mem::take(&mut graph.node));
+    let Guards { windows, numbers, .. } = guards;
+    // Graphs within see the constants of those around them.
+    if windows {
         add_constant(graph, LOWEST, DataType::Float as i32, &f32::MIN.to_le_bytes());
     }
     for number in numbers {
@@ -88,6 +69,53 @@ pub(super) fn guard(translation: &mut Translation) {
             _ => &f64::NAN.to_le_bytes(),
         };
         add_constant(graph, &nan(number), number, bytes);
+    }
+}
+
+/// What was guarded so far.
+struct Guards<'t> {
+    values: &'t BTreeMap<String, ValueFacts>,
+    /// Guarded windows: names are told apart by it.
+    count: usize,
+    windows: bool,
+    /// Types of which a NaN is needed.
+    numbers: BTreeSet<i32>,
+}
+
+impl Guards<'_> {
+    /// The nodes of one graph with their guards.
+    fn around(&mut self, nodes: Vec<NodeProto>) -> Vec<NodeProto> {
+        let mut guarded = Vec::with_capacity(nodes.len());
+        for mut node in nodes {
+            for attribute in &mut node.attribute {
+                for inner in attribute.g.iter_mut().chain(&mut attribute.graphs) {
+                    inner.node = self.around(std::mem::take(&mut inner.node));
+                }
+            }
+            let facts = node.input.first().and_then(|name| self.values.get(name));
+            let dtype = facts.map(|facts| facts.dtype);
+            match (node.op_type.as_str(), dtype, node.input.first_mut()) {
+                ("MaxPool", Some(DType::F32), Some(read)) => {
+                    self.windows = true;
+                    self.count += 1;
+                    let name = format!("{read}?without_nan{}", self.count);
+                    guarded.extend(without_nan(read, &name));
+                    *read = name;
+                    guarded.push(node);
+                }
+                ("ReduceMax" | "ReduceMin", Some(DType::F32), _) => {
+                    self.numbers.insert(DataType::Float as i32);
+                    guarded.extend(with_nan(node, DataType::Float as i32));
+                }
+                ("ReduceMax" | "ReduceMin", Some(DType::F64), _) => {
+                    self.numbers.insert(DataType::Double as i32);
+                    guarded.extend(with_nan(node, DataType::Double as i32));
+                }
+                ("Max" | "Min", Some(DType::I64), _) => guarded.extend(by_comparing(node)),
+                _ => guarded.push(node),
+            }
+        }
+        guarded
     }
 }
 
@@ -114,6 +142,17 @@ fn node(op: &str, inputs: &[&str], output: &str) -> NodeProto {
 fn without_nan(read: &str, name: &str) -> [NodeProto; 2] {
     let is_nan = format!("{name}/is");
     [node("IsNaN", &[read], &is_nan), node("Where", &[&is_nan, LOWEST, read], name)]
+}
+
+/// The larger or smaller of whole numbers by comparing them, which is exact: the kernel of the operator
+/// itself cuts them to 32 bits.
+fn by_comparing(node_of_two: NodeProto) -> Vec<NodeProto> {
+    let ([a, b], Some(output)) = (&node_of_two.input[..], node_of_two.output.first()) else {
+        return vec![node_of_two];
+    };
+    let compares = if node_of_two.op_type == "Max" { "Greater" } else { "Less" };
+    let is_first = format!("{output}?is_first");
+    vec![node(compares, &[a, b], &is_first), node("Where", &[&is_first, a, b], output)]
 }
 
 /// Gives NaN where there was one: along axes TensorFlow's passes it on, and ONNX Runtime's passes over
