@@ -345,7 +345,10 @@ fn best(g: &mut Graph, field: &Field, kept: &str, scores: &str) -> Result<Best, 
     let at = g.emit("Where", &[&is_valid, at, &nothing], vec![], DType::I64, dims.clone());
     let number = number_of_boxes(g, scores);
     let one = g.scalar(DType::I64, 1.0)?;
-    let divisor = g.emit("Max", &[&number, &one], vec![], DType::I64, Some(vec![]));
+    // Without boxes there is nothing to divide, and no engine shall divide by it.
+    let is_none = g.emit("Equal", &[&number, &nothing], vec![], DType::Bool, Some(vec![]));
+    let inputs = [&*is_none, &one, &number];
+    let divisor = g.emit("Where", &inputs, vec![], DType::I64, Some(vec![]));
     let class = g.emit("Div", &[&at, &divisor], vec![], DType::I64, dims.clone());
     let (place, end) = if field.is_by_class {
         let classes = g.scalar(DType::I64, field.classes as f64)?;
