@@ -1,15 +1,17 @@
 """`vesta tune`: figures of every installed engine, as a table, JSON and a picture."""
 
 import json
+import shutil
 import unittest
 import xml.etree.ElementTree
 
 import tensorflow as tf
 
 from models import Folders, save
-from server import need_tensorflow
+from server import ROOT, need_onnxruntime, need_tensorflow
 from test_program import run
 
+ONNX = ROOT / "crates" / "engines" / "tests" / "models" / "onnx" / "half_plus_two.onnx"
 QUICK = ("--threads=1", "--time-ms=20")
 SVG = "{http://www.w3.org/2000/svg}"
 
@@ -70,6 +72,16 @@ class TuneTest(Folders):
             self.assertAlmostEqual(eight["rows_per_second"], 8e3 / eight["ms"], delta=1)
             self.assertGreater(entry["memory_bytes"], 1 << 20)
         self.assertIn("<svg ", page.read_text())
+
+    def test_an_onnx_file_is_measured_on_the_engine_that_takes_it(self):
+        need_onnxruntime()
+        folder = self.base / "m" / "1"
+        folder.mkdir(parents=True)
+        shutil.copy(ONNX, folder / "model.onnx")
+        done = tune(folder.parent, "--json", "--batches=1,8", *QUICK)
+        self.assertEqual(done.returncode, 0, done.stderr)
+        engine, = {entry["engine"] for entry in json.loads(done.stdout)["engines"]}
+        self.assertEqual(engine, "onnxruntime")
 
     def test_what_is_wrong_is_said(self):
         folder = self.put(None)

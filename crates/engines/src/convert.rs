@@ -11,10 +11,10 @@ use std::path::{Path, PathBuf};
 
 use prost::Message as _;
 use vesta_model::{PartialShape, Status};
-use vesta_onnx::{FeedSpec, FrozenSignature, Translation, translate};
+use vesta_onnx::{Body, FeedSpec, FrozenSignature, Translation, translate};
 use vesta_protos::onnx::tensor_proto::DataLocation;
-use vesta_protos::onnx::{ModelProto, StringStringEntryProto};
-use vesta_savedmodel::{FrozenGraph, SavedModel};
+use vesta_protos::onnx::{GraphProto, ModelProto, NodeProto, StringStringEntryProto};
+use vesta_savedmodel::{FrozenBody, FrozenGraph, SavedModel};
 
 /// The most bytes that a protocol buffer may have.
 pub const ONNX_BYTES_MAX: usize = i32::MAX as usize;
@@ -98,6 +98,9 @@ pub(crate) fn translated(graph: &FrozenGraph) -> Result<Translation, Status> {
         let checks = graph.dropped_checks.join(", ");
         return Err(refused(&format!("it has checks that ONNX cannot make ({checks})")));
     }
+    if let Some(status) = &graph.unfrozen {
+        return Err(refused(status.message()));
+    }
     let feeds = graph.feeds.iter().map(|feed| FeedSpec {
         tensor: feed.tensor.clone(),
         dtype: feed.dtype,
@@ -107,8 +110,33 @@ pub(crate) fn translated(graph: &FrozenGraph) -> Result<Translation, Status> {
         nodes: &graph.nodes,
         feeds: feeds.collect(),
         fetches: graph.fetches.clone(),
+        bodies: bodies(&graph.bodies),
     };
     translate(&signature).map_err(|error| refused(&error.to_string()))
+}
+
+fn bodies(frozen: &[FrozenBody]) -> Vec<Body<'_>> {
+    fn body(frozen: &FrozenBody) -> Body<'_> {
+        Body {
+            node: frozen.node.clone(),
+            attribute: frozen.attribute.clone(),
+            nodes: &frozen.nodes,
+            arguments: frozen.arguments.clone(),
+            results: frozen.results.clone(),
+            bodies: bodies(&frozen.bodies),
+        }
+    }
+    frozen.iter().map(body).collect()
+}
+
+/// Every node of a graph, those of branches and loops included.
+fn visit(graph: &mut GraphProto, see: &mut dyn FnMut(&mut NodeProto)) {
+    for node in &mut graph.node {
+        see(node);
+        for inner in node.attribute.iter_mut().filter_map(|attribute| attribute.g.as_mut()) {
+            visit(inner, see);
+        }
+    }
 }
 
 /// Gives inputs and outputs the names that clients know; a name that is both an input and an output
@@ -122,7 +150,7 @@ fn rename(
 ) {
     let Some(graph) = &mut model.graph else { return };
     let mut taken: HashSet<String> = graph.initializer.iter().map(|own| own.name.clone()).collect();
-    taken.extend(graph.node.iter().flat_map(|node| node.output.iter().cloned()));
+    visit(graph, &mut |node| taken.extend(node.output.iter().cloned()));
     let mut names: HashMap<&str, String> = HashMap::new();
     for (tensor, alias) in fed.iter().zip(inputs).chain(fetched.iter().zip(outputs)) {
         let mut name = (*alias).to_owned();
@@ -136,9 +164,7 @@ fn rename(
             name.clone_from(new);
         }
     };
-    for node in &mut graph.node {
-        node.input.iter_mut().chain(&mut node.output).for_each(renamed);
-    }
+    visit(graph, &mut |node| node.input.iter_mut().chain(&mut node.output).for_each(renamed));
     graph.input.iter_mut().chain(&mut graph.output).for_each(|value| renamed(&mut value.name));
 }
 

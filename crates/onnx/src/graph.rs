@@ -21,10 +21,20 @@ pub(crate) enum Attr {
     Text(&'static str),
     Equation(String),
     Ints(Vec<i64>),
+    Graph(Box<Subgraph>),
+}
+
+/// The graph of a branch, or of a round of a loop. It reads values of the graph around it by name.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(crate) struct Subgraph {
+    pub(crate) inputs: Vec<String>,
+    pub(crate) nodes: Vec<Node>,
+    /// Each given by a node of its own.
+    pub(crate) outputs: Vec<String>,
 }
 
 /// One ONNX node.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Node {
     pub(crate) op: &'static str,
     pub(crate) inputs: Vec<String>,
@@ -32,6 +42,38 @@ pub(crate) struct Node {
     pub(crate) attributes: Vec<(&'static str, Attr)>,
     /// The TensorFlow node that it came from.
     pub(crate) origin: String,
+}
+
+impl Node {
+    /// The graphs within it.
+    pub(crate) fn subgraphs(&self) -> impl Iterator<Item = &Subgraph> {
+        self.attributes.iter().filter_map(|(_, value)| match value {
+            Attr::Graph(graph) => Some(&**graph),
+            _ => None,
+        })
+    }
+
+    /// The graphs within it, to be changed.
+    pub(crate) fn subgraphs_mut(&mut self) -> impl Iterator<Item = &mut Subgraph> {
+        self.attributes.iter_mut().filter_map(|(_, value)| match value {
+            Attr::Graph(graph) => Some(&mut **graph),
+            _ => None,
+        })
+    }
+
+    /// It and all nodes within it.
+    pub(crate) fn visit<'n>(&'n self, see: &mut dyn FnMut(&'n Node)) {
+        see(self);
+        for node in self.subgraphs().flat_map(|graph| &graph.nodes) {
+            node.visit(see);
+        }
+    }
+}
+
+/// A graph that stands still while one within it is written.
+pub(crate) struct Outer {
+    values: Vec<Value>,
+    nodes: Vec<Node>,
 }
 
 /// What a node gives: dtype and sizes.
@@ -47,6 +89,8 @@ pub(crate) struct Graph {
     pub(crate) facts: BTreeMap<String, Given>,
     /// The TensorFlow node under translation.
     pub(crate) origin: String,
+    /// Nodes of TensorFlow's that were looked at so far.
+    pub(crate) looked_at: usize,
     symbols: u32,
     names: usize,
 }
@@ -83,6 +127,49 @@ impl Graph {
     fn fresh(&mut self, hint: &str) -> String {
         self.names += 1;
         format!("{}/{hint}_{}", self.origin, self.names)
+    }
+
+    /// Begins a graph within this one.
+    pub(crate) fn enter(&mut self) -> Outer {
+        let outer = Outer { values: self.values.clone(), nodes: std::mem::take(&mut self.nodes) };
+        for value in &mut self.values {
+            // Its node is not in this graph.
+            value.convolution = None;
+        }
+        outer
+    }
+
+    /// Ends it; gives its nodes. Forms of outer values that were made within are forgotten.
+    pub(crate) fn leave(&mut self, outer: Outer) -> Vec<Node> {
+        for value in self.values.iter_mut().skip(outer.values.len()) {
+            *value = Value::new(value.dtype, None);
+        }
+        for (value, before) in self.values.iter_mut().zip(outer.values) {
+            *value = before;
+        }
+        std::mem::replace(&mut self.nodes, outer.nodes)
+    }
+
+    /// How many symbols there are; those that come later have higher numbers.
+    pub(crate) fn symbols_len(&self) -> u32 {
+        self.symbols
+    }
+
+    /// A tensor that has a size of this symbol, and the axis.
+    pub(crate) fn sized_by(&self, symbol: u32) -> Option<(ValueId, usize)> {
+        self.values.iter().enumerate().find_map(|(at, value)| {
+            let is_there = value.plain.is_some() || value.channels_first.is_some();
+            let dims = value.dims.as_ref().filter(|_| is_there && value.list.is_none())?;
+            let axis = dims.iter().position(|&dim| dim == Dim::Symbol(symbol))?;
+            Some((ValueId(at), axis))
+        })
+    }
+
+    /// An input of a graph within.
+    pub(crate) fn argument(&mut self, dtype: DType, dims: Dims) -> String {
+        let name = self.fresh("argument");
+        self.facts.insert(name.clone(), (dtype, dims));
+        name
     }
 
     /// A graph input called `name`.

@@ -8,6 +8,7 @@
 
 mod call;
 mod constant;
+mod control;
 mod elements;
 mod gelu;
 mod graph;
@@ -21,6 +22,6 @@ mod write;
 
 pub use refusal::{Refusal, Untranslatable};
 pub use registry::translated_operators;
-pub use signature::{FeedSpec, FrozenSignature};
+pub use signature::{Body, FeedSpec, FrozenSignature};
 pub use translate::{OperatorUse, Translation, ValueFacts, translate};
 pub use write::{OPSET, count_operators};

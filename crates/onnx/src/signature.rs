@@ -17,7 +17,24 @@ pub struct FeedSpec {
     pub shape: PartialShape,
 }
 
-/// One signature of a graph without functions, variables and control flow.
+/// A function as one branch or loop of the graph calls it.
+#[derive(Clone, Debug, Default)]
+pub struct Body<'a> {
+    /// The node that calls it.
+    pub node: String,
+    /// The attribute that names it: `then_branch`, `else_branch`, `cond` or `body`.
+    pub attribute: String,
+    /// As those of a signature; nothing of the graph around it is read but by `arguments`.
+    pub nodes: &'a [NodeDef],
+    /// The tensors that it is given, in the order of the call.
+    pub arguments: Vec<String>,
+    /// The tensors that it gives, in their order.
+    pub results: Vec<String>,
+    /// What its own branches and loops call.
+    pub bodies: Vec<Body<'a>>,
+}
+
+/// One signature of a graph without calls and variables.
 #[derive(Clone, Debug)]
 pub struct FrozenSignature<'a> {
     /// Every node after those that it reads; weights are `Const` nodes.
@@ -26,6 +43,8 @@ pub struct FrozenSignature<'a> {
     pub feeds: Vec<FeedSpec>,
     /// Tensors to compute, in the order of the model's outputs, such as `y:0`.
     pub fetches: Vec<String>,
+    /// The functions of its branches and loops.
+    pub bodies: Vec<Body<'a>>,
 }
 
 /// A tensor's name with its output number, so that `x` and `x:0` are one.

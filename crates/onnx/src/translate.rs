@@ -10,12 +10,13 @@ use vesta_protos::onnx;
 use vesta_protos::tensorflow::NodeDef;
 
 use crate::call::Call;
+use crate::control;
 use crate::elements;
 use crate::gelu::Unit;
-use crate::graph::Graph;
+use crate::graph::{Graph, Node};
 use crate::refusal::{Reason, Refusal, Untranslatable};
 use crate::registry::translator;
-use crate::signature::{FrozenSignature, canonical, producer};
+use crate::signature::{Body, FeedSpec, FrozenSignature, canonical, producer};
 use crate::value::{Dim, Dims, Element, Value, ValueId, to_partial};
 use crate::write;
 
@@ -61,17 +62,17 @@ pub struct Translation {
 /// # Errors
 /// Every node that cannot be translated exactly.
 pub fn translate(signature: &FrozenSignature<'_>) -> Result<Translation, Untranslatable> {
-    let mut run = Translating::new(signature);
-    run.bind_feeds();
-    let needed = run.needed();
-    run.count_uses(&needed);
-    for node in signature.nodes.iter().filter(|node| needed.contains(node.name.as_str())) {
-        run.node(node);
-    }
-    let fetched: Vec<Option<ValueId>> =
-        signature.fetches.iter().map(|fetch| run.fetched(fetch)).collect();
+    let piece = Piece {
+        nodes: signature.nodes,
+        fetches: &signature.fetches,
+        bodies: &signature.bodies,
+        path: String::new(),
+    };
+    let mut run = Translating::new(piece, Graph::default());
+    run.bind_feeds(&signature.feeds);
+    let fetched = run.translate();
     let mut refusals = run.refusals;
-    match fetched.into_iter().collect::<Option<Vec<ValueId>>>() {
+    match fetched {
         Some(fetched) if refusals.is_empty() => Ok(write::assemble(run.graph, signature, &fetched)),
         _ => {
             refusals.dedup();
@@ -80,10 +81,23 @@ pub fn translate(signature: &FrozenSignature<'_>) -> Result<Translation, Untrans
     }
 }
 
-struct Translating<'a> {
-    signature: &'a FrozenSignature<'a>,
+/// A signature, or the body of a branch or loop.
+pub(crate) struct Piece<'a> {
+    pub(crate) nodes: &'a [NodeDef],
+    pub(crate) fetches: &'a [String],
+    pub(crate) bodies: &'a [Body<'a>],
+    /// Where it stands: goes before the names of its nodes.
+    pub(crate) path: String,
+}
+
+/// Nodes that one translation may look at. Loops are gone through more than once, and so is what
+/// stands within them.
+const NODES_MAX: usize = 2_000_000;
+
+pub(crate) struct Translating<'a> {
+    pub(crate) piece: Piece<'a>,
     nodes: HashMap<&'a str, &'a NodeDef>,
-    graph: Graph,
+    pub(crate) graph: Graph,
     bound: HashMap<String, ValueId>,
     /// How many edges read each tensor.
     uses: HashMap<String, usize>,
@@ -91,29 +105,50 @@ struct Translating<'a> {
     gelus: HashMap<&'a str, Unit>,
     /// Nodes that were refused, and those that read their results.
     lost: HashSet<&'a str>,
-    refusals: Vec<Refusal>,
+    pub(crate) refusals: Vec<Refusal>,
 }
 
 impl<'a> Translating<'a> {
-    fn new(signature: &'a FrozenSignature<'a>) -> Translating<'a> {
+    /// Goes on with `graph`.
+    pub(crate) fn new(piece: Piece<'a>, graph: Graph) -> Translating<'a> {
         Translating {
-            signature,
-            nodes: signature.nodes.iter().map(|node| (node.name.as_str(), node)).collect(),
-            graph: Graph::default(),
+            nodes: piece.nodes.iter().map(|node| (node.name.as_str(), node)).collect(),
+            graph,
             bound: HashMap::new(),
             uses: HashMap::new(),
-            gelus: crate::gelu::units(signature.nodes, &signature.fetches),
+            gelus: crate::gelu::units(piece.nodes, piece.fetches),
             lost: HashSet::new(),
             refusals: Vec::new(),
+            piece,
         }
     }
 
-    fn refuse(&mut self, op: &str, node: &str, reason: impl Into<String>) {
-        self.refusals.push(Refusal { op: op.into(), node: node.into(), reason: reason.into() });
+    /// Translates what the fetches need; gives them when nothing was refused.
+    pub(crate) fn translate(&mut self) -> Option<Vec<ValueId>> {
+        let needed = self.needed();
+        self.count_uses(&needed);
+        let nodes = self.piece.nodes;
+        for node in nodes.iter().filter(|node| needed.contains(node.name.as_str())) {
+            self.node(node);
+        }
+        let fetches = self.piece.fetches;
+        let fetched: Vec<Option<ValueId>> =
+            fetches.iter().map(|fetch| self.fetched(fetch)).collect();
+        fetched.into_iter().collect()
     }
 
-    fn bind_feeds(&mut self) {
-        for feed in &self.signature.feeds {
+    pub(crate) fn refuse(&mut self, op: &str, node: &str, reason: impl Into<String>) {
+        let node = format!("{}{node}", self.piece.path);
+        self.refusals.push(Refusal { op: op.into(), node, reason: reason.into() });
+    }
+
+    /// A tensor under the name that the piece has for it.
+    pub(crate) fn bind_argument(&mut self, tensor: &str, id: ValueId) {
+        self.bound.insert(canonical(tensor), id);
+    }
+
+    fn bind_feeds(&mut self, feeds: &[FeedSpec]) {
+        for feed in feeds {
             let name = canonical(&feed.tensor);
             if crate::constant::onnx_number(feed.dtype).is_none() {
                 let reason = format!("ONNX models here take no {}", feed.dtype);
@@ -138,7 +173,7 @@ impl<'a> Translating<'a> {
     fn needed(&self) -> HashSet<&'a str> {
         let mut needed = HashSet::new();
         let mut open: Vec<&str> = Vec::new();
-        for fetch in &self.signature.fetches {
+        for fetch in self.piece.fetches {
             if !self.bound.contains_key(&canonical(fetch)) {
                 open.push(producer(fetch));
             }
@@ -159,8 +194,8 @@ impl<'a> Translating<'a> {
     }
 
     fn count_uses(&mut self, needed: &HashSet<&str>) {
-        let readers = self.signature.nodes.iter().filter(|n| needed.contains(n.name.as_str()));
-        let edges = readers.flat_map(|node| node.input.iter()).chain(&self.signature.fetches);
+        let readers = self.piece.nodes.iter().filter(|n| needed.contains(n.name.as_str()));
+        let edges = readers.flat_map(|node| node.input.iter()).chain(self.piece.fetches);
         for edge in edges.filter(|edge| !edge.starts_with('^')) {
             *self.uses.entry(canonical(edge)).or_default() += 1;
         }
@@ -183,15 +218,35 @@ impl<'a> Translating<'a> {
                 }
             }
         }
-        let Some(translator) = translator(&node.op) else {
+        let is_control = control::is_control(&node.op);
+        let translator = translator(&node.op);
+        if translator.is_none() && !is_control {
             self.lost.insert(&node.name);
             return self.refuse(&node.op, &node.name, "no translation");
-        };
+        }
+        self.graph.looked_at += 1;
+        if self.graph.looked_at > NODES_MAX {
+            self.lost.insert(&node.name);
+            return self.refuse(&node.op, &node.name, "loops within loops take too long");
+        }
         if reads_lost {
             self.lost.insert(&node.name);
             return;
         }
-        self.graph.origin.clone_from(&node.name);
+        self.graph.origin = format!("{}{}", self.piece.path, node.name);
+        let Some(translator) = translator.filter(|_| !is_control) else {
+            match self.control(node, &inputs) {
+                Some(results) => self.bind(node, &results),
+                None => {
+                    self.lost.insert(&node.name);
+                }
+            }
+            return;
+        };
+        if let Some(what) = self.handle_among(node, &inputs) {
+            self.lost.insert(&node.name);
+            return self.refuse(&node.op, &node.name, format!("it takes {what}"));
+        }
         let unit = self.gelus.get(node.name.as_str());
         let gelu_of = unit.and_then(|unit| Some((*self.bound.get(&unit.x)?, unit.scale)));
         let call = Call { node, inputs, gelu_of };
@@ -211,6 +266,18 @@ impl<'a> Translating<'a> {
                 self.refuse(&node.op, &node.name, reason);
             }
         }
+    }
+
+    /// What no operator takes but those that are made for it.
+    fn handle_among(&self, node: &NodeDef, inputs: &[ValueId]) -> Option<&'static str> {
+        if node.op.starts_with("TensorList") || matches!(&*node.op, "Identity" | "IdentityN") {
+            return None;
+        }
+        inputs.iter().find_map(|&id| match self.graph.get(id).dtype {
+            DType::Variant => Some("a list of tensors"),
+            DType::Resource => Some("the handle of a variable"),
+            _ => None,
+        })
     }
 
     fn computed(&mut self, call: &Call<'_>) -> Computed {
@@ -261,7 +328,9 @@ enum Computed {
 pub(crate) fn operator_uses(graph: &Graph) -> BTreeMap<OperatorUse, String> {
     let dtype = |name: &String| graph.facts.get(name).map_or(DType::Invalid, |fact| fact.0);
     let mut uses = BTreeMap::new();
-    for node in &graph.nodes {
+    let mut nodes: Vec<&Node> = Vec::new();
+    graph.nodes.iter().for_each(|node| node.visit(&mut |node| nodes.push(node)));
+    for node in nodes {
         let operator = OperatorUse {
             op: node.op.to_owned(),
             inputs: node.inputs.iter().map(dtype).collect(),
@@ -274,8 +343,13 @@ pub(crate) fn operator_uses(graph: &Graph) -> BTreeMap<OperatorUse, String> {
 
 /// Facts of all values that the graph still has.
 pub(crate) fn value_facts(graph: &Graph) -> BTreeMap<String, ValueFacts> {
-    let nodes = graph.nodes.iter().flat_map(|node| node.inputs.iter().chain(&node.outputs));
-    let live: BTreeSet<&String> = nodes.collect();
+    let mut live: BTreeSet<&String> = BTreeSet::new();
+    for node in &graph.nodes {
+        node.visit(&mut |node| {
+            live.extend(node.inputs.iter().chain(&node.outputs));
+            live.extend(node.subgraphs().flat_map(|graph| &graph.inputs));
+        });
+    }
     graph
         .facts
         .iter()

@@ -58,6 +58,19 @@ pub(crate) struct ConvolutionOrigin {
     pub(crate) bias: Option<Vec<f32>>,
 }
 
+/// A list of tensors of one dtype and shape. ONNX knows it as one tensor, whose first axis counts
+/// the elements; [`Value::dtype`] is TensorFlow's, which no other operator takes.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct List {
+    /// Of the elements.
+    pub(crate) dtype: DType,
+    /// Of the elements, as far as they are known.
+    pub(crate) dims: Dims,
+    /// The number of elements, an int64 vector of one, where the list has no tensor yet because the
+    /// sizes of its elements are not known.
+    pub(crate) unmade: Option<String>,
+}
+
 /// A tensor of the TensorFlow graph and the ONNX values that hold it.
 ///
 /// At least one of `plain`, `channels_first` and `constant` is there; the others are made when
@@ -77,6 +90,7 @@ pub(crate) struct Value {
     /// The elements, row-major, of a small tensor of whole numbers.
     pub(crate) elements: Option<Vec<Element>>,
     pub(crate) convolution: Option<ConvolutionOrigin>,
+    pub(crate) list: Option<List>,
     /// How many edges of the graph read it.
     pub(crate) uses: usize,
 }
@@ -92,6 +106,7 @@ impl Value {
             constant: None,
             elements: None,
             convolution: None,
+            list: None,
             uses: 0,
         }
     }

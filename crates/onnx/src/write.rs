@@ -10,7 +10,7 @@ use vesta_protos::onnx::attribute_proto::AttributeType;
 use vesta_protos::onnx::tensor_shape_proto::{Dimension, dimension};
 
 use crate::constant::onnx_number;
-use crate::graph::{Attr, Graph, Node};
+use crate::graph::{Attr, Graph, Node, Subgraph};
 use crate::signature::{FrozenSignature, canonical};
 use crate::translate::{Translation, operator_uses, value_facts};
 use crate::value::{Dim, Dims, ValueId};
@@ -38,7 +38,7 @@ pub(crate) fn assemble(
         input: declare(&inputs),
         output: declare(&outputs),
         initializer: graph.initializers.iter().map(|(n, c)| c.to_onnx(n)).collect(),
-        node: graph.nodes.iter().map(node_proto).collect(),
+        node: graph.nodes.iter().map(|node| node_proto(&graph, node)).collect(),
         ..Default::default()
     };
     let model = onnx::ModelProto {
@@ -89,13 +89,7 @@ fn name_outputs(
         }
         outputs.push(name);
     }
-    for node in &mut graph.nodes {
-        for name in node.inputs.iter_mut().chain(&mut node.outputs) {
-            if let Some(new) = renamed.get(name) {
-                name.clone_from(new);
-            }
-        }
-    }
+    graph.nodes.iter_mut().for_each(|node| rename(node, &renamed));
     for (old, new) in renamed {
         if let Some(fact) = graph.facts.remove(&old) {
             graph.facts.insert(new, fact);
@@ -104,19 +98,41 @@ fn name_outputs(
     outputs
 }
 
+/// Gives values their new names, in the graphs within a node, too.
+fn rename(node: &mut Node, renamed: &HashMap<String, String>) {
+    for name in node.inputs.iter_mut().chain(&mut node.outputs) {
+        if let Some(new) = renamed.get(name) {
+            name.clone_from(new);
+        }
+    }
+    for inner in node.subgraphs_mut().flat_map(|graph| &mut graph.nodes) {
+        rename(inner, renamed);
+    }
+}
+
 /// Leaves out nodes and initializers that no output depends on.
 fn drop_unread(graph: &mut Graph, outputs: &[String]) {
     let mut read: HashSet<String> = outputs.iter().cloned().collect();
+    graph.nodes = live(std::mem::take(&mut graph.nodes), &mut read);
+    graph.initializers.retain(|name, _| read.contains(name));
+}
+
+/// The nodes that give something of `read`, which grows by what they read themselves.
+fn live(nodes: Vec<Node>, read: &mut HashSet<String>) -> Vec<Node> {
     let mut kept: Vec<Node> = Vec::new();
-    for node in std::mem::take(&mut graph.nodes).into_iter().rev() {
-        if node.outputs.iter().any(|name| read.contains(name)) {
-            read.extend(node.inputs.iter().cloned());
-            kept.push(node);
+    for mut node in nodes.into_iter().rev() {
+        if !node.outputs.iter().any(|name| read.contains(name)) {
+            continue;
         }
+        read.extend(node.inputs.iter().cloned());
+        for inner in node.subgraphs_mut() {
+            read.extend(inner.outputs.iter().cloned());
+            inner.nodes = live(std::mem::take(&mut inner.nodes), read);
+        }
+        kept.push(node);
     }
     kept.reverse();
-    graph.nodes = kept;
-    graph.initializers.retain(|name, _| read.contains(name));
+    kept
 }
 
 fn value_info(graph: &Graph, name: &str) -> onnx::ValueInfoProto {
@@ -150,19 +166,50 @@ fn shape_proto(dims: &Dims) -> Option<onnx::TensorShapeProto> {
     Some(onnx::TensorShapeProto { dim })
 }
 
-fn node_proto(node: &Node) -> onnx::NodeProto {
+/// The graph of a branch or loop. Sizes that are not known are left out: they may be others in each
+/// round.
+fn subgraph_proto(graph: &Graph, name: &str, inner: &Subgraph) -> onnx::GraphProto {
+    let declare = |names: &[String]| -> Vec<onnx::ValueInfoProto> {
+        let without_symbols = |name: &String| {
+            let mut info = value_info(graph, name);
+            if let Some(onnx::type_proto::Value::TensorType(tensor)) =
+                info.r#type.as_mut().and_then(|kind| kind.value.as_mut())
+                && let Some(shape) = &mut tensor.shape
+            {
+                for dim in &mut shape.dim {
+                    dim.value.take_if(|value| matches!(value, dimension::Value::DimParam(_)));
+                }
+            }
+            info
+        };
+        names.iter().map(without_symbols).collect()
+    };
+    onnx::GraphProto {
+        name: name.to_owned(),
+        input: declare(&inner.inputs),
+        output: declare(&inner.outputs),
+        node: inner.nodes.iter().map(|node| node_proto(graph, node)).collect(),
+        ..Default::default()
+    }
+}
+
+fn node_proto(graph: &Graph, node: &Node) -> onnx::NodeProto {
     onnx::NodeProto {
         // The first result's name is unique, so it names the node too.
         name: node.outputs.first().cloned().unwrap_or_default(),
         op_type: node.op.to_owned(),
         input: node.inputs.clone(),
         output: node.outputs.clone(),
-        attribute: node.attributes.iter().map(|(name, value)| attribute(name, value)).collect(),
+        attribute: node
+            .attributes
+            .iter()
+            .map(|(name, value)| attribute(graph, &node.origin, name, value))
+            .collect(),
         ..Default::default()
     }
 }
 
-fn attribute(name: &str, value: &Attr) -> onnx::AttributeProto {
+fn attribute(graph: &Graph, origin: &str, name: &str, value: &Attr) -> onnx::AttributeProto {
     let mut proto = onnx::AttributeProto { name: name.to_owned(), ..Default::default() };
     let kind = match value {
         Attr::Int(value) => {
@@ -185,6 +232,10 @@ fn attribute(name: &str, value: &Attr) -> onnx::AttributeProto {
             proto.ints.clone_from(values);
             AttributeType::Ints
         }
+        Attr::Graph(inner) => {
+            proto.g = Some(subgraph_proto(graph, &format!("{origin}/{name}"), inner));
+            AttributeType::Graph
+        }
     };
     proto.r#type = kind as i32;
     proto
@@ -193,8 +244,12 @@ fn attribute(name: &str, value: &Attr) -> onnx::AttributeProto {
 /// How often each operator stands in a model; what a person wants to see of it.
 pub fn count_operators(model: &onnx::ModelProto) -> BTreeMap<&str, usize> {
     let mut counts = BTreeMap::new();
-    for node in model.graph.iter().flat_map(|graph| &graph.node) {
-        *counts.entry(node.op_type.as_str()).or_default() += 1;
+    let mut open: Vec<&onnx::GraphProto> = model.graph.iter().collect();
+    while let Some(graph) = open.pop() {
+        for node in &graph.node {
+            *counts.entry(node.op_type.as_str()).or_default() += 1;
+            open.extend(node.attribute.iter().filter_map(|attribute| attribute.g.as_ref()));
+        }
     }
     counts
 }

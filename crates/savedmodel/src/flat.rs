@@ -74,6 +74,22 @@ pub(crate) struct Scope<'a> {
     pub(crate) returns: Vec<(&'a str, usize)>,
 }
 
+impl<'a> Scope<'a> {
+    /// The outermost scope, over `body`.
+    pub(crate) fn root(body: Rc<Body<'a>>) -> Scope<'a> {
+        Scope {
+            body,
+            parent: None,
+            depth: 0,
+            path: String::new(),
+            bindings: BTreeMap::new(),
+            arguments: Vec::new(),
+            argument_spans: Vec::new(),
+            returns: Vec::new(),
+        }
+    }
+}
+
 impl<'a> Flat<'a> {
     /// The name of a node, with the calls it stands in.
     pub(crate) fn name(&self, node: u32) -> String {

@@ -72,7 +72,13 @@ struct Flattener<'p, 'a> {
 /// `RESOURCE_EXHAUSTED` for graphs over the limits, `UNIMPLEMENTED` for operators whose outputs are
 /// not known.
 pub(crate) fn flatten<'a>(program: &Program<'a>, request: Request<'_>) -> Result<Flat<'a>, Status> {
-    let mut flattener = Flattener::new(program);
+    let main = Body {
+        nodes: program.main.nodes,
+        index: program.main.index.clone(),
+        arguments: HashMap::new(),
+        function: None,
+    };
+    let mut flattener = Flattener::new(program, Scope::root(Rc::new(main)));
     for (feed, at) in request.feeds.iter().zip(0..) {
         let (node, output) = split_tensor_name(feed);
         flattener.feeds.entry((program.main.node(node)?, output)).or_insert(at);
@@ -94,23 +100,36 @@ pub(crate) fn flatten<'a>(program: &Program<'a>, request: Request<'_>) -> Result
     Ok(Flat { nodes: flattener.nodes, fetches, scopes: flattener.scopes })
 }
 
+/// Flattens all that the function `name` gives and does, called with these attributes. Its
+/// arguments are the feeds; their number is given beside.
+///
+/// # Errors
+/// As [`flatten`]; `INVALID_ARGUMENT` when there is no such function.
+pub(crate) fn flatten_function<'a>(
+    program: &Program<'a>,
+    name: &str,
+    bindings: BTreeMap<String, AttrValue>,
+) -> Result<(Flat<'a>, usize), Status> {
+    let function = *program.functions.get(name).ok_or_else(|| {
+        Status::invalid_argument(format!("the function {name} is called, which is not there"))
+    })?;
+    let (argument_spans, returns) = interface(function, &bindings)?;
+    let arguments = argument_spans.iter().map(|span| span.1).sum();
+    let body = Rc::new(Body::of_function(function)?);
+    let root = Scope { bindings, argument_spans, returns, ..Scope::root(Rc::clone(&body)) };
+    let mut flattener = Flattener::new(program, root);
+    let mut fetches = Vec::new();
+    for output in 0..flattener.scopes[0].returns.len() {
+        let reference = flattener.returned(0, output as u32)?;
+        fetches.push(flattener.resolve(reference)?);
+    }
+    flattener.run_effects(0, &body)?;
+    flattener.work()?;
+    Ok((Flat { nodes: flattener.nodes, fetches, scopes: flattener.scopes }, arguments))
+}
+
 impl<'p, 'a> Flattener<'p, 'a> {
-    fn new(program: &'p Program<'a>) -> Flattener<'p, 'a> {
-        let main = Scope {
-            body: Rc::new(Body {
-                nodes: program.main.nodes,
-                index: program.main.index.clone(),
-                arguments: HashMap::new(),
-                function: None,
-            }),
-            parent: None,
-            depth: 0,
-            path: String::new(),
-            bindings: BTreeMap::new(),
-            arguments: Vec::new(),
-            argument_spans: Vec::new(),
-            returns: Vec::new(),
-        };
+    fn new(program: &'p Program<'a>, main: Scope<'a>) -> Flattener<'p, 'a> {
         Flattener {
             program,
             feeds: HashMap::new(),
@@ -208,6 +227,7 @@ impl<'p, 'a> Flattener<'p, 'a> {
         for _ in 0..CHAIN_MAX {
             self.step()?;
             at = match at {
+                Ref::Argument { scope: 0, index } => return Ok(Source::Feed(index)),
                 Ref::Argument { scope, index } => {
                     let arguments = &self.scopes[scope as usize].arguments;
                     arguments.get(index as usize).copied().ok_or_else(|| {
@@ -432,16 +452,7 @@ impl<'p, 'a> Flattener<'p, 'a> {
         // The call computes all that it is given, and all its effects, whatever is used of it.
         self.tasks.extend(arguments.iter().map(|&argument| Task::Reach(argument)));
         self.tasks.extend((0..returns.len()).map(|name| Task::ReachName { scope: id, name }));
-        for after in function.control_ret.values() {
-            let node = body.node(after.trim_start_matches('^'))?;
-            self.tasks.push(Task::Run { scope: id, node });
-        }
-        for (inner, node) in body.nodes.iter().zip(0..) {
-            if known_effect(&inner.op).is_some() {
-                self.tasks.push(Task::Run { scope: id, node });
-            }
-        }
-        self.steps += body.nodes.len() as u64;
+        self.run_effects(id, &body)?;
         self.calls.insert((parent, node), id);
         self.scopes.push(Scope {
             body,
@@ -454,6 +465,22 @@ impl<'p, 'a> Flattener<'p, 'a> {
             returns,
         });
         Ok(id)
+    }
+
+    /// Makes all run that a function does besides giving its results.
+    fn run_effects(&mut self, scope: u32, body: &Body<'a>) -> Result<(), Status> {
+        let control = body.function.iter().flat_map(|function| function.control_ret.values());
+        for after in control {
+            let node = body.node(after.trim_start_matches('^'))?;
+            self.tasks.push(Task::Run { scope, node });
+        }
+        for (inner, node) in body.nodes.iter().zip(0..) {
+            if known_effect(&inner.op).is_some() {
+                self.tasks.push(Task::Run { scope, node });
+            }
+        }
+        self.steps += body.nodes.len() as u64;
+        Ok(())
     }
 
     fn check_ancestry(&self, parent: u32, depth: u32, name: &str) -> Result<(), Status> {

@@ -10,9 +10,10 @@ use vesta_model::{DType, PartialShape, Status};
 use vesta_protos::tensorflow::attr_value::Value as Attr;
 use vesta_protos::tensorflow::{AttrValue, FunctionDef, NodeDef, TensorProto, TensorShapeProto};
 
+use crate::bodies::{FrozenBody, is_control};
 use crate::flat::Flat;
 use crate::graph::{Program, functions_named, split_tensor_name};
-use crate::plan::{Plan, Step, Value, reads_by_handle};
+use crate::plan::{Held, Plan, Step, Value, reads_by_handle};
 use crate::tensor::{shape_from_proto, shape_to_proto};
 
 /// Bytes of a frozen graph, weights left out.
@@ -51,6 +52,10 @@ pub struct FrozenGraph {
     /// The functions that kept nodes name (bodies of `While` and the like), and those that these
     /// name in turn. They are as the model has them.
     pub functions: Vec<FunctionDef>,
+    /// The same functions as graphs of their own, one for each place that calls one.
+    pub bodies: Vec<FrozenBody>,
+    /// Why they could not be made into such graphs; then there are none.
+    pub unfrozen: Option<Status>,
     /// One per signature input, in its order.
     pub feeds: Vec<Feed>,
     /// One per signature output, in its order: an output of a node, or the tensor of a feed.
@@ -75,20 +80,34 @@ pub(crate) fn write(
     flat: &Flat<'_>,
     plan: &Plan,
     feeds: &[Feed],
-    variable: impl Fn(u32) -> Result<TensorProto, Status>,
-) -> Result<(Vec<NodeDef>, Vec<String>), Status> {
+    variable: impl Fn(Held) -> Result<TensorProto, Status>,
+) -> Result<Written, Status> {
     let mut writer = Writer::new(program, flat, plan, feeds);
+    let mut controls = Vec::new();
     for step in &plan.steps {
         match step {
-            Step::Variable(node) => {
-                let name = writer.node_names[&Key::Variable(*node)].clone();
-                writer.push(constant(name, variable(*node)?)?)?;
+            Step::Variable(held) => {
+                let name = writer.node_names[&Key::Variable(*held)].clone();
+                writer.push(constant(name, variable(*held)?)?)?;
             }
-            Step::Keep { node, inputs } => writer.keep(*node, inputs, &variable)?,
+            Step::Keep { node, inputs } => {
+                writer.keep(*node, inputs, &variable)?;
+                if is_control(&flat.nodes[*node as usize].def.op) {
+                    controls.push((*node, writer.node_names[&Key::Node(*node)].clone()));
+                }
+            }
         }
     }
     let fetches = plan.fetches.iter().map(|&fetch| writer.tensor_name(fetch)).collect();
-    Ok((writer.nodes, fetches))
+    Ok(Written { nodes: writer.nodes, fetches, controls })
+}
+
+/// What was written.
+pub(crate) struct Written {
+    pub(crate) nodes: Vec<NodeDef>,
+    pub(crate) fetches: Vec<String>,
+    /// Branches and loops: position in the flat graph and name.
+    pub(crate) controls: Vec<(u32, String)>,
 }
 
 /// The functions that `nodes` name, directly or not.
@@ -144,7 +163,7 @@ fn rewritten(op: &str, inputs: &[Value]) -> Option<&'static str> {
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 enum Key {
     Node(u32),
-    Variable(u32),
+    Variable(Held),
 }
 
 struct Writer<'w, 'a> {
@@ -175,18 +194,21 @@ impl<'w, 'a> Writer<'w, 'a> {
             bytes: 0,
         };
         let keys = plan.steps.iter().map(|step| match *step {
-            Step::Keep { node, .. } => (Key::Node(node), node),
-            Step::Variable(node) => (Key::Variable(node), node),
+            Step::Keep { node, .. } => (Key::Node(node), flat.name(node), flat.is_in_main(node)),
+            Step::Variable(held @ Held::Node(node)) => {
+                (Key::Variable(held), flat.name(node), false)
+            }
+            Step::Variable(held @ Held::Argument(argument)) => {
+                (Key::Variable(held), format!("variable_{argument}"), false)
+            }
         });
-        let (main, inner): (Vec<_>, Vec<_>) =
-            keys.partition(|&(key, node)| flat.is_in_main(node) && matches!(key, Key::Node(_)));
-        for (key, node) in main {
-            let name = flat.name(node);
+        let (main, inner): (Vec<_>, Vec<_>) = keys.partition(|&(_, _, is_in_main)| is_in_main);
+        for (key, name, _) in main {
             writer.taken.insert(name.clone());
             writer.node_names.insert(key, name);
         }
-        for (key, node) in inner {
-            let name = writer.free_name(flat.name(node));
+        for (key, name, _) in inner {
+            let name = writer.free_name(name);
             writer.node_names.insert(key, name);
         }
         writer
@@ -209,7 +231,7 @@ impl<'w, 'a> Writer<'w, 'a> {
                 return format!("{node}:{output}");
             }
             Value::Node { node, output } => (Key::Node(node), output),
-            Value::Variable(node) => (Key::Variable(node), 0),
+            Value::Variable(held) => (Key::Variable(held), 0),
         };
         let name = self.node_names.get(&key).map_or("", String::as_str);
         format!("{name}:{output}")
@@ -219,7 +241,7 @@ impl<'w, 'a> Writer<'w, 'a> {
         &mut self,
         node: u32,
         inputs: &[Value],
-        variable: &impl Fn(u32) -> Result<TensorProto, Status>,
+        variable: &impl Fn(Held) -> Result<TensorProto, Status>,
     ) -> Result<(), Status> {
         let op = self.flat.nodes[node as usize].def.op.as_str();
         let name = self.node_names[&Key::Node(node)].clone();

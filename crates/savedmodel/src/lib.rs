@@ -6,6 +6,7 @@
 //! Invariant: no file, however damaged or malicious, makes it panic, recurse without bound or
 //! allocate out of proportion to the sizes of the files read.
 
+mod bodies;
 mod branches;
 mod bundle;
 mod disk;
@@ -23,6 +24,7 @@ mod signature;
 mod tensor;
 mod variables;
 
+pub use bodies::FrozenBody;
 pub use freeze::{Feed, FrozenGraph};
 pub use model::SavedModel;
 pub use signature::from_def as signature_from_def;

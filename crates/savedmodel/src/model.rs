@@ -12,6 +12,7 @@ use prost::Message as _;
 use vesta_model::{Code, DType, ModelDescription, Signature, Status};
 use vesta_protos::tensorflow::{self as tf, MetaGraphDef};
 
+use crate::bodies::Bodies;
 use crate::bundle::Bundle;
 use crate::disk;
 use crate::effects::{self, Effects};
@@ -19,9 +20,9 @@ use crate::flat::Flat;
 use crate::flatten::{Request, flatten};
 use crate::freeze::{self, Feed, FrozenGraph};
 use crate::graph::{Program, functions_named, split_tensor_name};
-use crate::plan::plan;
+use crate::plan::{Held, plan};
 use crate::signature::{INIT_NAMES, dense_name, from_def, tensor_names};
-use crate::variables::{Origins, declared};
+use crate::variables::{Declared, Origins, declared};
 
 /// The name of the file that makes a directory a SavedModel.
 const FILE_NAME: &str = "saved_model.pb";
@@ -110,23 +111,40 @@ impl SavedModel {
         let flat = flatten(&program, request).map_err(|error| named(error, signature))?;
 
         let stateful = self.reasons.get(&signature.name).cloned();
-        let plan = plan(&flat, stateful.is_none()).map_err(|error| named(error, signature))?;
+        let plan =
+            plan(&flat, stateful.is_none(), &|_| false).map_err(|error| named(error, signature))?;
         if stateful.is_none() {
             check_placeholders(&flat, &plan).map_err(|error| named(error, signature))?;
         }
-        let (nodes, fetches) = freeze::write(&program, &flat, &plan, &feeds, |node| {
-            self.variable(&program, &flat, node)
+        let value = |declared: &Declared| self.value(&program, declared);
+        let written = freeze::write(&program, &flat, &plan, &feeds, |held| match held {
+            Held::Node(node) => value(&variable(&flat, node)?),
+            Held::Argument(_) => Err(Status::internal("a signature's input is no variable")),
         })
         .map_err(|error| named(error, signature))?;
+        let mut dropped_checks: Vec<String> =
+            plan.checks.iter().map(|&node| flat.name(node)).collect();
+        let (mut bodies, mut unfrozen) = (Vec::new(), None);
+        if stateful.is_none() {
+            // Whoever runs the model as it is needs no bodies, so it is no error yet.
+            let mut freezing = Bodies::new(&program, &value);
+            match freezing.of(&flat, &[], &written.controls) {
+                Ok(frozen) => bodies = frozen,
+                Err(error) => unfrozen = Some(error),
+            }
+            dropped_checks.append(&mut freezing.checks);
+        }
         let versions = self.meta.graph_def.as_ref().and_then(|graph| graph.versions.as_ref());
         Ok(FrozenGraph {
             signature: signature.name.clone(),
-            functions: freeze::functions(&program, &nodes),
-            nodes,
+            functions: freeze::functions(&program, &written.nodes),
+            nodes: written.nodes,
+            bodies,
+            unfrozen,
             feeds,
-            fetches,
+            fetches: written.fetches,
             stateful,
-            dropped_checks: plan.checks.iter().map(|&node| flat.name(node)).collect(),
+            dropped_checks,
             producer: versions.map_or(0, |versions| versions.producer),
         })
     }
@@ -156,7 +174,9 @@ impl SavedModel {
             }
             return Ok(counts);
         }
-        Ok(plan(&flat, true).map(|plan| freeze::operators(&flat, &plan)).unwrap_or_default())
+        Ok(plan(&flat, true, &|_| false)
+            .map(|plan| freeze::operators(&flat, &plan))
+            .unwrap_or_default())
     }
 
     fn signature(&self, name: &str) -> Result<&Signature, Status> {
@@ -164,23 +184,21 @@ impl SavedModel {
         found.ok_or_else(|| Status::not_found(format!("the model has no signature {name}")))
     }
 
-    /// The value of the variable that a node stands for.
-    fn variable(
-        &self,
-        program: &Program<'_>,
-        flat: &Flat<'_>,
-        node: u32,
-    ) -> Result<tf::TensorProto, Status> {
+    /// The value of a variable.
+    fn value(&self, program: &Program<'_>, declared: &Declared) -> Result<tf::TensorProto, Status> {
         let origins = self
             .origins
             .get_or_init(|| Origins::find(program, &self.meta, &self.dir))
             .as_ref()
             .map_err(Status::clone)?;
-        let declared = declared(flat, node).ok_or_else(|| {
-            Status::internal(format!("node `{}` is no variable", flat.name(node)))
-        })?;
-        origins.value(&declared, &self.meta, self.bundle.as_ref())
+        origins.value(declared, &self.meta, self.bundle.as_ref())
     }
+}
+
+/// The variable that a node stands for.
+fn variable(flat: &Flat<'_>, node: u32) -> Result<Declared, Status> {
+    declared(flat, node)
+        .ok_or_else(|| Status::internal(format!("node `{}` is no variable", flat.name(node))))
 }
 
 /// Reads `saved_model.pb`.

@@ -58,6 +58,23 @@ BroadcastArgs r0|SpaceToDepth output|DepthToSpace output|SpaceToBatchND output|B
 ResizeBilinear resized_images|ResizeNearestNeighbor resized_images|ResizeBicubic resized_images
 CropAndResize crops|ScatterNd output|TensorScatterUpdate output|TensorScatterAdd output|MatrixBandPart band
 ClipByValue output|EnsureShape output|CheckNumerics output|Snapshot output|InvertPermutation y
+Acosh y|AsString output|Asinh y|Assert|Atanh y|BatchToSpace output|BiasAddV1 output|Bincount bins
+Bitcast output|BitwiseAnd z|BitwiseOr z|BitwiseXor z|Cholesky output|Conv3DBackpropInputV2 output
+Cross product|DecodeImage image|DecodeJpeg image|DecodePng image|Digamma y|Dilation2D output
+DynamicStitch merged|EmptyTensorList handle|Erfc y|Erfinv y|EuclideanNorm output|ExtractImagePatches patches
+HashTableV2 table_handle|Inv y|Invert y|L2Loss output|LeftShift z|Lgamma y|LinSpace output
+LookupTableFindV2 values|LookupTableSizeV2 size|MatrixDiagPartV3 diagonal|MatrixDiagV3 output
+MatrixInverse output|MatrixSetDiagV3 output|MatrixTriangularSolve output|Mod z|NextAfter output|NoOp
+PopulationCount y|RandomStandardNormal output|RandomUniform output|ResizeArea resized_images
+ReverseSequence output|RightShift z|Roll output|ScatterNdUpdate output_ref|SegmentSum output
+SpaceToBatch output|StatelessRandomUniformV2 output|StringJoin output|StringLength output
+TensorListConcatV2 tensor lengths|TensorListElementShape element_shape|TensorListFromTensor output_handle
+TensorListGather values|TensorListGetItem item|TensorListLength length
+TensorListPopBack output_handle tensor|TensorListPushBack output_handle|TensorListReserve handle
+TensorListResize output_handle|TensorListScatterIntoExistingList output_handle
+TensorListScatterV2 output_handle|TensorListSetItem output_handle|TensorListSplit output_handle
+TensorListStack tensor|TensorScatterMax output|TensorScatterMin output|UnsortedSegmentSum output|Xdivy z
+Xlogy z
 ";
 
 static KNOWN: LazyLock<HashMap<&'static str, OpDef>> = LazyLock::new(|| {

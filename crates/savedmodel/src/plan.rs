@@ -4,13 +4,22 @@
 //! Reads no variable. Invariant: each step's inputs are feeds or earlier steps, but for the edge
 //! that closes a TF1 loop.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use vesta_model::Status;
 
 use crate::effects::is_variable;
 use crate::flat::{Flat, Source};
 use crate::proofs;
+
+/// What stands for a variable.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Held {
+    /// The node at this position in the flat graph.
+    Node(u32),
+    /// The argument of this position, in the body of a branch or loop.
+    Argument(u32),
+}
 
 /// Where a tensor of the frozen graph comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -24,8 +33,8 @@ pub(crate) enum Value {
         /// Which of its outputs.
         output: u32,
     },
-    /// The value of the variable that this node stands for.
-    Variable(u32),
+    /// The value of a variable.
+    Variable(Held),
 }
 
 /// One node of the frozen graph.
@@ -38,8 +47,8 @@ pub(crate) enum Step {
         /// Its inputs.
         inputs: Vec<Value>,
     },
-    /// The value of the variable that this node stands for.
-    Variable(u32),
+    /// The value of a variable.
+    Variable(Held),
 }
 
 /// A frozen graph to be.
@@ -51,14 +60,21 @@ pub(crate) struct Plan {
     pub(crate) checks: Vec<u32>,
 }
 
-/// Plans the freezing of `flat`. Without `variables`, these stay nodes.
+/// Plans the freezing of `flat`. Without `variables`, these stay nodes. `is_held` says of a feed
+/// whether it is the handle of a variable.
 ///
 /// # Errors
 /// `INVALID_ARGUMENT` when nodes depend on each other in a circle.
-pub(crate) fn plan(flat: &Flat<'_>, variables: bool) -> Result<Plan, Status> {
+pub(crate) fn plan(
+    flat: &Flat<'_>,
+    variables: bool,
+    is_held: &dyn Fn(u32) -> bool,
+) -> Result<Plan, Status> {
     let mut planner = Planner {
         flat,
         variables,
+        is_held,
+        held: HashSet::new(),
         canonical: HashMap::new(),
         states: vec![State::New; flat.nodes.len()],
         steps: Vec::new(),
@@ -90,6 +106,9 @@ enum State {
 struct Planner<'f, 'a> {
     flat: &'f Flat<'a>,
     variables: bool,
+    is_held: &'f dyn Fn(u32) -> bool,
+    /// Variables that have their step.
+    held: HashSet<Held>,
     /// The first node of each variable stands for all of them.
     canonical: HashMap<&'f str, u32>,
     states: Vec<State>,
@@ -137,14 +156,18 @@ impl Planner<'_, '_> {
 
     fn variable(&mut self, node: u32) -> Value {
         let name = self.flat.state_name(node).unwrap_or_default();
-        Value::Variable(*self.canonical.entry(name).or_insert(node))
+        Value::Variable(Held::Node(*self.canonical.entry(name).or_insert(node)))
     }
 
     fn variable_behind(&mut self, handle: Source) -> Option<Value> {
-        let Source::Node { node, .. } = self.flat.follow(handle, |op| op == "Identity")? else {
-            return None;
-        };
-        is_variable(&self.flat.nodes[node as usize].def.op).then(|| self.variable(node))
+        match self.flat.follow(handle, |op| op == "Identity")? {
+            Source::Feed(feed) => {
+                (self.is_held)(feed).then_some(Value::Variable(Held::Argument(feed)))
+            }
+            Source::Node { node, .. } => {
+                is_variable(&self.flat.nodes[node as usize].def.op).then(|| self.variable(node))
+            }
+        }
     }
 
     /// The inputs of a node that is kept. Those that read a variable take its value.
@@ -191,18 +214,23 @@ impl Planner<'_, '_> {
         value: Value,
         open: &mut Vec<(u32, Vec<Value>, usize)>,
     ) -> Result<(), Status> {
-        let (Value::Node { node, .. } | Value::Variable(node)) = value else { return Ok(()) };
+        let node = match value {
+            Value::Feed(_) => return Ok(()),
+            // Its handle may be needed besides, for a branch or loop.
+            Value::Variable(held) => {
+                if self.held.insert(held) {
+                    self.steps.push(Step::Variable(held));
+                }
+                return Ok(());
+            }
+            Value::Node { node, .. } => node,
+        };
         match self.states[node as usize] {
             State::Done => Ok(()),
             State::Open => Err(Status::invalid_argument(format!(
                 "node `{}` depends on itself",
                 self.flat.name(node)
             ))),
-            State::New if matches!(value, Value::Variable(_)) => {
-                self.states[node as usize] = State::Done;
-                self.steps.push(Step::Variable(node));
-                Ok(())
-            }
             State::New => {
                 self.states[node as usize] = State::Open;
                 let inputs = self.inputs(node)?;

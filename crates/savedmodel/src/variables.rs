@@ -46,8 +46,8 @@ pub(crate) struct Origins {
 
 /// What the graph says of a variable.
 #[derive(Clone, Debug)]
-pub(crate) struct Declared<'f> {
-    pub(crate) name: &'f str,
+pub(crate) struct Declared {
+    pub(crate) name: String,
     pub(crate) dtype: Option<DType>,
     pub(crate) shape: vesta_model::PartialShape,
 }
@@ -156,11 +156,11 @@ impl Origins {
     /// damaged one or one that does not fit its declaration.
     pub(crate) fn value(
         &self,
-        declared: &Declared<'_>,
+        declared: &Declared,
         meta: &MetaGraphDef,
         bundle: Option<&Bundle>,
     ) -> Result<TensorProto, Status> {
-        let name = declared.name;
+        let name = declared.name.as_str();
         if let Some(reason) = &self.spoiled {
             return Err(Status::failed_precondition(reason.clone()));
         }
@@ -205,7 +205,7 @@ fn untold(name: &str, why: &str) -> Status {
     Status::failed_precondition(format!("variable `{name}` has no value: {why}"))
 }
 
-fn check(declared: &Declared<'_>, tensor: &TensorProto) -> Result<(), Status> {
+fn check(declared: &Declared, tensor: &TensorProto) -> Result<(), Status> {
     let shape = shape_from_proto(tensor.tensor_shape.as_ref())?;
     let dtype = DType::from_number(tensor.dtype).unwrap_or(DType::Invalid);
     if declared.dtype.is_some_and(|want| want != dtype) || !declared.shape.accepts(&shape) {
@@ -220,7 +220,7 @@ fn check(declared: &Declared<'_>, tensor: &TensorProto) -> Result<(), Status> {
 }
 
 /// What a variable's node declares of it.
-pub(crate) fn declared<'f>(flat: &'f Flat<'_>, node: u32) -> Option<Declared<'f>> {
+pub(crate) fn declared(flat: &Flat<'_>, node: u32) -> Option<Declared> {
     let attr = |key| flat.attr(node, key).and_then(|value| value.value.as_ref());
     let dtype = match attr("dtype") {
         Some(Value::Type(number)) => DType::from_number(*number),
@@ -230,7 +230,7 @@ pub(crate) fn declared<'f>(flat: &'f Flat<'_>, node: u32) -> Option<Declared<'f>
         Some(Value::Shape(shape)) => partial_shape(Some(shape)),
         _ => vesta_model::PartialShape::Unknown,
     };
-    Some(Declared { name: flat.state_name(node)?, dtype, shape })
+    Some(Declared { name: flat.state_name(node)?.to_owned(), dtype, shape })
 }
 
 /// The variable that a plain assignment sets.

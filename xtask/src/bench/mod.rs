@@ -5,6 +5,7 @@
 
 mod batching;
 mod demo;
+mod engines;
 mod loading;
 mod served;
 mod worker;
@@ -25,6 +26,7 @@ const BENCHMARKS: &[(&str, Benchmark)] = &[
     ("worker", worker::run),
     ("loading", loading::run),
     ("batching", batching::run),
+    ("engines", engines::run),
 ];
 
 /// Runs the benchmark called `name`.

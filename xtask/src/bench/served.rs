@@ -2,7 +2,7 @@
 
 use std::io::{BufReader, Read as _, Write as _};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -58,6 +58,11 @@ pub(super) fn median_us(figures: &Figures) -> u128 {
     figures.at(50)
 }
 
+/// The gRPC socket of a server, in the project's folder.
+fn socket(rest_port: u16) -> String {
+    format!("target/bench-{rest_port}.sock")
+}
+
 /// Sends `requests` of the same request to each setting in turn, `turns` times, after a turn that
 /// does not count.
 pub(super) fn take_turns(
@@ -93,7 +98,7 @@ impl Served {
         let started = Instant::now();
         let child = Command::new(root.join("target/release/vesta"))
             .args(["serve", "--port=0", "--max_num_load_retries=0"])
-            .arg(format!("--grpc_socket_path=target/bench-{port}.sock"))
+            .arg(format!("--grpc_socket_path={}", socket(port)))
             .arg(format!("--rest_api_port={port}"))
             .arg(format!("--model_name={model}"))
             .arg(format!("--model_base_path={}", base.display()))
@@ -112,6 +117,11 @@ impl Served {
         }
         server.start = started.elapsed();
         Ok(server)
+    }
+
+    /// Where it listens for gRPC.
+    pub(super) fn grpc_socket(&self, root: &Path) -> PathBuf {
+        root.join(socket(self.port))
     }
 
     /// Sends requests one after the other over one connection.
@@ -142,7 +152,7 @@ impl Served {
     }
 
     /// Processor time that server and workers have used.
-    fn cpu(&self) -> Result<Duration> {
+    pub(super) fn cpu(&self) -> Result<Duration> {
         let mut ticks = 0;
         for pid in self.processes()? {
             let stat = std::fs::read_to_string(format!("/proc/{pid}/stat"))?;

@@ -315,6 +315,9 @@ impl<'a> Contest<'a> {
         let mut field = std::mem::take(&mut self.field);
         field.sort_by_key(|standing| exactness(standing.contender.name()));
         let reason = if field.len() > 1 { Reason::Measured } else { Reason::Only };
+        // A slow engine may not have come to all cases; the others are judged by the same ones.
+        let common = field.iter().map(|standing| standing.ran.answers.len()).min().unwrap_or(0);
+        field.iter_mut().for_each(|standing| standing.ran.truncate(common));
         let mut agreeing: Vec<(Standing<'_>, Agreeing)> = Vec::new();
         for standing in field {
             // The first, the most exact one, is what the others are held to.

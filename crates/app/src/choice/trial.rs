@@ -41,7 +41,7 @@ pub(super) struct Case {
     pub(super) is_timed: bool,
 }
 
-/// What an engine did with the cases, one entry for each.
+/// What an engine did with the cases, one entry for each that it had time for.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Ran {
     /// The outputs, or what the engine says against the inputs.
@@ -51,6 +51,12 @@ pub(super) struct Ran {
 }
 
 impl Ran {
+    /// Leaves out what comes after the first `count` cases.
+    pub(super) fn truncate(&mut self, count: usize) {
+        self.answers.truncate(count);
+        self.cpu.truncate(count);
+    }
+
     /// Processor time of one run of every case.
     pub(super) fn cpu_in_all(&self) -> Duration {
         self.cpu.iter().sum()
@@ -196,13 +202,16 @@ impl<'a> Trial<'a> {
         Ok(None)
     }
 
-    /// Runs cases that are known.
+    /// Runs cases that are known: the first in any case, the others while there is time.
     ///
     /// # Errors
     /// Those of an engine that fails, rather than refuse an input.
     pub(super) fn again(&self, cases: &[Case]) -> Result<Ran, Status> {
         let mut ran = Ran::default();
         for case in cases {
+            if !ran.answers.is_empty() && self.is_over() {
+                break;
+            }
             let (answer, cpu) = self.run(case)?;
             ran.push(answer, if case.is_timed { cpu } else { Duration::ZERO })?;
         }
@@ -212,10 +221,9 @@ impl<'a> Trial<'a> {
 
     /// Replaces the time of first runs by the median of later ones, as far as there is time.
     fn time_all(&self, cases: &[Case], ran: &mut Ran) -> Result<(), Status> {
-        for (index, case) in cases.iter().enumerate().filter(|(_, case)| case.is_timed) {
-            if ran.answers[index].is_err() {
-                continue;
-            }
+        let answered: Vec<bool> = ran.answers.iter().map(Result::is_ok).collect();
+        let timed = cases.iter().zip(answered).enumerate();
+        for (index, (case, _)) in timed.filter(|(_, (case, is_ok))| case.is_timed && *is_ok) {
             let (mut times, begun) = (Vec::new(), Instant::now());
             let wants_more = |done: usize| {
                 done < TIMED_RUNS_MIN || (done < TIMED_RUNS_MAX && begun.elapsed() < TIMING)
@@ -332,6 +340,9 @@ mod tests {
         assert!(untried.is_empty());
         let again = Trial::new(&scripted, &|| Some(scripted.cpu()), SHARE).again(&cases).unwrap();
         assert_eq!(again.answers, ran.answers);
+        let cpu_time = || Some(scripted.cpu());
+        let hurried = Trial::new(&scripted, &cpu_time, Duration::ZERO).again(&cases).unwrap();
+        assert_eq!(hurried.answers, ran.answers[..1]);
     }
 
     #[test]

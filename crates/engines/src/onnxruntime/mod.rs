@@ -6,6 +6,7 @@
 //! ends, so this engine belongs into a worker; it reads no file by itself.
 
 mod deadlines;
+mod exactness;
 mod external;
 mod file;
 mod saved_model;

@@ -10,6 +10,7 @@ use vesta_model::{LoadRequest, Status};
 use vesta_onnx::Translation;
 
 use super::deadlines::Deadlines;
+use super::exactness;
 use super::session::{OnnxRunner, name_of};
 use super::values;
 use super::weights::Weights;
@@ -23,9 +24,13 @@ pub(super) fn load(
     request: &LoadRequest,
 ) -> Result<LoadedModel, Status> {
     let engine = EngineName::OnnxRuntime;
-    let (description, signatures) = translate_all(engine, request)?;
+    let (description, mut signatures) = translate_all(engine, request)?;
     let mut weights = Weights::default();
-    signatures.iter().for_each(|own| weights.see(&own.translation.model));
+    for TranslatedSignature { name, translation, .. } in &mut signatures {
+        exactness::check(translation).map_err(|status| refused(engine, request, name, &status))?;
+        exactness::guard(translation);
+        weights.see(&translation.model);
+    }
     let (mut bound, deadlines) = (BTreeMap::new(), Arc::<Deadlines>::default());
     for TranslatedSignature { name, shapes, translation } in signatures {
         let Some(signature) = description.signatures.get(&name).map(Arc::clone) else { continue };

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use prost::Message as _;
 use vesta_ffi::{OpenVino, OpenVinoModel};
-use vesta_model::{LoadRequest, ModelDescription, Status, TensorSpec};
+use vesta_model::{DType, LoadRequest, ModelDescription, Status, TensorSpec};
 use vesta_onnx::Translation;
 use vesta_protos::onnx::ModelProto;
 
@@ -61,6 +61,7 @@ pub(super) fn load_saved_model(
     let mut bound = BTreeMap::new();
     for TranslatedSignature { name, shapes, translation } in signatures {
         let Some(signature) = description.signatures.get(&name).map(Arc::clone) else { continue };
+        check_widths(&translation).map_err(|status| refused(engine, request, &name, &status))?;
         let Translation { model, inputs, outputs, .. } = &translation;
         let ends = ends(model, inputs, outputs)?;
         let runner = encoded(model)
@@ -93,6 +94,22 @@ fn ends(model: &ModelProto, inputs: &[String], outputs: &[String]) -> Result<End
         inputs: Ends::find(inputs, &all_inputs)?,
         outputs: Ends::find(outputs, &all_outputs)?,
     })
+}
+
+/// Refuses a translation that computes in types which OpenVINO narrows. 64-bit integers are not among
+/// them, for every shape is of them.
+fn check_widths(translation: &Translation) -> Result<(), Status> {
+    let narrowed = [DType::F64, DType::U32, DType::U64];
+    let found = translation.operators.iter().find_map(|(used, node)| {
+        Some((used, node, used.inputs.iter().find(|own| narrowed.contains(own))?))
+    });
+    match found {
+        Some((used, node, dtype)) => Err(Status::unimplemented(format!(
+            "OpenVINO computes {} of {dtype} at {node} with fewer bits",
+            used.op
+        ))),
+        None => Ok(()),
+    }
 }
 
 fn encoded(model: &ModelProto) -> Result<Vec<u8>, Status> {

@@ -198,8 +198,7 @@ fn signatures_are_those_of_the_ir() {
     let one = |name: &str| vec![name.to_owned()];
     let open = PartialShape::Ranked(vec![None]);
     assert_eq!(ends("half_plus_two"), (one("x"), one("y"), DType::F32, open.clone()));
-    assert_eq!(ends("integers"), (one("i"), one("y"), DType::I64, open.clone()));
-    assert_eq!(ends("nameless"), (one("input_0"), one("output_0"), DType::F32, open));
+    assert_eq!(ends("integers"), (one("i"), one("y"), DType::I64, open));
     let fixed = PartialShape::Ranked(vec![Some(1), Some(3)]);
     assert_eq!(ends("fixed_batch").3, fixed);
     assert_eq!(ends("sum_and_difference").0, ["a", "b"]);
@@ -229,6 +228,24 @@ fn what_would_be_computed_with_fewer_bits_is_refused() {
     assert_eq!(serve(&*session, &[of(1 << 30)]).unwrap(), [of((1 << 30) + 1)]);
     let status = serve(&*session, &[of(1 << 40)]).unwrap_err();
     assert!(status.message().contains("more than 32 bits"), "{status}");
+}
+
+#[test]
+fn ends_without_a_name_are_called_by_their_number() {
+    let Some(engine) = inline() else { return };
+    let folder = version("half_plus_two");
+    let xml = folder.path().join("model.xml");
+    let text = std::fs::read_to_string(&xml).unwrap();
+    let nameless = [" names=\"x\"", " names=\"y\"", " output_names=\"y\""]
+        .iter()
+        .fold(text.clone(), |text, name| text.replace(name, ""));
+    assert_ne!(text, nameless);
+    std::fs::write(&xml, nameless).unwrap();
+    let session = engine.load(&request(folder.path())).unwrap();
+    let signature = session.description().signatures["serving_default"].clone();
+    let aliases = (&*signature.inputs[0].alias, &*signature.outputs[0].alias);
+    assert_eq!(aliases, ("input_0", "output_0"));
+    assert_eq!(serve(&*session, &[floats(&[1], &[2.0])]).unwrap(), [floats(&[1], &[3.0])]);
 }
 
 /// Ends stand in the order of the file or the signature, whichever is asked for.

@@ -48,8 +48,8 @@ impl Drop for Open {
 
 impl OnnxSession {
     /// Makes a session of a serialized model. Initializers that the model declares to lie elsewhere
-    /// are given by name in `weights`, which must have been made over memory. A run uses up to `threads` threads, of which the caller's is
-    /// one.
+    /// are given by name in `weights`, which must have been made over memory. A run uses up to
+    /// `threads` threads, of which the caller's is one.
     ///
     /// # Errors
     /// What ONNX Runtime says. Some damaged models may end the process instead.

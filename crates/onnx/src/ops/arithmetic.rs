@@ -30,6 +30,7 @@ pub(super) const FAMILY: Family = &[
     ("Maximum", |g, c| binary(g, c, "Max", NUMBERS)),
     ("Minimum", |g, c| binary(g, c, "Min", NUMBERS)),
     ("Mul", |g, c| binary(g, c, "Mul", NUMBERS)),
+    ("MulNoNan", mul_no_nan),
     ("NotEqual", |g, c| equality(g, c, "NotEqual")),
     ("Pow", |g, c| binary(g, c, "Pow", FLOATS)),
     ("RealDiv", |g, c| binary(g, c, "Div", FLOATS)),
@@ -154,10 +155,44 @@ fn modulus(g: &mut Graph, ids: &[ValueId]) -> Result<ValueId, Reason> {
 fn floor_mod(g: &mut Graph, c: &Call<'_>) -> Outcome {
     let ids = pair(c)?;
     if FLOATS.contains(&g.get(ids[0]).dtype) {
-        return refuse("there is no modulus of floating-point numbers with the divisor's sign");
+        return Ok(vec![float_modulus(g, &ids)?]);
     }
     expect_divisors(g, ids[1])?;
     Ok(vec![modulus(g, &ids)?])
+}
+
+/// What is left when both are divided as numbers, moved to the sign of the divisor.
+fn float_modulus(g: &mut Graph, ids: &[ValueId; 2]) -> Result<ValueId, Reason> {
+    let dtype = g.get(ids[0]).dtype;
+    let zero = zero(g, dtype)?;
+    let dims = broadcast_all(g, ids);
+    let rest = combine(g, "Mod", ids, vec![("fmod", crate::graph::Attr::Int(1))], dtype, dims)?;
+    let is_below = over_into(g, "Less", &[rest, zero], DType::Bool)?;
+    let is_divisor_below = over_into(g, "Less", &[ids[1], zero], DType::Bool)?;
+    let differs = over_into(g, "Xor", &[is_below, is_divisor_below], DType::Bool)?;
+    let is_none = over_into(g, "Equal", &[rest, zero], DType::Bool)?;
+    let is_some = over_into(g, "Not", &[is_none], DType::Bool)?;
+    let moves = over_into(g, "And", &[differs, is_some], DType::Bool)?;
+    let moved = over(g, "Add", &[rest, ids[1]])?;
+    over_into(g, "Where", &[moves, moved, rest], dtype)
+}
+
+fn zero(g: &mut Graph, dtype: DType) -> Result<ValueId, Reason> {
+    match crate::constant::Constant::scalar(dtype, 0.0) {
+        Some(zero) => Ok(g.constant(zero)),
+        None => refuse("its zero has no constant"),
+    }
+}
+
+/// Zero where the factor is, whatever the other is.
+fn mul_no_nan(g: &mut Graph, c: &Call<'_>) -> Outcome {
+    let ids = pair(c)?;
+    let dtype = g.get(ids[0]).dtype;
+    expect_dtype(dtype, &[DType::F32, DType::F64])?;
+    let zero = zero(g, dtype)?;
+    let product = over(g, "Mul", &ids)?;
+    let is_zero = over_into(g, "Equal", &[ids[1], zero], DType::Bool)?;
+    Ok(vec![over_into(g, "Where", &[is_zero, zero, product], dtype)?])
 }
 
 /// Zero where the divisor is.
@@ -165,10 +200,7 @@ fn div_no_nan(g: &mut Graph, c: &Call<'_>) -> Outcome {
     let ids = pair(c)?;
     let dtype = g.get(ids[0]).dtype;
     expect_dtype(dtype, &[DType::F32, DType::F64])?;
-    let Some(zero) = crate::constant::Constant::scalar(dtype, 0.0) else {
-        return refuse("its zero has no constant");
-    };
-    let zero = g.constant(zero);
+    let zero = zero(g, dtype)?;
     let quotient = over(g, "Div", &ids)?;
     let is_zero = over_into(g, "Equal", &[ids[1], zero], DType::Bool)?;
     Ok(vec![over_into(g, "Where", &[is_zero, zero, quotient], dtype)?])

@@ -15,8 +15,9 @@ use crate::value::{ConvolutionOrigin, Dim, ValueId, known_dims, permute, to_chan
 
 pub(super) const FAMILY: Family = &[
     ("Conv2D", |g, c| convolve(g, c, 4)),
-    ("Conv2DBackpropInput", convolve_transposed),
+    ("Conv2DBackpropInput", |g, c| convolve_transposed(g, c, 4)),
     ("Conv3D", |g, c| convolve(g, c, 5)),
+    ("Conv3DBackpropInputV2", |g, c| convolve_transposed(g, c, 5)),
     ("DepthwiseConv2dNative", convolve_by_channel),
 ];
 
@@ -312,24 +313,24 @@ fn convolve_by_channel(g: &mut Graph, c: &Call<'_>) -> Outcome {
 
 /// The gradient of a convolution, which is how TensorFlow states a transposed one. Its size is an
 /// input; the padding that leads to it must be known.
-fn convolve_transposed(g: &mut Graph, c: &Call<'_>) -> Outcome {
+fn convolve_transposed(g: &mut Graph, c: &Call<'_>, rank: usize) -> Outcome {
     let (target, filter, id) = (c.input(0)?, c.input(1)?, c.input(2)?);
     expect_dtype(g.get(id).dtype, FLOATS)?;
-    let format = Format::read(c, 4)?;
-    let sizes = kernel_dims(g, filter, 4)?;
-    let image = image_dims(g, id, format, 4)?;
-    let window = Window::read(c, format, sizes[..2].to_vec())?;
-    let Some(wanted) = g.get(target).elements.clone().filter(|all| all.len() == 4) else {
+    let format = Format::read(c, rank)?;
+    let sizes = kernel_dims(g, filter, rank)?;
+    let image = image_dims(g, id, format, rank)?;
+    let window = Window::read(c, format, sizes[..rank - 2].to_vec())?;
+    let Some(wanted) = g.get(target).elements.clone().filter(|all| all.len() == rank) else {
         return refuse("the size of its result is known only when the model runs");
     };
     let wanted = super::shaping::target_dims(g, &wanted)?;
     let wanted = match format {
         Format::ChannelsFirst => wanted,
-        Format::ChannelsLast => permute(&wanted, &crate::value::to_channels_first(4)),
+        Format::ChannelsLast => permute(&wanted, &crate::value::to_channels_first(rank)),
     };
     if wanted[0] != image[0]
-        || wanted[1] != Dim::Known(sizes[2])
-        || image[1] != Dim::Known(sizes[3])
+        || wanted[1] != Dim::Known(sizes[rank - 2])
+        || image[1] != Dim::Known(sizes[rank - 1])
     {
         return refuse("the batch or channels of its result do not follow from its input");
     }
@@ -344,7 +345,7 @@ fn convolve_transposed(g: &mut Graph, c: &Call<'_>) -> Outcome {
     }
     // Cells at the end that no window reached when the image was made smaller.
     let mut extra = Vec::new();
-    for axis in 0..2 {
+    for axis in 0..rank - 2 {
         let (Some(small), Some(large)) = (image[axis + 2].known(), wanted[axis + 2].known()) else {
             return refuse("the size of its input is known only when the model runs");
         };
@@ -360,7 +361,8 @@ fn convolve_transposed(g: &mut Graph, c: &Call<'_>) -> Outcome {
     let mut attributes = window.attributes(&Padding::Fixed(pads));
     attributes.push(("group", Attr::Int(1)));
     attributes.push(("output_padding", Attr::Ints(extra)));
-    let order = [3, 2, 0, 1];
+    let mut order = vec![rank - 1, rank - 2];
+    order.extend(0..rank - 2);
     let (kernel, _) = arrange_kernel(g, filter, &order, &permute(&sizes, &order));
     let name = format.image(g, id)?;
     let dtype = g.get(id).dtype;

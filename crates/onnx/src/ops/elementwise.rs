@@ -30,12 +30,14 @@ pub(super) const FAMILY: Family = &[
     ("Erf", |g, c| unary(g, c, "Erf", FLOATS)),
     ("Erfc", erfc),
     ("Exp", |g, c| unary(g, c, "Exp", FLOATS)),
+    ("Expm1", expm1),
     ("Floor", |g, c| unary(g, c, "Floor", FLOATS)),
     ("IsFinite", is_finite),
     ("IsInf", |g, c| predicate(g, c, "IsInf")),
     ("IsNan", |g, c| predicate(g, c, "IsNaN")),
     ("LeakyRelu", leaky_relu),
     ("Log", |g, c| unary(g, c, "Log", FLOATS)),
+    ("Log1p", log1p),
     ("LogicalNot", |g, c| unary(g, c, "Not", &[DType::Bool])),
     ("Neg", |g, c| unary(g, c, "Neg", SIGNED)),
     ("Reciprocal", |g, c| unary(g, c, "Reciprocal", FLOATS)),
@@ -122,6 +124,76 @@ fn erfc(g: &mut Graph, c: &Call<'_>) -> Outcome {
     let scaled = combine(g, "Mul", &[x, scale], vec![], dtype, dims.clone())?;
     let erf = same(g, scaled, "Erf", vec![])?;
     Ok(vec![combine(g, "Add", &[erf, one], vec![], dtype, dims)?])
+}
+
+/// One node of two inputs, the result as `like`.
+fn pair(
+    g: &mut Graph,
+    op: &'static str,
+    ids: [ValueId; 2],
+    like: ValueId,
+    dtype: DType,
+) -> Result<ValueId, Reason> {
+    let dims = g.get(like).dims.clone();
+    combine(g, op, &ids, vec![], dtype, dims)
+}
+
+/// `then` where two tensors are equal, else `other`.
+fn where_equal(
+    g: &mut Graph,
+    ids: [ValueId; 2],
+    then: ValueId,
+    other: ValueId,
+) -> Result<ValueId, Reason> {
+    let (dtype, dims) = (g.get(other).dtype, g.get(other).dims.clone());
+    let is_equal = combine(g, "Equal", &ids, vec![], DType::Bool, dims.clone())?;
+    combine(g, "Where", &[is_equal, then, other], vec![], dtype, dims)
+}
+
+/// The input, and numbers of its dtype.
+fn with_numbers<const N: usize>(
+    g: &mut Graph,
+    c: &Call<'_>,
+    numbers: [f64; N],
+) -> Result<(ValueId, DType, [ValueId; N]), Reason> {
+    let id = c.input(0)?;
+    let dtype = g.get(id).dtype;
+    expect_dtype(dtype, &[DType::F32, DType::F64])?;
+    let mut ids = [id; N];
+    for (at, number) in numbers.into_iter().enumerate() {
+        let Some(constant) = Constant::scalar(dtype, number) else {
+            return refuse("it has no constants");
+        };
+        ids[at] = g.constant(constant);
+    }
+    Ok((id, dtype, ids))
+}
+
+/// `log(u) * x / (u - 1)` with `u = 1 + x`: what rounding takes from `u` is in both factors, so small
+/// values keep their digits.
+fn log1p(g: &mut Graph, c: &Call<'_>) -> Outcome {
+    let (x, dtype, [one, zero]) = with_numbers(g, c, [1.0, 0.0])?;
+    let sum = pair(g, "Add", [x, one], x, dtype)?;
+    let difference = pair(g, "Sub", [sum, one], x, dtype)?;
+    let log = same(g, sum, "Log", vec![])?;
+    let product = pair(g, "Mul", [log, x], x, dtype)?;
+    let quotient = pair(g, "Div", [product, difference], x, dtype)?;
+    let y = where_equal(g, [difference, zero], x, quotient)?;
+    // From where on one more is none.
+    Ok(vec![where_equal(g, [sum, x], log, y)?])
+}
+
+/// `(u - 1) * x / log(u)` with `u = exp(x)`, likewise.
+fn expm1(g: &mut Graph, c: &Call<'_>) -> Outcome {
+    let (x, dtype, [one, minus_one]) = with_numbers(g, c, [1.0, -1.0])?;
+    let power = same(g, x, "Exp", vec![])?;
+    let difference = pair(g, "Sub", [power, one], x, dtype)?;
+    let log = same(g, power, "Log", vec![])?;
+    let product = pair(g, "Mul", [difference, x], x, dtype)?;
+    let quotient = pair(g, "Div", [product, log], x, dtype)?;
+    let y = where_equal(g, [power, one], x, quotient)?;
+    let y = where_equal(g, [difference, minus_one], minus_one, y)?;
+    Ok(vec![where_equal(g, [difference, power], power, y)?])
 }
 
 /// A check of a shape, where it is sure to hold.

@@ -46,6 +46,16 @@ fn guarded(g: &mut Graph, id: ValueId) -> Result<String, Reason> {
     }
 }
 
+/// The same as int64.
+pub(super) fn guarded_wide(g: &mut Graph, id: ValueId) -> Result<String, Reason> {
+    let name = guarded(g, id)?;
+    if g.get(id).dtype == DType::I64 {
+        return Ok(name);
+    }
+    let dims = g.get(id).dims.clone();
+    Ok(g.cast(&name, DType::I64, dims))
+}
+
 fn gather(g: &mut Graph, c: &Call<'_>) -> Outcome {
     let (id, indices) = (c.input(0)?, c.input(1)?);
     let dtype = g.get(id).dtype;
@@ -73,7 +83,8 @@ fn gather(g: &mut Graph, c: &Call<'_>) -> Outcome {
     Ok(vec![g.result(name)])
 }
 
-/// Rows by index within each batch, which is ONNX's `GatherND` with indices of one number.
+/// Rows by index within each batch, which is ONNX's `GatherND` with indices of one number. Axes
+/// between the batch and the one that is picked from go behind it for the while.
 fn gather_batches(
     g: &mut Graph,
     id: ValueId,
@@ -82,26 +93,32 @@ fn gather_batches(
     batch: usize,
 ) -> Outcome {
     let (dims, own) = (g.dims(id)?, g.dims(indices)?);
-    if axis != batch || batch > own.len() {
-        return refuse("it picks behind its batch axes");
+    if axis < batch || batch > own.len() {
+        return refuse("it picks before its batch axes");
     }
     let dtype = g.get(id).dtype;
-    let name = g.plain(id);
-    let guarded = guarded(g, indices)?;
-    let index_dtype = g.get(indices).dtype;
+    let mut name = g.plain(id);
+    let between = axis - batch;
+    let mut order: Vec<usize> = (0..dims.len()).collect();
+    order.remove(axis);
+    order.insert(batch, axis);
+    let dims = crate::value::permute(&dims, &order);
+    name = g.transpose(&name, &order, dtype, Some(dims.clone()));
     let (mut lengthened, at) = (own.clone(), own.len() as i64);
     lengthened.push(Dim::Known(1));
-    let wide = if index_dtype == DType::I64 {
-        guarded
-    } else {
-        g.cast(&guarded, DType::I64, Some(own.clone()))
-    };
+    let wide = guarded_wide(g, indices)?;
     let axes = g.ints(&[at]);
     let rows = g.emit("Unsqueeze", &[&wide, &axes], vec![], DType::I64, Some(lengthened));
-    let mut picked = own;
-    picked.extend(&dims[axis + 1..]);
+    let (mut picked, last) = (own.clone(), own.len());
+    picked.extend(&dims[batch + 1..]);
     let attributes = vec![("batch_dims", Attr::Int(batch as i64))];
-    let name = g.emit("GatherND", &[&name, &rows], attributes, dtype, Some(picked));
+    let name = g.emit("GatherND", &[&name, &rows], attributes, dtype, Some(picked.clone()));
+    // Batch, what lay between, indices, the rest.
+    let mut back: Vec<usize> = (0..batch).collect();
+    back.extend(last..last + between);
+    back.extend(batch..last);
+    back.extend(last + between..picked.len());
+    let name = g.transpose(&name, &back, dtype, Some(crate::value::permute(&picked, &back)));
     Ok(vec![g.result(name)])
 }
 
@@ -119,12 +136,7 @@ fn gather_nd(g: &mut Graph, c: &Call<'_>) -> Outcome {
     let mut picked = batch.to_vec();
     picked.extend(&dims[*depth..]);
     let name = g.plain(id);
-    let guarded = guarded(g, indices)?;
-    let wide = if g.get(indices).dtype == DType::I64 {
-        guarded
-    } else {
-        g.cast(&guarded, DType::I64, Some(own.clone()))
-    };
+    let wide = guarded_wide(g, indices)?;
     let attributes = vec![("batch_dims", Attr::Int(0))];
     let name = g.emit("GatherND", &[&name, &wide], attributes, dtype, Some(picked));
     Ok(vec![g.result(name)])

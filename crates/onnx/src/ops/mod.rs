@@ -3,12 +3,15 @@
 mod arithmetic;
 mod blocks;
 mod convolution;
+mod cropping;
+mod detection;
 mod elementwise;
 mod folding;
 mod gathering;
 mod generation;
 mod joining;
 mod layout;
+pub(crate) mod lists;
 mod matrix;
 mod normalization;
 mod padding;
@@ -16,6 +19,7 @@ mod passing;
 mod pooling;
 mod reduction;
 mod resizing;
+mod scattering;
 mod shaping;
 mod slicing;
 
@@ -29,10 +33,13 @@ pub(crate) const FAMILIES: &[Family] = &[
     arithmetic::FAMILY,
     blocks::FAMILY,
     convolution::FAMILY,
+    cropping::FAMILY,
+    detection::FAMILY,
     elementwise::FAMILY,
     gathering::FAMILY,
     generation::FAMILY,
     joining::FAMILY,
+    lists::FAMILY,
     matrix::FAMILY,
     normalization::FAMILY,
     padding::FAMILY,
@@ -40,6 +47,7 @@ pub(crate) const FAMILIES: &[Family] = &[
     pooling::FAMILY,
     reduction::FAMILY,
     resizing::FAMILY,
+    scattering::FAMILY,
     shaping::FAMILY,
     slicing::FAMILY,
 ];

@@ -10,7 +10,7 @@ use crate::constant::Constant;
 use crate::graph::{Attr, Graph};
 use crate::refusal::{Reason, refuse};
 use crate::registry::{Family, Outcome};
-use crate::value::ValueId;
+use crate::value::{Dim, ValueId};
 
 pub(super) const FAMILY: Family = &[
     ("FusedBatchNorm", batch_norm),
@@ -25,7 +25,7 @@ pub(super) const FAMILY: Family = &[
 /// where the image lies channels-first anyway; else a product and a sum.
 fn batch_norm(g: &mut Graph, c: &Call<'_>) -> Outcome {
     if c.flag("is_training", true)? {
-        return refuse("it normalises by the statistics of the batch itself (is_training)");
+        return norm_by_itself(g, c);
     }
     let id = c.input(0)?;
     expect_dtype(g.get(id).dtype, &[DType::F32])?;
@@ -101,6 +101,50 @@ fn scale_and_shift(
         id = combine(g, op, &[id, constant], vec![], DType::F32, dims)?;
     }
     Ok(id)
+}
+
+/// By the statistics of what is given, as layers that normalise each example state it, with examples in
+/// the place of channels. The statistics themselves are no output here; who reads them is refused.
+fn norm_by_itself(g: &mut Graph, c: &Call<'_>) -> Outcome {
+    let id = c.input(0)?;
+    expect_dtype(g.get(id).dtype, &[DType::F32])?;
+    let rank = if c.text("data_format", "NHWC")?.len() == 5 { 5 } else { 4 };
+    let format = Format::read(c, rank)?;
+    let dims = in_order(format, &image_dims(g, id, format, rank)?);
+    let channels = format.channels(rank);
+    let axes: Vec<i64> =
+        (0..rank).filter(|&axis| axis != channels).map(|axis| axis as i64).collect();
+    let axes = g.ints(&axes);
+    let mut of_channels = vec![Dim::Known(1); rank];
+    of_channels[channels] = dims[channels];
+    let mean = |g: &mut Graph, name: &str| {
+        let attributes = vec![("keepdims", Attr::Int(1)), ("noop_with_empty_axes", Attr::Int(0))];
+        let inputs = [name, axes.as_str()];
+        g.emit("ReduceMean", &inputs, attributes, DType::F32, Some(of_channels.clone()))
+    };
+    let two = |g: &mut Graph, op: &'static str, a: &str, b: &str, dims: &[Dim]| {
+        g.emit(op, &[a, b], vec![], DType::F32, Some(dims.to_vec()))
+    };
+    let by_channel = |g: &mut Graph, input: usize| -> Result<String, Reason> {
+        let id = c.input(input)?;
+        let name = g.plain(id);
+        let mut sizes = vec![1; rank];
+        sizes[channels] = -1;
+        Ok(g.reshape(&name, &sizes, Some(of_channels.clone())))
+    };
+    let name = g.plain(id);
+    let middle = mean(g, &name);
+    let centred = two(g, "Sub", &name, &middle, &dims);
+    let squares = two(g, "Mul", &centred, &centred, &dims);
+    let variance = mean(g, &squares);
+    let epsilon = g.scalar(DType::F32, c.float("epsilon", 1e-4)?.into())?;
+    let spread = two(g, "Add", &variance, &epsilon, &of_channels);
+    let spread = g.emit("Sqrt", &[&spread], vec![], DType::F32, Some(of_channels.clone()));
+    let (scale, offset) = (by_channel(g, 1)?, by_channel(g, 2)?);
+    let scale = two(g, "Div", &scale, &spread, &of_channels);
+    let scaled = two(g, "Mul", &centred, &scale, &dims);
+    let name = two(g, "Add", &scaled, &offset, &dims);
+    Ok(vec![g.result(name)])
 }
 
 /// Over the last axis, which for a tensor that lies channels-first is the second.

@@ -27,7 +27,27 @@ fn constant_pad(g: &mut Graph, c: &Call<'_>, value: Option<ValueId>) -> Outcome 
         None if dtype == DType::F16 => return refuse("a padding of half precision"),
         None => g.scalar(dtype, 0.0)?,
     };
+    if g.constant_ints(c.input(1)?, "paddings").is_err() {
+        return pad_by_run(g, c, &value);
+    }
     pad(g, c, "constant", Some(value))
+}
+
+/// Paddings that are known only in a run. TensorFlow refuses negative ones, by which ONNX would cut.
+fn pad_by_run(g: &mut Graph, c: &Call<'_>, value: &str) -> Outcome {
+    let (id, paddings) = (c.input(0)?, c.input(1)?);
+    let (dtype, rank) = (g.get(id).dtype, g.rank(id)?);
+    let dims = g.symbols(rank);
+    let wide = g.wide(paddings)?;
+    let pairs = Some(vec![Dim::Known(rank), Dim::Known(2)]);
+    let guarded = super::shaping::none_below_zero(g, &wide, pairs)?;
+    let sides = Some(vec![Dim::Known(2), Dim::Known(rank)]);
+    let sides = g.transpose(&guarded, &[1, 0], DType::I64, sides);
+    let pads = g.reshape(&sides, &[2 * rank as i64], Some(vec![Dim::Known(2 * rank)]));
+    let name = g.plain(id);
+    let attributes = vec![("mode", Attr::Text("constant"))];
+    let name = g.emit("Pad", &[&name, &pads, value], attributes, dtype, Some(dims));
+    Ok(vec![g.result(name)])
 }
 
 fn mirror_pad(g: &mut Graph, c: &Call<'_>) -> Outcome {

@@ -7,6 +7,7 @@ use crate::graph::Graph;
 use crate::refusal::refuse;
 use crate::registry::{Family, Outcome};
 use crate::translate::alias;
+use crate::value::Value;
 use vesta_model::DType;
 use vesta_protos::tensorflow::attr_value::Value as Attribute;
 
@@ -21,6 +22,7 @@ pub(super) const FAMILY: Family = &[
     ("PreventGradient", identity),
     ("Snapshot", identity),
     ("StopGradient", identity),
+    ("VarHandleOp", handle),
 ];
 
 fn constant(g: &mut Graph, c: &Call<'_>) -> Outcome {
@@ -44,6 +46,12 @@ fn identity(g: &mut Graph, c: &Call<'_>) -> Outcome {
 
 fn identity_n(g: &mut Graph, c: &Call<'_>) -> Outcome {
     Ok(c.inputs.iter().map(|&id| alias(g, id)).collect())
+}
+
+/// What a branch or loop hands on to its functions. Their variables are constants by now, so nothing
+/// reads it.
+fn handle(g: &mut Graph, _: &Call<'_>) -> Outcome {
+    Ok(vec![g.add(Value::new(DType::Resource, None))])
 }
 
 /// A check of known outcome needs no node; any other could fail, which ONNX cannot say.

@@ -30,7 +30,7 @@ fn coordinates(c: &Call<'_>, mode: &str) -> Result<(&'static str, &'static str),
 fn resize(g: &mut Graph, c: &Call<'_>, mode: &'static str) -> Outcome {
     let (id, target) = (c.input(0)?, c.input(1)?);
     let dtype = g.get(id).dtype;
-    expect_dtype(dtype, if mode == "linear" { &[DType::F32] } else { NUMBERS })?;
+    expect_dtype(dtype, NUMBERS)?;
     let (transformation, nearest) = coordinates(c, mode)?;
     let image = image_dims(g, id, Format::ChannelsLast, 4)?;
     let elements = g.get(target).elements.clone();
@@ -39,7 +39,13 @@ fn resize(g: &mut Graph, c: &Call<'_>, mode: &'static str) -> Outcome {
     if sizes.len() != 2 {
         return refuse("its target is not two sizes");
     }
-    let name = g.channels_first(id)?;
+    let mut name = g.channels_first(id)?;
+    let mut dtype = dtype;
+    // TensorFlow's answer is of floats, whatever the image is of.
+    if mode == "linear" && dtype != DType::F32 {
+        name = g.cast(&name, DType::F32, Some(image.clone()));
+        dtype = DType::F32;
+    }
     let shape = full_shape(g, &name, &image, target)?;
     let attributes = vec![
         ("antialias", Attr::Int(0)),

@@ -204,6 +204,17 @@ fn transpose(g: &mut Graph, c: &Call<'_>) -> Outcome {
     Ok(vec![g.add(result)])
 }
 
+/// The int64 value as it is, in a run that fails where one of its numbers is negative: a zero is added
+/// to each, which is picked from a place that is not there then.
+pub(super) fn none_below_zero(g: &mut Graph, name: &str, dims: Dims) -> Result<String, Reason> {
+    let (zero, zeros) = (g.scalar(DType::I64, 0.0)?, g.ints(&[0]));
+    let is_below = g.emit("Less", &[name, &zero], vec![], DType::Bool, dims.clone());
+    let place = g.cast(&is_below, DType::I64, dims.clone());
+    let attributes = vec![("axis", Attr::Int(0))];
+    let more = g.emit("Gather", &[&zeros, &place], attributes, DType::I64, dims.clone());
+    Ok(g.emit("Add", &[name, &more], vec![], DType::I64, dims))
+}
+
 /// The sizes as an int64 value, wherever the tensor lies.
 pub(super) fn runtime_shape(g: &mut Graph, id: ValueId) -> String {
     let name = g.plain(id);

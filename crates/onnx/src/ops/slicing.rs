@@ -135,7 +135,9 @@ fn slice(g: &mut Graph, c: &Call<'_>) -> Outcome {
     let id = c.input(0)?;
     expect_movable(g.get(id).dtype)?;
     let dims = g.dims(id)?;
-    let begins = g.constant_ints(c.input(1)?, "beginnings")?;
+    let Ok(begins) = g.constant_ints(c.input(1)?, "beginnings") else {
+        return slice_by_run(g, c);
+    };
     let sizes = match g.constant_ints(c.input(2)?, "sizes") {
         Ok(sizes) => sizes,
         Err(_) => return slice_by_sizes(g, c, &begins),
@@ -184,10 +186,10 @@ fn slice_by_sizes(g: &mut Graph, c: &Call<'_>, begins: &[i64]) -> Outcome {
     let dims = g.dims(id)?;
     let rank = dims.len();
     let Some(elements) = g.get(sizes).elements.clone().filter(|all| all.len() == rank) else {
-        return refuse("its sizes are known only when the model runs");
+        return slice_by_run(g, c);
     };
     if begins.iter().any(|&begin| begin != 0) {
-        return refuse("its sizes are known only when the model runs");
+        return slice_by_run(g, c);
     }
     let (mut ends, mut stated, mut left) = (Vec::new(), Vec::new(), Vec::new());
     for (axis, element) in elements.iter().enumerate() {
@@ -198,9 +200,7 @@ fn slice_by_sizes(g: &mut Graph, c: &Call<'_>, begins: &[i64]) -> Outcome {
                 stated.push(Bound::At(size as i64));
                 left.push(dims[axis]);
             }
-            (Element::Known(n), _) if *n < 0 => {
-                return refuse("its sizes are known only when the model runs");
-            }
+            (Element::Known(n), _) if *n < 0 => return slice_by_run(g, c),
             _ => {
                 ends.push(Bound::Read(axis));
                 stated.push(Bound::Read(axis));
@@ -220,6 +220,61 @@ fn slice_by_sizes(g: &mut Graph, c: &Call<'_>, begins: &[i64]) -> Outcome {
     let attributes = vec![("allowzero", Attr::Int(1))];
     let name = g.emit("Reshape", &[&name, &stated], attributes, dtype, Some(left));
     Ok(vec![g.result(name)])
+}
+
+/// Beginnings and sizes that are known only in a run. What is left is stated once more by a `Reshape`,
+/// and nothing may be negative, so that it fails where TensorFlow does.
+fn slice_by_run(g: &mut Graph, c: &Call<'_>) -> Outcome {
+    let (id, begins, sizes) = (c.input(0)?, c.input(1)?, c.input(2)?);
+    let (dims, dtype) = (g.dims(id)?, g.get(id).dtype);
+    let rank = dims.len();
+    let left = dims_left(g, &dims, begins, sizes);
+    let numbers = Some(vec![Dim::Known(rank)]);
+    let int = |g: &mut Graph, op: &'static str, a: &str, b: &str| {
+        g.emit(op, &[a, b], vec![], DType::I64, numbers.clone())
+    };
+    let choose = |g: &mut Graph, of: [&str; 2], then: &str, other: &str| {
+        let holds = g.emit("Equal", &of, vec![], DType::Bool, numbers.clone());
+        g.emit("Where", &[&holds, then, other], vec![], DType::I64, numbers.clone())
+    };
+    let (begins, sizes) = (g.wide(begins)?, g.wide(sizes)?);
+    let all = g.scalar(DType::I64, -1.0)?;
+    let shape = super::shaping::runtime_shape(g, id);
+    let starts = super::shaping::none_below_zero(g, &begins, numbers.clone())?;
+    let ends = int(g, "Add", &starts, &sizes);
+    let ends = choose(g, [&sizes, &all], &shape, &ends);
+    let rest = int(g, "Sub", &shape, &starts);
+    let stated = choose(g, [&sizes, &all], &rest, &sizes);
+    let stated = super::shaping::none_below_zero(g, &stated, numbers.clone())?;
+    let axes: Vec<i64> = (0..rank as i64).collect();
+    let (name, axes, steps) = (g.plain(id), g.ints(&axes), g.ints(&vec![1; rank]));
+    let open = g.symbols(rank);
+    let inputs = [&*name, &starts, &ends, &axes, &steps];
+    let name = g.emit("Slice", &inputs, vec![], dtype, Some(open));
+    let attributes = vec![("allowzero", Attr::Int(1))];
+    let name = g.emit("Reshape", &[&name, &stated], attributes, dtype, Some(left));
+    Ok(vec![g.result(name)])
+}
+
+/// What is known of the sizes that a slice leaves.
+fn dims_left(g: &mut Graph, dims: &[Dim], begins: ValueId, sizes: ValueId) -> Vec<Dim> {
+    let elements = |g: &Graph, id: ValueId| {
+        let all = g.get(id).elements.clone().filter(|all| all.len() == dims.len());
+        all.unwrap_or_else(|| vec![Element::Unknown; dims.len()])
+    };
+    let (begins, sizes) = (elements(g, begins), elements(g, sizes));
+    let left = dims.iter().zip(begins).zip(sizes).map(|((dim, begin), size)| match (size, begin) {
+        (Element::Known(-1), Element::Known(0)) => Some(*dim),
+        (Element::Known(-1), Element::Known(begin)) => {
+            let left = dim.known()?.checked_sub(usize::try_from(begin).ok()?)?;
+            Some(Dim::Known(left))
+        }
+        (Element::Known(size), _) => usize::try_from(size).ok().map(Dim::Known),
+        (Element::Size(symbol), _) => Some(Dim::Symbol(symbol)),
+        (Element::Unknown, _) => None,
+    });
+    let left: Vec<Option<Dim>> = left.collect();
+    left.into_iter().map(|dim| dim.unwrap_or_else(|| g.symbol())).collect()
 }
 
 fn reverse(g: &mut Graph, c: &Call<'_>) -> Outcome {
@@ -244,6 +299,8 @@ enum Place {
     Cut(Bound, Bound, i64),
     /// Takes one and drops the axis.
     Take(i64),
+    /// The same, with the index at this place of the beginnings.
+    TakeRead(usize),
     NewAxis,
     /// Leaves one axis as it is.
     Keep,
@@ -255,7 +312,7 @@ fn strided_slice(g: &mut Graph, c: &Call<'_>) -> Outcome {
     let rank = g.rank(id)?;
     let places = places(g, c, rank)?;
     let (mut cuts, mut dropped, mut inserted) = (Vec::new(), Vec::new(), Vec::new());
-    let (mut axis, mut at) = (0usize, 0i64);
+    let (mut picked, mut axis, mut at) = (Vec::new(), 0usize, 0i64);
     for place in places {
         match place {
             Place::NewAxis => {
@@ -273,6 +330,7 @@ fn strided_slice(g: &mut Graph, c: &Call<'_>) -> Outcome {
                 cuts.push(Cut::at(axis, index, end, 1));
                 dropped.push(axis);
             }
+            Place::TakeRead(index) => picked.push((axis, index)),
         }
         axis += 1;
     }
@@ -281,6 +339,14 @@ fn strided_slice(g: &mut Graph, c: &Call<'_>) -> Outcome {
     let mut name = cut_by(g, id, &cuts, Some((c.input(1)?, c.input(2)?)))?;
     let dtype = g.get(id).dtype;
     let mut dims = g.facts.get(&name).and_then(|fact| fact.1.clone()).unwrap_or_default();
+    if !picked.is_empty() && dims.is_empty() {
+        dims = g.dims(id)?;
+    }
+    for (axis, index) in picked {
+        name = pick(g, (name, axis, &mut dims), c.input(1)?, index)?;
+        dropped.push(axis);
+    }
+    dropped.sort_unstable();
     if !dropped.is_empty() {
         let axes = g.ints(&dropped.iter().map(|&axis| axis as i64).collect::<Vec<_>>());
         let mut kept = dims.iter().enumerate().filter(|(i, _)| !dropped.contains(i));
@@ -296,6 +362,23 @@ fn strided_slice(g: &mut Graph, c: &Call<'_>) -> Outcome {
         name = g.emit("Unsqueeze", &[&name, &axes], vec![], dtype, Some(dims));
     }
     Ok(vec![g.result(name)])
+}
+
+/// One of an axis, which stays with size 1, by a number out of the vector `from`. `Gather` counts a
+/// negative one from the end and refuses what is past it, as TensorFlow does here.
+fn pick(
+    g: &mut Graph,
+    (name, axis, dims): (String, usize, &mut [Dim]),
+    from: ValueId,
+    at: usize,
+) -> Result<String, Reason> {
+    let index = bounds(g, &[Bound::Read(at)], Some(from))?;
+    if let Some(dim) = dims.get_mut(axis) {
+        *dim = Dim::Known(1);
+    }
+    let dtype = g.facts.get(&name).map_or(DType::Invalid, |fact| fact.0);
+    let attributes = vec![("axis", Attr::Int(axis as i64))];
+    Ok(g.emit("Gather", &[&name, &index], attributes, dtype, Some(dims.to_vec())))
 }
 
 /// A vector of bounds, as far as its elements are known.
@@ -346,10 +429,10 @@ fn places(g: &Graph, c: &Call<'_>, rank: usize) -> Result<Vec<Place>, Reason> {
         } else if new_axis[i] {
             places.push(Place::NewAxis);
         } else if shrink[i] {
-            let Bound::At(index) = begin[i] else {
-                return refuse("which of an axis it takes is known only when the model runs");
-            };
-            places.push(Place::Take(index));
+            places.push(match begin[i] {
+                Bound::At(index) => Place::Take(index),
+                Bound::Read(at) => Place::TakeRead(at),
+            });
         } else if step[i] == 0 {
             return refuse("a step of 0");
         } else {

@@ -8,7 +8,7 @@ use vesta_protos::tensorflow::attr_value::{ListValue, Value};
 use vesta_protos::tensorflow::tensor_shape_proto::Dim;
 use vesta_protos::tensorflow::{AttrValue, NodeDef, TensorProto, TensorShapeProto};
 
-use crate::{FeedSpec, FrozenSignature, Translation, Untranslatable, translate};
+use crate::{Body, FeedSpec, FrozenSignature, Translation, Untranslatable, translate};
 
 fn node(name: &str, op: &str, inputs: &[&str], attributes: &[(&str, Value)]) -> NodeDef {
     let attr = attributes
@@ -62,6 +62,7 @@ fn run_fed(
         nodes,
         feeds: vec![FeedSpec { tensor: "x:0".into(), dtype, shape }],
         fetches: fetches.iter().map(|&fetch| fetch.to_owned()).collect(),
+        bodies: Vec::new(),
     })
 }
 
@@ -171,15 +172,16 @@ fn a_row_added_to_channels_first_images_is_no_bias() {
 }
 
 #[test]
-fn statistics_of_the_batch_are_refused() {
+fn statistics_of_the_batch_are_no_output() {
     let mut nodes = normalised("r");
     nodes.iter_mut().for_each(|node| {
         node.attr.remove("is_training");
     });
+    assert!(operators(&run(&nodes, IMAGE).unwrap().model).contains(&"ReduceMean"));
+    nodes.pop();
+    nodes.push(node("y", "Neg", &["n:1"], &[]));
     let error = run(&nodes, IMAGE).unwrap_err();
-    assert_eq!(error.operators.len(), 1);
-    assert_eq!(error.operators[0].node, "n");
-    assert!(error.to_string().contains("is_training"), "{error}");
+    assert_eq!(error.operators[0].node, "y");
 }
 
 #[test]
@@ -285,5 +287,114 @@ fn damaged_graphs_are_refused_not_followed() {
     ];
     for nodes in broken {
         assert!(run(&nodes, &[None, Some(3)]).is_err(), "{nodes:?}");
+    }
+}
+
+fn body<'a>(node: &str, attribute: &str, nodes: &'a [NodeDef], results: &[&str]) -> Body<'a> {
+    Body {
+        node: node.into(),
+        attribute: attribute.into(),
+        nodes,
+        arguments: (0..results.len().max(2)).map(|at| format!("<{at}>:0")).collect(),
+        results: results.iter().map(|&result| result.to_owned()).collect(),
+        bodies: vec![],
+    }
+}
+
+fn run_bodies(
+    nodes: &[NodeDef],
+    bodies: Vec<Body<'_>>,
+    fetches: &[&str],
+) -> Result<Translation, Untranslatable> {
+    translate(&FrozenSignature {
+        nodes,
+        feeds: vec![
+            FeedSpec {
+                tensor: "x:0".into(),
+                dtype: DType::F32,
+                shape: PartialShape::Ranked(vec![None, Some(3)]),
+            },
+            FeedSpec {
+                tensor: "n:0".into(),
+                dtype: DType::F32,
+                shape: PartialShape::Ranked(vec![]),
+            },
+        ],
+        fetches: fetches.iter().map(|&fetch| fetch.to_owned()).collect(),
+        bodies,
+    })
+}
+
+const TO_LESS: &[&str] = &["less:0"];
+
+fn less() -> Vec<NodeDef> {
+    vec![
+        ints("all", &[0, 1]),
+        node("sum", "Sum", &["<0>", "all"], &[]),
+        node("less", "Less", &["sum", "<1>"], &[]),
+    ]
+}
+
+#[test]
+fn what_a_loop_hands_on_is_no_state() {
+    let nodes = [node("y", "StatelessWhile", &["x", "n"], &[])];
+    let (cond, step) = (less(), [node("twice", "AddV2", &["<0>", "<0>"], &[])]);
+    let condition = Body { results: vec!["less:0".into()], ..body("y", "cond", &cond, TO_LESS) };
+    let bodies = vec![condition, body("y", "body", &step, &["twice:0", "<1>:0"])];
+    let translation = run_bodies(&nodes, bodies, &["y:0", "y:1"]).unwrap();
+    assert_eq!(operators(&translation.model), ["ReduceSum", "Less", "Loop", "Identity"]);
+    let inner = attribute(find(&translation.model, "Loop"), "body").g.as_ref().unwrap();
+    // The number of the round, the condition and the one state.
+    assert_eq!((inner.input.len(), inner.output.len()), (3, 2));
+    let within: Vec<&str> = inner.node.iter().map(|node| node.op_type.as_str()).collect();
+    assert_eq!(within, ["Add", "ReduceSum", "Less", "Identity"]);
+    assert_eq!(inner.node[2].input[1], "n:0");
+    // The state keeps its sizes, so they are known behind the loop, too.
+    let shape = &translation.values["y:0"].shape;
+    assert_eq!(shape, &PartialShape::Ranked(vec![None, Some(3)]));
+    assert!(translation.operators.keys().any(|used| used.op == "Add"));
+}
+
+#[test]
+fn sizes_that_a_round_changes_are_open() {
+    let nodes = [node("y", "While", &["x", "n"], &[])];
+    let axis = constant("axis", &[], DType::I32, vec![1, 0, 0, 0]);
+    let (cond, step) = (less(), [axis, node("wide", "ConcatV2", &["<0>", "<0>", "axis"], &[])]);
+    let bodies =
+        vec![body("y", "cond", &cond, TO_LESS), body("y", "body", &step, &["wide:0", "<1>:0"])];
+    let translation = run_bodies(&nodes, bodies, &["y:0"]).unwrap();
+    assert_eq!(translation.values["y:0"].shape, PartialShape::Ranked(vec![None, None]));
+}
+
+#[test]
+fn refusals_within_branches_name_the_way_there() {
+    let nodes = [node("c", "Less", &["n", "n"], &[]), node("y", "If", &["c", "x", "n"], &[])];
+    let then = [node("inverse", "MatrixInverse", &["<0>"], &[])];
+    let other = [node("count", "Bincount", &["<0>"], &[])];
+    let bodies = vec![
+        body("y", "then_branch", &then, &["inverse:0"]),
+        body("y", "else_branch", &other, &["count:0"]),
+    ];
+    let error = run_bodies(&nodes, bodies, &["y"]).unwrap_err();
+    let named: Vec<&str> = error.operators.iter().map(|refusal| refusal.node.as_str()).collect();
+    assert_eq!(named, ["y/inverse", "y/count"]);
+    let error = run_bodies(&nodes, vec![], &["y"]).unwrap_err();
+    assert_eq!(error.operators[0].op, "If");
+    assert!(error.to_string().contains("then_branch is not there"), "{error}");
+}
+
+#[test]
+fn lists_and_handles_are_taken_by_what_is_made_for_them() {
+    for made in ["VarHandleOp", "EmptyTensorList"] {
+        let dtype = Value::Type(DType::F32.number());
+        let nodes = [
+            constant("shape", &[], DType::I32, vec![255; 4]),
+            constant("most", &[], DType::I32, vec![255; 4]),
+            node("made", made, &["shape", "most"], &[("element_dtype", dtype)]),
+            node("y", "Shape", &["made"], &[]),
+        ];
+        let error = run(&nodes, &[None]).unwrap_err();
+        assert_eq!(error.operators[0].node, "y");
+        assert!(error.to_string().contains("it takes "), "{error}");
     }
 }

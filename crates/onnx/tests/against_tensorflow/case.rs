@@ -90,7 +90,12 @@ impl Case {
     }
 
     pub(crate) fn signature<'a>(&self, nodes: &'a [NodeDef]) -> FrozenSignature<'a> {
-        FrozenSignature { nodes, feeds: self.feeds.clone(), fetches: self.fetches.clone() }
+        FrozenSignature {
+            nodes,
+            feeds: self.feeds.clone(),
+            fetches: self.fetches.clone(),
+            bodies: Vec::new(),
+        }
     }
 }
 

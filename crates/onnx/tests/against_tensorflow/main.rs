@@ -131,18 +131,24 @@ fn answers_are_tensorflows() {
     failures.extend(stale.map(|name| format!("{name}: no such case")));
     assert!(!seen.is_empty(), "no cases in {}", folder.display());
     assert!(failures.is_empty(), "{} of {}:\n{}", failures.len(), seen.len(), failures.join("\n"));
-    check(&models);
+    check(&models, &folder);
 }
 
-/// Holds the models to ONNX's own checker, if a Python that has it was named.
-fn check(models: &Path) {
+/// Holds the models to ONNX's own checker, and their answers on ONNX Runtime to TensorFlow's, if a
+/// Python that has both was named.
+fn check(models: &Path, cases: &Path) {
     let Some(python) = std::env::var_os("VESTA_CLIENT_PYTHON") else {
         eprintln!(
-            "skipped: nothing is held to ONNX's checker, since VESTA_CLIENT_PYTHON is not set"
+            "skipped: nothing is held to ONNX's checker and ONNX Runtime, since \
+             VESTA_CLIENT_PYTHON is not set"
         );
         return;
     };
-    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/check.py");
-    let checked = std::process::Command::new(python).arg(script).arg(models).output().unwrap();
-    assert!(checked.status.success(), "{}", String::from_utf8_lossy(&checked.stdout));
+    for script in ["tests/check.py", "tests/onnx_runtime.py"] {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(script);
+        let mut command = std::process::Command::new(&python);
+        let checked = command.arg(path).args([models, cases]).output().unwrap();
+        let said = [&checked.stdout, &checked.stderr].map(|text| String::from_utf8_lossy(text));
+        assert!(checked.status.success(), "{script}:\n{}\n{}", said[0], said[1]);
+    }
 }

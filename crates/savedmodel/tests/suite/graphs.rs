@@ -507,3 +507,85 @@ proptest! {
         let _ = open_bytes(&bytes);
     }
 }
+
+#[test]
+fn bodies_are_frozen_where_they_are_called() {
+    let variable = with(node("v", "VarHandleOp", &[]), "dtype", Value::Type(F32));
+    let assigned = node("init", "AssignVariableOp", &["v", "two"]);
+    // Each branch reads the variable that it is handed, and one calls another function for it.
+    let read = |name: &str, from: &str| {
+        with(node(name, "ReadVariableOp", &[from]), "dtype", Value::Type(F32))
+    };
+    let then = function(
+        "then",
+        &["a", "handle"],
+        &[("y", "sum:z:0")],
+        vec![read("r", "handle"), node("sum", "AddV2", &["a", "r:value:0"])],
+    );
+    let inner = function("inner", &["h"], &[("y", "r:value:0")], vec![read("r", "h")]);
+    let other = function(
+        "other",
+        &["a", "handle"],
+        &[("y", "call:output:0")],
+        vec![call("call", "inner", &["handle"])],
+    );
+    let choose = with(
+        with(node("if", "If", &["c", "x", "v"]), "then_branch", function_name("then")),
+        "else_branch",
+        function_name("other"),
+    );
+    let nodes = vec![
+        placeholder("x"),
+        placeholder("c"),
+        constant("two", float(2.0)),
+        variable,
+        assigned,
+        with(choose, "Tout", types(&[F32])),
+    ];
+    let mut model = Model::new(nodes, vec![then, inner, other])
+        .signature("s", &["x:0", "c:0"], &["if:0"])
+        .signature("__saved_model_init_op", &[], &["init"]);
+    let init = model.meta.signature_def.get_mut("__saved_model_init_op").unwrap();
+    let mut info = init.outputs.remove("init").unwrap();
+    info.dtype = 0;
+    init.outputs.insert("__saved_model_init_op".to_owned(), info);
+    let frozen = model.open().unwrap().freeze("s").unwrap();
+    assert_eq!((frozen.stateful, frozen.unfrozen), (None, None));
+    assert_eq!(frozen.bodies.len(), 2);
+    for body in &frozen.bodies {
+        assert_eq!(body.node, "if");
+        assert_eq!(body.arguments.len(), 2);
+        let constants: Vec<_> = body.nodes.iter().filter(|node| node.op == "Const").collect();
+        assert_eq!(constants.len(), 1, "{body:?}");
+        assert!(body.nodes.iter().all(|node| node.op != "ReadVariableOp"));
+    }
+    let other = frozen.bodies.iter().find(|body| body.attribute == "else_branch").unwrap();
+    assert_eq!(other.results, [format!("{}:0", other.nodes[0].name)]);
+}
+
+#[test]
+fn bodies_that_cannot_be_frozen_spoil_nothing_else() {
+    let body = function("f", &["a"], &[("y", "n:no_such:0")], vec![node("n", "Neg", &["a"])]);
+    let looped = with(node("loop", "While", &["x"]), "body", function_name("f"));
+    let nodes = vec![placeholder("x"), with(looped, "cond", function_name("f"))];
+    let model = Model::new(nodes, vec![body]).signature("s", &["x:0"], &["loop:0"]);
+    let frozen = model.open().unwrap().freeze("s").unwrap();
+    assert!(frozen.unfrozen.is_some());
+    assert!(frozen.bodies.is_empty());
+    // Calls of itself through loops end at a bound.
+    let again = with(
+        with(node("n", "While", &["a"]), "body", function_name("f")),
+        "cond",
+        function_name("f"),
+    );
+    let body = function("f", &["a"], &[("y", "n:output:0")], vec![with(again, "T", types(&[F32]))]);
+    let looped = with(node("loop", "While", &["x"]), "body", function_name("f"));
+    let looped = with(with(looped, "cond", function_name("f")), "T", types(&[F32]));
+    let model = Model::new(vec![placeholder("x"), looped], vec![body]).signature(
+        "s",
+        &["x:0"],
+        &["loop:0"],
+    );
+    let frozen = model.open().unwrap().freeze("s").unwrap();
+    assert_eq!(frozen.unfrozen.unwrap().code(), Code::ResourceExhausted);
+}

@@ -21,9 +21,15 @@ pub(crate) fn slice(input: &Tensor, begin: &Tensor, sizes: &Tensor) -> Result<Te
     let mut walk = Walk { dims: Vec::new(), strides: strides.clone(), start: 0 };
     for axis in 0..dims.len() {
         let have = dims[axis] as i64;
+        if !(0..=have).contains(&begin[axis]) {
+            return Err(Status::invalid_argument(format!(
+                "Expected begin[{axis}] in [0, {have}], but got {}",
+                begin[axis]
+            )));
+        }
         let left = have.saturating_sub(begin[axis]);
         let want = if sizes[axis] == -1 { left } else { sizes[axis] };
-        let fits = begin[axis] >= 0 && want >= 0 && begin[axis].saturating_add(want) <= have;
+        let fits = want >= 0 && begin[axis].saturating_add(want) <= have;
         if !fits {
             return Err(Status::invalid_argument(format!(
                 "Expected size[{axis}] in [0, {}], but got {}",
@@ -128,7 +134,7 @@ fn span(
         let at = absolute(index);
         if !(0..length).contains(&at) {
             return Err(Status::invalid_argument(format!(
-                "slice index {index} of dimension {axis} out of bounds."
+                "slice index {at} of dimension {axis} out of bounds."
             )));
         }
         return Ok((at as usize, 1));

@@ -1,0 +1,201 @@
+//! What ONNX Runtime computes otherwise than TensorFlow: such a translation is refused, or guarded.
+//!
+//! Owns the list, which `crates/engines/tests/operators` earns. May not know: TensorFlow's operators.
+//! Invariant: a guarded model computes what the translation means.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use vesta_model::{DType, Status};
+use vesta_onnx::{OperatorUse, Translation, ValueFacts};
+use vesta_protos::onnx::attribute_proto::AttributeType;
+use vesta_protos::onnx::tensor_proto::DataType;
+use vesta_protos::onnx::{AttributeProto, GraphProto, NodeProto, TensorProto};
+
+/// Operators that it computes in another way for these dtypes, and how that shows.
+const OTHERWISE: &[(&str, &[DType], &str)] = &[
+    ("Clip", &[DType::I64, DType::U64], NARROWED),
+    ("Max", &[DType::U64], NARROWED),
+    ("Min", &[DType::U64], NARROWED),
+    ("ReduceProd", &[DType::I64, DType::U64], NARROWED),
+    ("Relu", &[DType::I64, DType::U64], NARROWED),
+    ("Sign", &[DType::I64, DType::U64], NARROWED),
+    ("MaxPool", &[DType::F16, DType::BF16, DType::F64], "NaN is lost"),
+    ("ReduceMax", &[DType::F16, DType::BF16], WITHOUT_NAN),
+    ("ReduceMin", &[DType::F16, DType::BF16], WITHOUT_NAN),
+];
+
+const NARROWED: &str = "numbers beyond 32 bits are cut";
+const WITHOUT_NAN: &str = "NaN is passed over";
+
+/// Refuses a translation that has such an operator.
+///
+/// # Errors
+/// `UNIMPLEMENTED`, naming each with a node where it stands.
+pub(super) fn check(translation: &Translation) -> Result<(), Status> {
+    let otherwise = |(used, node): (&OperatorUse, &String)| {
+        let reads = |dtypes: &[DType]| used.inputs.first().is_some_and(|own| dtypes.contains(own));
+        // Of two whole numbers there is a guard.
+        let is_unguarded = matches!(used.op.as_str(), "Max" | "Min")
+            && reads(&[DType::I64])
+            && used.inputs.len() != 2;
+        let listed = OTHERWISE.iter().find(|(op, dtypes, _)| *op == used.op && reads(dtypes));
+        let why = listed.map(|(_, _, why)| *why).or(is_unguarded.then_some(NARROWED))?;
+        Some(format!("{} of {} at {node} ({why})", used.op, used.inputs[0]))
+    };
+    let found: Vec<String> = translation.operators.iter().filter_map(otherwise).collect();
+    if found.is_empty() {
+        return Ok(());
+    }
+    Err(Status::unimplemented(format!(
+        "ONNX Runtime computes operators otherwise than TensorFlow: {}",
+        found.join("; ")
+    )))
+}
+
+/// Makes maxima and minima exact and treat NaN as TensorFlow's do, in graphs within the graph, too.
+pub(super) fn guard(translation: &mut Translation) {
+    let Translation { model, values, .. } = translation;
+    let Some(graph) = &mut model.graph else { return };
+    let mut guards = Guards { values, count: 0, windows: false, numbers: BTreeSet::new() };
+    graph.node = guards.around(std::mem::take(&mut graph.node));
+    let Guards { windows, numbers, .. } = guards;
+    // Graphs within see the constants of those around them.
+    if windows {
+        add_constant(graph, LOWEST, DataType::Float as i32, &f32::MIN.to_le_bytes());
+    }
+    for number in numbers {
+        let bytes: &[u8] = match number {
+            number if number == DataType::Float as i32 => &f32::NAN.to_le_bytes(),
+            _ => &f64::NAN.to_le_bytes(),
+        };
+        add_constant(graph, &nan(number), number, bytes);
+    }
+}
+
+/// What was guarded so far.
+struct Guards<'t> {
+    values: &'t BTreeMap<String, ValueFacts>,
+    /// Guarded windows: names are told apart by it.
+    count: usize,
+    windows: bool,
+    /// Types of which a NaN is needed.
+    numbers: BTreeSet<i32>,
+}
+
+impl Guards<'_> {
+    /// The nodes of one graph with their guards.
+    fn around(&mut self, nodes: Vec<NodeProto>) -> Vec<NodeProto> {
+        let mut guarded = Vec::with_capacity(nodes.len());
+        for mut node in nodes {
+            for attribute in &mut node.attribute {
+                for inner in attribute.g.iter_mut().chain(&mut attribute.graphs) {
+                    inner.node = self.around(std::mem::take(&mut inner.node));
+                }
+            }
+            let facts = node.input.first().and_then(|name| self.values.get(name));
+            let dtype = facts.map(|facts| facts.dtype);
+            match (node.op_type.as_str(), dtype, node.input.first_mut()) {
+                ("MaxPool", Some(DType::F32), Some(read)) => {
+                    self.windows = true;
+                    self.count += 1;
+                    let name = format!("{read}?without_nan{}", self.count);
+                    guarded.extend(without_nan(read, &name));
+                    *read = name;
+                    guarded.push(node);
+                }
+                ("ReduceMax" | "ReduceMin", Some(DType::F32), _) => {
+                    self.numbers.insert(DataType::Float as i32);
+                    guarded.extend(with_nan(node, DataType::Float as i32));
+                }
+                ("ReduceMax" | "ReduceMin", Some(DType::F64), _) => {
+                    self.numbers.insert(DataType::Double as i32);
+                    guarded.extend(with_nan(node, DataType::Double as i32));
+                }
+                ("Max" | "Min", Some(DType::I64), _) => guarded.extend(by_comparing(node)),
+                _ => guarded.push(node),
+            }
+        }
+        guarded
+    }
+}
+
+/// The name of the least number. No tensor of TensorFlow's has such a name.
+const LOWEST: &str = "?lowest";
+
+/// The name of a NaN of this type.
+fn nan(number: i32) -> String {
+    format!("?nan{number}")
+}
+
+fn node(op: &str, inputs: &[&str], output: &str) -> NodeProto {
+    NodeProto {
+        name: output.to_owned(),
+        op_type: op.to_owned(),
+        input: inputs.iter().map(|&input| input.to_owned()).collect(),
+        output: vec![output.to_owned()],
+        ..NodeProto::default()
+    }
+}
+
+/// Puts the least number in the place of NaN: over windows TensorFlow's maximum passes over it, and
+/// ONNX Runtime's loses what it saw before.
+fn without_nan(read: &str, name: &str) -> [NodeProto; 2] {
+    let is_nan = format!("{name}/is");
+    [node("IsNaN", &[read], &is_nan), node("Where", &[&is_nan, LOWEST, read], name)]
+}
+
+/// The larger or smaller of whole numbers by comparing them, which is exact: the kernel of the operator
+/// itself cuts them to 32 bits.
+fn by_comparing(node_of_two: NodeProto) -> Vec<NodeProto> {
+    let ([a, b], Some(output)) = (&node_of_two.input[..], node_of_two.output.first()) else {
+        return vec![node_of_two];
+    };
+    let compares = if node_of_two.op_type == "Max" { "Greater" } else { "Less" };
+    let is_first = format!("{output}?is_first");
+    vec![node(compares, &[a, b], &is_first), node("Where", &[&is_first, a, b], output)]
+}
+
+/// Gives NaN where there was one: along axes TensorFlow's passes it on, and ONNX Runtime's passes over
+/// it.
+fn with_nan(mut reduction: NodeProto, number: i32) -> Vec<NodeProto> {
+    let (Some(read), Some(output)) = (reduction.input.first(), reduction.output.first()) else {
+        return vec![reduction];
+    };
+    let (read, output) = (read.clone(), output.clone());
+    let named = |what: &str| format!("{output}?{what}");
+    let (without, is_nan, marks) = (named("without"), named("is_nan"), named("marks"));
+    let (most, any) = (named("most"), named("any"));
+    let cast = |from: &str, to: &str, number: DataType| NodeProto {
+        attribute: vec![AttributeProto {
+            name: "to".to_owned(),
+            r#type: AttributeType::Int as i32,
+            i: Some(number as i64),
+            ..AttributeProto::default()
+        }],
+        ..node("Cast", &[from], to)
+    };
+    let mut over_marks = reduction.clone();
+    over_marks.op_type = "ReduceMax".to_owned();
+    over_marks.name.clone_from(&most);
+    over_marks.input[0].clone_from(&marks);
+    over_marks.output = vec![most.clone()];
+    reduction.name.clone_from(&without);
+    reduction.output[0].clone_from(&without);
+    vec![
+        reduction,
+        node("IsNaN", &[&read], &is_nan),
+        cast(&is_nan, &marks, DataType::Int32),
+        over_marks,
+        cast(&most, &any, DataType::Bool),
+        node("Where", &[&any, &nan(number), &without], &output),
+    ]
+}
+
+fn add_constant(graph: &mut GraphProto, name: &str, number: i32, bytes: &[u8]) {
+    graph.initializer.push(TensorProto {
+        name: name.to_owned(),
+        data_type: number,
+        raw_data: bytes.to_vec().into(),
+        ..TensorProto::default()
+    });
+}

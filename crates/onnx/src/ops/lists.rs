@@ -1,0 +1,301 @@
+//! Lists of tensors, which recurrent networks and maps collect their results in.
+//!
+//! A list is one tensor in ONNX: elements have one shape, and the first axis counts them. Reading is
+//! picking a row, writing is replacing one. Invariant: a list that is made for elements of unknown
+//! sizes has no tensor until something says what they are; until then nothing can be read of it.
+
+use vesta_model::DType;
+
+use super::gathering::guarded_wide;
+use super::{NUMBERS, expect_dtype};
+use crate::call::Call;
+use crate::graph::{Attr, Graph};
+use crate::refusal::{Reason, refuse};
+use crate::registry::{Family, Outcome};
+use crate::value::{Dim, Dims, Element, List, Value, ValueId, known_dims};
+
+pub(super) const FAMILY: Family = &[
+    ("EmptyTensorList", empty),
+    ("TensorListFromTensor", from_tensor),
+    ("TensorListGather", gather),
+    ("TensorListGetItem", get_item),
+    ("TensorListLength", length),
+    ("TensorListPushBack", push_back),
+    ("TensorListReserve", reserve),
+    ("TensorListSetItem", set_item),
+    ("TensorListStack", stack),
+];
+
+/// Whether a value is a list without a tensor.
+pub(crate) fn is_unmade(value: &Value) -> bool {
+    value.list.as_ref().is_some_and(|list| list.unmade.is_some())
+}
+
+fn expect_element(dtype: DType) -> Result<(), Reason> {
+    if dtype == DType::Bool { Ok(()) } else { expect_dtype(dtype, NUMBERS) }
+}
+
+/// The list that the ONNX value `name` holds.
+fn listed(g: &mut Graph, name: String) -> ValueId {
+    let (dtype, dims) = g.facts.get(&name).cloned().unwrap_or((DType::Invalid, None));
+    let elements = dims.as_ref().map(|dims| dims.get(1..).unwrap_or_default().to_vec());
+    let list = List { dtype, dims: elements, unmade: None };
+    g.add(Value { plain: Some(name), list: Some(list), ..Value::new(DType::Variant, dims) })
+}
+
+fn list_of(g: &Graph, id: ValueId) -> Result<List, Reason> {
+    match &g.get(id).list {
+        Some(list) => Ok(list.clone()),
+        None => refuse("it takes what is no list"),
+    }
+}
+
+/// A list that has its tensor.
+fn made_list(g: &mut Graph, id: ValueId) -> Result<(String, List, Vec<Dim>), Reason> {
+    let list = list_of(g, id)?;
+    if list.unmade.is_some() {
+        return refuse("nothing says how large the elements of its list are");
+    }
+    let dims = g.dims(id)?;
+    Ok((g.plain(id), list, dims))
+}
+
+/// What a shape of elements says; `None` of a size or rank that is left open.
+fn element_dims(g: &Graph, id: ValueId) -> Option<Vec<Option<Dim>>> {
+    let value = g.get(id);
+    let elements = value.elements.clone()?;
+    if value.rank() != Some(1) {
+        return None;
+    }
+    let dim = |element: Element| match element {
+        Element::Known(n) => usize::try_from(n).ok().map(Dim::Known),
+        Element::Size(symbol) => Some(Dim::Symbol(symbol)),
+        Element::Unknown => None,
+    };
+    Some(elements.into_iter().map(dim).collect())
+}
+
+/// A list of `count` (an int64 vector of one) elements of zeros.
+fn zeros(
+    g: &mut Graph,
+    dtype: DType,
+    count: &str,
+    number: Dim,
+    dims: &[Dim],
+) -> Result<ValueId, Reason> {
+    let mut pieces = vec![count.to_owned()];
+    for &dim in dims {
+        pieces.push(match dim {
+            Dim::Known(n) => g.ints(&[n as i64]),
+            Dim::Symbol(symbol) => {
+                let Some((id, axis)) = g.sized_by(symbol) else {
+                    return refuse("a size of its list's elements is nowhere to be read");
+                };
+                let shape = super::shaping::runtime_shape(g, id);
+                let at = g.ints(&[axis as i64]);
+                let attributes = vec![("axis", Attr::Int(0))];
+                let one = Some(vec![Dim::Known(1)]);
+                g.emit("Gather", &[&shape, &at], attributes, DType::I64, one)
+            }
+        });
+    }
+    let zero = g.scalar(dtype, 0.0)?;
+    let rank = Some(vec![Dim::Known(pieces.len())]);
+    let pieces: Vec<&str> = pieces.iter().map(String::as_str).collect();
+    let shape = match pieces[..] {
+        [one] => one.to_owned(),
+        _ => g.emit("Concat", &pieces, vec![("axis", Attr::Int(0))], DType::I64, rank),
+    };
+    let mut all = vec![number];
+    all.extend(dims);
+    let name = g.emit("Expand", &[&zero, &shape], vec![], dtype, Some(all));
+    Ok(listed(g, name))
+}
+
+/// Makes the tensor of a list, for elements of these sizes.
+pub(crate) fn make(g: &mut Graph, id: ValueId, dims: &[Dim]) -> Result<ValueId, Reason> {
+    let list = list_of(g, id)?;
+    let Some(count) = list.unmade else { return Ok(id) };
+    let number = g.get(id).dims.as_ref().and_then(|dims| dims.first().copied());
+    let number = number.unwrap_or_else(|| g.symbol());
+    zeros(g, list.dtype, &count, number, dims)
+}
+
+fn new_list(g: &mut Graph, c: &Call<'_>, shape: ValueId, count: String, number: Dim) -> Outcome {
+    let dtype = c.dtype("element_dtype", DType::Invalid)?;
+    expect_element(dtype)?;
+    let dims =
+        element_dims(g, shape).and_then(|dims| dims.into_iter().collect::<Option<Vec<Dim>>>());
+    if let Some(dims) = dims {
+        return Ok(vec![zeros(g, dtype, &count, number, &dims)?]);
+    }
+    let list = List { dtype, dims: None, unmade: Some(count) };
+    let value = Value { list: Some(list), ..Value::new(DType::Variant, Some(vec![number])) };
+    Ok(vec![g.add(value)])
+}
+
+fn reserve(g: &mut Graph, c: &Call<'_>) -> Outcome {
+    let (shape, count) = (c.input(0)?, c.input(1)?);
+    let number = match g.get(count).elements.as_deref() {
+        Some([Element::Known(n)]) => match usize::try_from(*n) {
+            Ok(n) => Dim::Known(n),
+            Err(_) => return refuse("a negative number of elements"),
+        },
+        Some([Element::Size(symbol)]) => Dim::Symbol(*symbol),
+        _ => g.symbol(),
+    };
+    let count = match number {
+        Dim::Known(n) => g.ints(&[n as i64]),
+        Dim::Symbol(_) => {
+            let wide = g.wide(count)?;
+            g.reshape(&wide, &[1], Some(vec![Dim::Known(1)]))
+        }
+    };
+    new_list(g, c, shape, count, number)
+}
+
+fn empty(g: &mut Graph, c: &Call<'_>) -> Outcome {
+    let shape = c.input(0)?;
+    let most = g.constant_int(c.input(1)?, "most elements")?;
+    if most != -1 {
+        return refuse("its list has a bound");
+    }
+    let count = g.ints(&[0]);
+    new_list(g, c, shape, count, Dim::Known(0))
+}
+
+fn from_tensor(g: &mut Graph, c: &Call<'_>) -> Outcome {
+    let id = c.input(0)?;
+    expect_element(g.get(id).dtype)?;
+    if g.rank(id)? == 0 {
+        return refuse("a list out of a scalar");
+    }
+    let name = g.plain(id);
+    Ok(vec![listed(g, name)])
+}
+
+/// An index as an int64 vector of one.
+fn index(g: &mut Graph, id: ValueId) -> Result<String, Reason> {
+    let wide = guarded_wide(g, id)?;
+    Ok(g.reshape(&wide, &[1], Some(vec![Dim::Known(1)])))
+}
+
+fn get_item(g: &mut Graph, c: &Call<'_>) -> Outcome {
+    let (name, list, dims) = made_list(g, c.input(0)?)?;
+    let at = guarded_wide(g, c.input(1)?)?;
+    let attributes = vec![("axis", Attr::Int(0))];
+    let picked = Some(dims.get(1..).unwrap_or_default().to_vec());
+    let name = g.emit("Gather", &[&name, &at], attributes, list.dtype, picked);
+    Ok(vec![g.result(name)])
+}
+
+fn gather(g: &mut Graph, c: &Call<'_>) -> Outcome {
+    let (name, list, dims) = made_list(g, c.input(0)?)?;
+    let indices = c.input(1)?;
+    let mut picked = g.dims(indices)?;
+    picked.extend(dims.get(1..).unwrap_or_default());
+    let at = guarded_wide(g, indices)?;
+    let attributes = vec![("axis", Attr::Int(0))];
+    let name = g.emit("Gather", &[&name, &at], attributes, list.dtype, Some(picked));
+    Ok(vec![g.result(name)])
+}
+
+/// A list for elements like `item`, whose sizes stay as they are where they are known.
+fn made_for(g: &mut Graph, id: ValueId, item: ValueId) -> Result<(String, List, Vec<Dim>), Reason> {
+    let list = list_of(g, id)?;
+    if g.get(item).dtype != list.dtype {
+        return refuse(format!("a list of {} takes {}", list.dtype, g.get(item).dtype));
+    }
+    let dims = g.dims(item)?;
+    let Some(count) = &list.unmade else { return made_list(g, id) };
+    let shape = super::shaping::runtime_shape(g, item);
+    let attributes = vec![("axis", Attr::Int(0))];
+    let rank = Some(vec![Dim::Known(dims.len() + 1)]);
+    let shape = g.emit("Concat", &[count, &shape], attributes, DType::I64, rank);
+    let mut all = g.get(id).dims.clone().unwrap_or_default();
+    all.extend(&dims);
+    let zero = g.scalar(list.dtype, 0.0)?;
+    let name = g.emit("Expand", &[&zero, &shape], vec![], list.dtype, Some(all));
+    let made = listed(g, name);
+    made_list(g, made)
+}
+
+fn lengthened(g: &mut Graph, item: ValueId, dtype: DType) -> Result<String, Reason> {
+    let mut dims = g.dims(item)?;
+    dims.insert(0, Dim::Known(1));
+    let (name, axes) = (g.plain(item), g.ints(&[0]));
+    Ok(g.emit("Unsqueeze", &[&name, &axes], vec![], dtype, Some(dims)))
+}
+
+fn set_item(g: &mut Graph, c: &Call<'_>) -> Outcome {
+    if c.flag("resize_if_index_out_of_bounds", false)? {
+        return refuse("its list grows with the index that is written to");
+    }
+    let (id, item) = (c.input(0)?, c.input(2)?);
+    let (name, list, dims) = made_for(g, id, item)?;
+    let at = index(g, c.input(1)?)?;
+    let rows = g.reshape(&at, &[1, 1], Some(vec![Dim::Known(1), Dim::Known(1)]));
+    let item = lengthened(g, item, list.dtype)?;
+    let attributes = vec![("reduction", Attr::Text("none"))];
+    let name = g.emit("ScatterND", &[&name, &rows, &item], attributes, list.dtype, Some(dims));
+    Ok(vec![listed(g, name)])
+}
+
+fn push_back(g: &mut Graph, c: &Call<'_>) -> Outcome {
+    let (id, item) = (c.input(0)?, c.input(1)?);
+    let (name, list, mut dims) = made_for(g, id, item)?;
+    let item = lengthened(g, item, list.dtype)?;
+    if let Some(number) = dims.first_mut() {
+        *number = number.known().map_or_else(|| g.symbol(), |n| Dim::Known(n + 1));
+    }
+    let attributes = vec![("axis", Attr::Int(0))];
+    let name = g.emit("Concat", &[&name, &item], attributes, list.dtype, Some(dims));
+    Ok(vec![listed(g, name)])
+}
+
+fn length(g: &mut Graph, c: &Call<'_>) -> Outcome {
+    let id = c.input(0)?;
+    let list = list_of(g, id)?;
+    let count = match list.unmade {
+        Some(count) => count,
+        None => {
+            let name = g.plain(id);
+            let attributes = vec![("start", Attr::Int(0)), ("end", Attr::Int(1))];
+            g.emit("Shape", &[&name], attributes, DType::I64, Some(vec![Dim::Known(1)]))
+        }
+    };
+    let wide = g.reshape(&count, &[], Some(vec![]));
+    Ok(vec![g.narrowed(wide, DType::I32)])
+}
+
+/// The list's tensor. A number of elements that is stated is checked by TensorFlow, so it is stated
+/// once more where it is not sure.
+fn stack(g: &mut Graph, c: &Call<'_>) -> Outcome {
+    let id = c.input(0)?;
+    let said = element_dims(g, c.input(1)?);
+    let list = list_of(g, id)?;
+    let id = match (&list.unmade, said.clone().and_then(|dims| dims.into_iter().collect())) {
+        (Some(_), Some(dims)) => make(g, id, &Vec::<Dim>::clone(&dims))?,
+        _ => id,
+    };
+    let (name, list, mut dims) = made_list(g, id)?;
+    let wanted = usize::try_from(c.int("num_elements", -1)?).ok();
+    let differs = |own: Dim, wanted: usize| own.known().is_some_and(|own| own != wanted);
+    if wanted.is_some_and(|wanted| differs(dims[0], wanted)) {
+        return refuse("its list has another number of elements than is stated");
+    }
+    let is_stated = wanted.is_some_and(|wanted| dims[0] != Dim::Known(wanted));
+    if let (Some(wanted), true) = (wanted, is_stated) {
+        dims[0] = Dim::Known(wanted);
+        let mut sizes = vec![wanted as i64];
+        sizes.extend(vec![0; dims.len() - 1]);
+        let whole: Dims = Some(dims.clone());
+        if known_dims(&whole).is_some_and(|dims| dims.contains(&0)) {
+            return refuse("a list of nothing, of a stated length");
+        }
+        let stated = g.reshape(&name, &sizes, whole);
+        return Ok(vec![g.result(stated)]);
+    }
+    let (dtype, dims) = (list.dtype, Some(dims));
+    Ok(vec![g.add(Value { plain: Some(name), ..Value::new(dtype, dims) })])
+}

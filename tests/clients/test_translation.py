@@ -1,0 +1,314 @@
+"""Models that `vesta convert` writes as ONNX, run by ONNX Runtime and held to TensorFlow."""
+
+import pathlib
+import subprocess
+import tempfile
+import unittest
+
+import numpy as np
+import onnx
+import onnxruntime
+import tensorflow as tf
+
+from server import BIN
+
+# Another order of summation, over the length of a network.
+TOLERANCE = {"rtol": 2e-4, "atol": 2e-5}
+
+
+class Translation(unittest.TestCase):
+    def setUp(self):
+        holder = tempfile.TemporaryDirectory()
+        self.addCleanup(holder.cleanup)
+        self.folder = pathlib.Path(holder.name)
+        tf.random.set_seed(7)
+        self.random = np.random.default_rng(7)
+
+    def numbers(self, *shape, low=-2.0, high=2.0, dtype=np.float32):
+        return self.random.uniform(low, high, shape).astype(dtype)
+
+    def convert(self, place, code=0):
+        out = self.folder / "model.onnx"
+        ran = subprocess.run([str(BIN / "vesta"), "convert", str(place), str(out)], capture_output=True,
+                             text=True, timeout=120, env={"PATH": "/usr/bin:/bin", "VESTA_HOME": "/nonexistent"})
+        self.assertEqual(ran.returncode, code, ran.stderr)
+        return ran.stderr if code else out
+
+    def save(self, function, keep=(), **specs):
+        """A SavedModel of `function`, whose inputs have these dtypes and shapes."""
+        module = tf.Module()
+        module.variables_of_function = list(keep)
+        signature = [tf.TensorSpec(shape, dtype, alias) for alias, (dtype, shape) in specs.items()]
+        function = function if hasattr(function, "get_concrete_function") else tf.function(function)
+        module.serve = tf.function(lambda *inputs: function(*inputs), input_signature=signature)
+        module.kept = function
+        place = self.folder / "saved"
+        tf.saved_model.save(module, str(place), signatures=module.serve.get_concrete_function())
+        return place
+
+    def run_both(self, place, runs):
+        """Holds the translation to the checker and its answers to TensorFlow's."""
+        out = self.convert(place)
+        onnx.checker.check_model(str(out), full_check=True)
+        session = onnxruntime.InferenceSession(str(out), providers=["CPUExecutionProvider"])
+        loaded = tf.saved_model.load(str(place))
+        serve = loaded.signatures["serving_default"]
+        for feeds in runs:
+            wants = serve(**{alias: tf.constant(value) for alias, value in feeds.items()})
+            known = {value.name for value in session.get_inputs()}
+            answers = session.run(sorted(wants), {k: np.asarray(v) for k, v in feeds.items() if k in known})
+            for alias, got in zip(sorted(wants), answers):
+                want = wants[alias].numpy()
+                self.assertEqual((got.dtype, got.shape), (want.dtype, want.shape), alias)
+                if want.dtype.kind == "f":
+                    np.testing.assert_allclose(got, want, **TOLERANCE, err_msg=alias)
+                else:
+                    np.testing.assert_array_equal(got, want, err_msg=alias)
+        return onnx.load(out)
+
+    def hold(self, function, runs, keep=(), **specs):
+        return self.run_both(self.save(function, keep, **specs), runs)
+
+
+class Branches(Translation):
+    def test_a_branch_reads_what_stands_around_it(self):
+        weights = tf.Variable(self.numbers(3, 3))
+
+        def choose(x, flag):
+            y = tf.matmul(x, weights)
+            return {"y": tf.cond(flag, lambda: tf.nn.relu(y) + x, lambda: tf.matmul(y, weights) - 1.0)}
+
+        x = self.numbers(4, 3)
+        model = self.hold(choose, [{"x": x, "flag": True}, {"x": x, "flag": False}, {"x": x[:1], "flag": True}],
+                          [weights], x=(tf.float32, [None, 3]), flag=(tf.bool, []))
+        self.assertIn("If", [node.op_type for node in model.graph.node])
+
+    def test_branches_may_give_other_sizes(self):
+        def choose(x):
+            return {"y": tf.cond(tf.reduce_sum(x) > 0, lambda: x[:1], lambda: tf.concat([x, x], 0)),
+                    "n": tf.cond(tf.shape(x)[0] > 2, lambda: 1, lambda: tf.shape(x)[1])}
+
+        x = np.abs(self.numbers(3, 2))
+        self.hold(choose, [{"x": x}, {"x": -x}, {"x": -x[:2]}], x=(tf.float32, [None, 2]))
+
+    def test_branches_within_branches_and_calls(self):
+        @tf.function
+        def inner(x, flag):
+            return tf.cond(flag, lambda: tf.cond(x[0] > 0, lambda: x * 2, lambda: -x), lambda: x)
+
+        @tf.function
+        def outer(x, flag):
+            return {"y": inner(inner(x, flag) + 1, tf.logical_not(flag)), "x2": x}
+
+        x = self.numbers(5)
+        self.hold(outer, [{"x": x, "flag": True}, {"x": -x, "flag": False}, {"x": -x, "flag": True}],
+                  x=(tf.float32, [None]), flag=(tf.bool, []))
+
+    def test_one_tensor_given_twice_and_constants(self):
+        def choose(x, flag):
+            a, b, c = tf.cond(flag, lambda: (x, x, tf.constant([1, 2])), lambda: (x + 1, x, tf.constant([3, 4])))
+            return {"a": a, "b": b, "c": c}
+
+        x = self.numbers(2, 2)
+        self.hold(choose, [{"x": x, "flag": True}, {"x": x, "flag": False}], x=(tf.float32, [2, 2]), flag=(tf.bool, []))
+
+    def test_images_go_through_a_branch(self):
+        kernel, bias = self.numbers(3, 3, 3, 4), self.numbers(4)
+
+        def choose(x, flag):
+            y = tf.nn.conv2d(x, kernel, 1, "SAME")
+            y = tf.cond(flag, lambda: tf.nn.bias_add(y, bias), lambda: tf.nn.max_pool2d(y, 3, 1, "SAME"))
+            return {"y": tf.nn.conv2d(y, kernel[:, :, :1].repeat(4, 2), 2, "SAME")}
+
+        x = self.numbers(2, 5, 6, 3)
+        self.hold(choose, [{"x": x, "flag": True}, {"x": x, "flag": False}], x=(tf.float32, [None, 5, 6, 3]), flag=(tf.bool, []))
+
+
+class Loops(Translation):
+    def test_a_loop_hands_on_states_of_one_size(self):
+        weights = tf.Variable(self.numbers(3, 3, low=-0.5, high=0.5))
+
+        def repeat(x, n):
+            step = lambda i, y: (i + 1, tf.tanh(tf.matmul(y, weights)))
+            i, y = tf.while_loop(lambda i, y: i < n, step, (tf.constant(0), x))
+            return {"y": y, "i": i}
+
+        x = self.numbers(4, 3)
+        model = self.hold(repeat, [{"x": x, "n": np.int32(n)} for n in (0, 1, 5)] + [{"x": x[:1], "n": np.int32(2)}],
+                          [weights], x=(tf.float32, [None, 3]), n=(tf.int32, []))
+        self.assertIn("Loop", [node.op_type for node in model.graph.node])
+
+    def test_a_state_may_grow(self):
+        def grow(x, n):
+            shapes = (tf.TensorShape([]), tf.TensorShape([None, 2]))
+            i, y = tf.while_loop(lambda i, y: tf.shape(y)[0] < n, lambda i, y: (i + 1, tf.concat([y, y * 0.5, x], 0)),
+                                 (tf.constant(0, tf.int64), x), shape_invariants=shapes)
+            return {"y": y, "rows": tf.reshape(y, [tf.shape(y)[0] * 2]), "i": i}
+
+        x = self.numbers(2, 2)
+        self.hold(grow, [{"x": x, "n": np.int32(n)} for n in (0, 3, 9)] + [{"x": x[:1], "n": np.int32(20)}],
+                  x=(tf.float32, [None, 2]), n=(tf.int32, []))
+
+    def test_states_change_places(self):
+        def fibonacci(a, b, n):
+            _, a, b = tf.while_loop(lambda i, a, b: i < n, lambda i, a, b: (i + 1, b, a + b), (0, a, b))
+            return {"c": a, "d": b}
+
+        self.hold(fibonacci, [{"a": np.int64([1, 2]), "b": np.int64([3, 5]), "n": np.int32(n)} for n in (0, 1, 10)],
+                  a=(tf.int64, [2]), b=(tf.int64, [2]), n=(tf.int32, []))
+
+    def test_loops_and_branches_within_loops(self):
+        def collatz(x):
+            def body(i, y):
+                halve = lambda: tf.map_fn(lambda v: v * 0.5, y)
+                row = tf.while_loop(lambda j, s: j < i, lambda j, s: (j + 1, s + y[0]), (0, tf.zeros([])))[1]
+                return i + 1, tf.cond(tf.reduce_max(y) > 4.0, halve, lambda: y + row + 1.0)
+
+            return {"y": tf.while_loop(lambda i, y: i < 6, body, (0, x))[1]}
+
+        x = np.abs(self.numbers(4))
+        self.hold(collatz, [{"x": x}, {"x": x * 9}, {"x": x[:1]}], x=(tf.float32, [None]))
+
+    def test_a_loop_that_never_begins_and_one_that_ends_by_its_state(self):
+        def newton(x):
+            never = tf.while_loop(lambda y: tf.constant(False), lambda y: (y * 2,), (x,))[0]
+            root = tf.while_loop(lambda y: tf.reduce_any(tf.abs(y * y - x) > 1e-3), lambda y: (0.5 * (y + x / y),), (x,))[0]
+            return {"never": never, "root": root}
+
+        x = self.numbers(5, low=1, high=9)
+        self.hold(newton, [{"x": x}, {"x": x[:2]}], x=(tf.float32, [None]))
+
+    def test_convert_refuses_by_operator_and_place_in_a_loop(self):
+        def repeat(x):
+            return {"y": tf.while_loop(lambda i, y: i < 3, lambda i, y: (i + 1, tf.linalg.inv(y)), (0, x))[1]}
+
+        said = self.convert(self.save(repeat, x=(tf.float32, [2, 2])), code=1)
+        self.assertRegex(said, r"MatrixInverse at \S*while/\S*MatrixInverse \(no translation\)")
+
+
+class Lists(Translation):
+    def test_maps(self):
+        weights = tf.constant(self.numbers(3, 2))
+
+        def mapped(x, n):
+            return {"rows": tf.map_fn(lambda row: tf.matmul(row, weights), x),
+                    "squares": tf.map_fn(lambda i: i * i, tf.range(n)),
+                    "pairs": tf.map_fn(lambda p: p[0] + tf.cast(p[1], tf.float32), (x, tf.range(tf.shape(x)[0])), fn_output_signature=tf.float32)}
+
+        x = self.numbers(4, 5, 3)
+        self.hold(mapped, [{"x": x, "n": np.int32(3)}, {"x": x[:1, :2], "n": np.int32(1)}],
+                  x=(tf.float32, [None, None, 3]), n=(tf.int32, []))
+
+    def test_arrays(self):
+        @tf.function
+        def collect(x):
+            array = tf.TensorArray(tf.float32, size=tf.shape(x)[0])
+            for i in tf.range(tf.shape(x)[0]):
+                array = array.write(tf.shape(x)[0] - 1 - i, x[i] * 2.0)
+            scattered = tf.TensorArray(tf.float32, 5).unstack(tf.ones([5, 2])).write(2, tf.constant([7.0, 8.0]))
+            return {"stack": array.stack(), "last": array.read(0), "size": array.size(), "gather": array.gather([0, 0]),
+                    "scattered": scattered.stack()}
+
+        x = self.numbers(4, 3)
+        self.hold(collect, [{"x": x}, {"x": x[:1]}], x=(tf.float32, [None, 3]))
+
+    def test_scans(self):
+        def scanned(x):
+            return {"sums": tf.scan(lambda a, row: a + tf.tanh(row), x), "back": tf.scan(lambda a, row: a * 0.5 + row, x, reverse=True)}
+
+        x = self.numbers(6, 3)
+        self.hold(scanned, [{"x": x}, {"x": x[:1]}], x=(tf.float32, [None, 3]))
+
+
+class Detectors(Translation):
+    """A small detector with the ends that those of others have."""
+
+    def head(self, images, boxes, classes):
+        """Boxes and scores of each cell of a feature map, whatever size the image has."""
+        x = tf.image.resize(tf.cast(images, tf.float32) / 127.5 - 1.0, [32, 32])
+        x = tf.nn.relu(tf.nn.conv2d(x, self.kernel, 4, "SAME"))
+        places = tf.sigmoid(tf.reshape(tf.nn.conv2d(x, boxes, 1, "SAME"), [tf.shape(x)[0], -1, 4]))
+        corners, sizes = places[..., :2], places[..., 2:] * 0.3
+        places = tf.concat([corners - sizes, corners + sizes], -1)
+        return places, tf.sigmoid(tf.reshape(tf.nn.conv2d(x, classes, 1, "SAME"), [tf.shape(x)[0], -1, 5]))
+
+    def setUp(self):
+        super().setUp()
+        self.kernel = self.numbers(5, 5, 3, 8, low=-0.4, high=0.4)
+        # Not so large that scores saturate and come out equal.
+        self.boxes, self.classes = self.numbers(3, 3, 8, 8), self.numbers(3, 3, 8, 10, low=-0.1, high=0.1)
+
+    def photographs(self, *shape):
+        return self.random.integers(0, 256, shape).astype(np.uint8)
+
+    def test_suppression_by_class(self):
+        def detect(images):
+            places, scores = self.head(images, self.boxes, self.classes)
+            found = tf.image.combined_non_max_suppression(places[:, :, None], scores, 10, 20, 0.5, 0.4)
+            return {"boxes": found[0], "scores": found[1], "classes": found[2], "count": found[3]}
+
+        runs = [{"images": self.photographs(1, 40, 50, 3)}, {"images": self.photographs(2, 32, 32, 3)}]
+        self.hold(detect, runs, images=(tf.uint8, [None, None, None, 3]))
+
+    def test_suppression_image_by_image(self):
+        def one(args):
+            places, scores = args
+            best = tf.reduce_max(scores, -1)
+            chosen, count = tf.image.non_max_suppression_padded(places, best, 15, 0.5, 0.4, pad_to_max_output_size=True)
+            kind = tf.cast(tf.argmax(tf.gather(scores, chosen), -1), tf.float32)
+            is_there = tf.range(15) < count
+            return tf.where(is_there[:, None], tf.gather(places, chosen), 0.0), tf.where(is_there, kind, -1.0), count
+
+        def detect(images):
+            outcome = tf.map_fn(one, self.head(images, self.boxes, self.classes),
+                                fn_output_signature=(tf.float32, tf.float32, tf.int32))
+            return dict(zip(("boxes", "classes", "count"), outcome))
+
+        runs = [{"images": self.photographs(1, 40, 50, 3)}, {"images": self.photographs(3, 20, 70, 3)}]
+        self.hold(detect, runs, images=(tf.uint8, [None, None, None, 3]))
+
+    def test_second_looks_at_what_was_found(self):
+        weights = self.numbers(7 * 7 * 3, 4)
+
+        def detect(images):
+            places, scores = self.head(images, self.boxes, self.classes)
+            top, at = tf.math.top_k(tf.reduce_max(scores[0], -1), 6)
+            chosen = tf.gather(places[0], at)
+            kept = tf.where(top > 0.5)[:, 0]
+            chosen = tf.gather(chosen, kept)
+            crops = tf.image.crop_and_resize(tf.cast(images, tf.float32), chosen, tf.zeros_like(kept, tf.int32), [7, 7])
+            found = tf.cond(tf.size(kept) > 0, lambda: tf.tanh(tf.matmul(tf.reshape(crops, [-1, 7 * 7 * 3]) / 255.0, weights)),
+                            lambda: tf.zeros([0, 4]))
+            return {"boxes": chosen, "found": found}
+
+        runs = [{"images": self.photographs(1, 40, 50, 3)}, {"images": self.photographs(1, 20, 70, 3)}]
+        self.hold(detect, runs, images=(tf.uint8, [1, None, None, 3]))
+
+
+class Recurrent(Translation):
+    def keras(self, layers, shape, runs, dtype=tf.float32):
+        model = tf.keras.Sequential([tf.keras.Input(shape[1:], dtype=dtype), *layers])
+        place = self.folder / "saved"
+        model.export(str(place), verbose=False)
+        loaded = tf.saved_model.load(str(place))
+        [alias] = loaded.signatures["serving_default"].structured_input_signature[1]
+        return self.run_both(place, [{alias: run} for run in runs])
+
+    def test_lstm(self):
+        x = self.numbers(3, 7, 4)
+        self.keras([tf.keras.layers.LSTM(5, return_sequences=True), tf.keras.layers.LSTM(6)], [None, None, 4], [x, x[:1, :2]])
+
+    def test_gru_both_ways(self):
+        x = self.numbers(3, 6, 4)
+        both = tf.keras.layers.Bidirectional(tf.keras.layers.GRU(5, return_sequences=True))
+        self.keras([both, tf.keras.layers.GRU(3, reset_after=False, activation="relu")], [None, 6, 4], [x, x[:1]])
+
+    def test_simple_cells_behind_masked_words(self):
+        words = self.random.integers(0, 9, (3, 6)).astype(np.int32)
+        words[1, 3:] = 0
+        layers = [tf.keras.layers.Embedding(9, 4, mask_zero=True), tf.keras.layers.SimpleRNN(5)]
+        self.keras(layers, [None, 6], [words, words[1:2]], tf.int32)
+
+
+if __name__ == "__main__":
+    unittest.main()

@@ -1,0 +1,109 @@
+//! What a request for the same SavedModel costs on each engine that translates or runs it: processor
+//! time of server and workers together, one thread.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, bail};
+
+use super::served::Served;
+use crate::python::Python;
+use crate::run::{say, take};
+
+/// Engines, the one that others are held against first.
+const ENGINES: [&str; 3] = ["tensorflow", "onnxruntime", "embedded"];
+
+/// Turns of each engine, after one that does not count.
+const TURNS: usize = 5;
+
+/// Networks: name, requests of one turn. `engines.py` makes them, with weights that nobody trained.
+const NETS: [(&str, usize); 5] = [
+    ("mobilenet_v2", 60),
+    ("efficientnet_b0", 40),
+    ("resnet50", 15),
+    ("inception_v3", 15),
+    ("bert_like", 60),
+];
+
+/// Makes a network, or asks a server for it.
+const SCRIPT: &str = "xtask/src/bench/engines.py";
+
+/// A served network and what it has cost.
+struct Setting {
+    engine: &'static str,
+    server: Served,
+    cpu: Duration,
+    requests: usize,
+}
+
+pub(super) fn run(root: &Path) -> Result<()> {
+    let python = Python::set_up(root)?;
+    say(&format!("{:<16} {:<12} {:>10} {:>10}", "network", "engine", "CPU ms", "ratio"));
+    for (net, requests) in NETS {
+        let base = made(root, &python, net)?;
+        let mut settings = Vec::new();
+        for engine in ENGINES {
+            let flags = [format!("--engine={engine}"), "--isolation=worker".to_owned()];
+            match Served::start(root, net, &base, &flags) {
+                Ok(server) => {
+                    settings.push(Setting { engine, server, cpu: Duration::ZERO, requests: 0 });
+                }
+                Err(problem) => say(&format!("{net:<16} {engine:<12} {problem}")),
+            }
+        }
+        take_turns(root, &python, net, requests, &mut settings)?;
+        report(net, &settings)?;
+    }
+    say(
+        "\nprocessor time of server and worker per request of one row over gRPC, one thread; the ratio is \
+         to TensorFlow's in the same run",
+    );
+    Ok(())
+}
+
+/// The folder of a network, made once.
+fn made(root: &Path, python: &Python, net: &str) -> Result<PathBuf> {
+    let base = root.join("target/bench/engines").join(net);
+    if !base.join("1/saved_model.pb").is_file() {
+        say(&format!("making {net}"));
+        take(root, python.command().arg(SCRIPT).args(["make", net]).arg(base.join("1")))?;
+    }
+    Ok(base)
+}
+
+fn take_turns(
+    root: &Path,
+    python: &Python,
+    net: &str,
+    requests: usize,
+    settings: &mut [Setting],
+) -> Result<()> {
+    for turn in 0..=TURNS {
+        for setting in &mut *settings {
+            let before = setting.server.cpu()?;
+            let mut ask = python.command();
+            ask.arg(SCRIPT).args(["ask", net]).arg(setting.server.grpc_socket(root));
+            take(root, ask.arg(requests.to_string()))?;
+            if turn > 0 {
+                setting.cpu += setting.server.cpu()?.saturating_sub(before);
+                setting.requests += requests;
+            }
+        }
+    }
+    Ok(())
+}
+
+fn report(net: &str, settings: &[Setting]) -> Result<()> {
+    let per_request =
+        |setting: &Setting| setting.cpu.as_secs_f64() * 1e3 / setting.requests.max(1) as f64;
+    let first = settings.first().context("no engine serves the network")?;
+    if first.engine != ENGINES[0] {
+        bail!("{} does not serve {net}, so there is nothing to compare with", ENGINES[0]);
+    }
+    for setting in settings {
+        let (cost, reference) = (per_request(setting), per_request(first));
+        let ratio = cost / reference;
+        say(&format!("{net:<16} {:<12} {cost:>10.2} {ratio:>10.2}", setting.engine));
+    }
+    Ok(())
+}
