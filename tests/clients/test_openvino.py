@@ -148,6 +148,14 @@ class SavedModelTest(OpenVino):
         save(self.base / "d" / "1", lambda x: {"y": x * 2}, tf.TensorSpec([None], tf.float64, "x"))
         self.assertIn("computes with fewer bits", self.refused("d", ENGINE))
 
+    def test_inspect_says_whether_a_saved_model_has_a_translation(self):
+        for name, function, want in (("good", lambda x: {"y": x + 1}, "vesta engine install openvino"),
+                                     ("bad", lambda x: {"y": tf.linalg.inv(x)}, "MatrixInverse")):
+            save(self.base / name / "1", function, tf.TensorSpec([None, None], tf.float32, "x"))
+            told = json.loads(vesta("inspect", self.base / name, "--json").stdout)
+            engines = {engine["name"]: engine for engine in told["engines"]}
+            self.assertIn(want, engines["openvino"]["verdict"])
+
     def test_a_saved_model_comes_before_an_ir(self):
         folder = self.ir("half_plus_two")
         save(folder, lambda x: {"y": x + 100}, tf.TensorSpec([None], tf.float32, "x"))
