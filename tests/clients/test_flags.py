@@ -226,7 +226,10 @@ class CapTest(WithModels):
         server = self.start("--grpc_max_threads=2")
         with grpc.insecure_channel(f"127.0.0.1:{server.grpc_port}") as channel:
             stub = prediction_service_pb2_grpc.PredictionServiceStub(channel)
+            # The two must be there before a third comes, which could have the place of one.
+            grpc.channel_ready_future(channel).result(20)
             under_way = [stub.Predict.future(predict_request([2.0]), timeout=20) for _ in range(2)]
+            time.sleep(0.5)
 
             def refusal():
                 try:
