@@ -21,12 +21,10 @@ use vesta_protos::onnx::{
 };
 
 use super::SAVED_MODEL;
-use super::deadlines::Deadlines;
 use super::external::{Beside, each_tensor, is_external, unreadable};
-use super::session::{OnnxRunner, name_of};
+use super::session::{Bound, Feed, LoadedModel, name_of};
 use super::values::{from_onnx, status};
 use super::weights::Weights;
-use crate::bound::{Bound, LoadedModel};
 
 /// The name that is taken when a folder has several ONNX files.
 const PREFERRED: &str = "model.onnx";
@@ -102,15 +100,14 @@ pub(super) fn load(
         let text = format!("ONNX Runtime does not take {}: {}", file.name, status.message());
         Status::new(status.code(), text)
     })?;
-    let named = |spec: &TensorSpec| name_of(&spec.alias);
-    let feeds = signature.inputs.iter().map(named).collect::<Result<_, Status>>()?;
-    let fetches = signature.outputs.iter().map(named).collect::<Result<_, Status>>()?;
-    let deadlines = Arc::<Deadlines>::default();
-    let runner = Box::new(OnnxRunner { library, session, feeds, fetches, deadlines });
-    let shapes = signature.inputs.iter().map(|spec| spec.shape.clone()).collect();
-    let bound = Bound { signature: Arc::clone(&signature), shapes, runner };
+    let feed =
+        |spec: &TensorSpec| Ok(Feed { name: name_of(&spec.alias)?, shape: spec.shape.clone() });
+    let feeds = signature.inputs.iter().map(feed).collect::<Result<_, Status>>()?;
+    let fetches =
+        signature.outputs.iter().map(|spec| name_of(&spec.alias)).collect::<Result<_, _>>()?;
+    let bound = Bound { signature: Arc::clone(&signature), session, feeds, fetches };
     let bound = [(signature.name.clone(), bound)].into();
-    Ok(LoadedModel::new(described(signature), bound))
+    Ok(LoadedModel::new(library, described(signature), bound))
 }
 
 /// The ONNX files of a folder.
@@ -141,18 +138,18 @@ fn chosen(artifact: &Path) -> Result<PathBuf, Status> {
 }
 
 /// A file as it was read.
-pub(crate) struct Parsed {
+struct Parsed {
     /// Its name.
-    pub(crate) name: String,
+    name: String,
     /// Its bytes.
-    pub(crate) bytes: Bytes,
-    pub(crate) model: ModelProto,
+    bytes: Bytes,
+    model: ModelProto,
 }
 
 impl Parsed {
     /// Reads the file. It is not mapped: a file that is changed in its place must not change what
     /// serves.
-    pub(crate) fn read(artifact: &Path) -> Result<Parsed, Status> {
+    fn read(artifact: &Path) -> Result<Parsed, Status> {
         let path = chosen(artifact)?;
         let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
         let metadata = path.metadata().map_err(|error| unreadable(&path, &error))?;
@@ -179,7 +176,7 @@ impl Parsed {
     /// # Errors
     /// `DATA_LOSS` for ends that make no sense, `UNIMPLEMENTED` for those that are no tensors that a
     /// request can carry.
-    pub(crate) fn signature(&self) -> Result<Signature, Status> {
+    fn signature(&self) -> Result<Signature, Status> {
         let graph = self.graph()?;
         let sparse = graph.sparse_initializer.iter().flat_map(|sparse| &sparse.values);
         let constants: BTreeSet<&str> =
@@ -252,7 +249,7 @@ impl Parsed {
     }
 
     /// Reads the tensors that lie in other files into the model; tells whether there were any.
-    pub(crate) fn gather(&mut self, artifact: &Path) -> Result<bool, Status> {
+    fn gather(&mut self, artifact: &Path) -> Result<bool, Status> {
         let mut beside = None;
         each_tensor(&mut self.model, &mut |tensor| {
             if is_external(tensor) {

@@ -21,11 +21,10 @@ use vesta_ffi::OnnxRuntime;
 use vesta_model::{Engine, EngineIdentity, LoadRequest, Session, Status};
 
 pub use self::file::OnnxModel;
-pub(crate) use self::file::Parsed as OnnxFile;
-use crate::bound::LoadedModel;
+use self::session::LoadedModel;
 
 /// The file that makes a folder a SavedModel, whatever else lies beside it.
-pub(crate) const SAVED_MODEL: &str = "saved_model.pb";
+const SAVED_MODEL: &str = "saved_model.pb";
 
 /// ONNX Runtime, opened in this process.
 pub struct OnnxRuntimeEngine {

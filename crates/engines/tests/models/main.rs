@@ -4,7 +4,6 @@
 mod demo;
 mod litert;
 mod onnxruntime;
-mod openvino;
 mod original;
 mod shared_data;
 mod suite;
