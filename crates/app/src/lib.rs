@@ -16,6 +16,7 @@ mod demo;
 mod engine;
 mod fetching;
 mod flags;
+mod holding;
 mod init;
 mod inspect;
 mod listen;

@@ -5,6 +5,7 @@
 //! May not know: wires, serving, isolation.
 //! Invariant: an engine answers as TensorFlow does or refuses the model, saying what to do.
 
+mod bound;
 mod convert;
 mod embedded;
 mod inspect;

@@ -27,7 +27,6 @@ use self::auto::Auto;
 use self::embedded::EmbeddedPlacement;
 use self::format::ByFormat;
 use self::native::{NativePlacement, Newest};
-use self::shown::ShownSession;
 pub(crate) use self::trial::TriedEngine;
 use crate::choice::Reason;
 use crate::logs::LogFormat;
@@ -212,7 +211,7 @@ impl Engine for Placements {
             None => self.by_choice(&self.settings.choice)?,
         };
         let placed = place.place(request)?;
-        Ok(ShownSession::shown(placed, request, &self.metrics))
+        Ok(shown::shown(placed, request, &self.metrics))
     }
 
     /// Any model may name the embedded engine, which runs fastest there; to others it is a thread as

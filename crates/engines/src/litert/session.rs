@@ -9,10 +9,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use vesta_ffi::LiteRt;
-use vesta_model::{
-    AlignedBytes, DType, LoadRequest, ModelDescription, Run, RunRequest, Session, Signature,
-    Status, Tensor, strings_byte_len,
-};
+use vesta_model::{DType, LoadRequest, ModelDescription, RunRequest, Signature, Status, Tensor};
 
 use super::examples::Parsing;
 use super::flatbuffer::File;
@@ -22,17 +19,11 @@ use super::schema::{Model, Subgraph};
 use super::signatures::{self, Served};
 use super::values::Fed;
 use super::{read_file, unbundled};
+use crate::bound::{Bound, BoundSession, Runner};
 
 /// A version loaded in LiteRT.
 pub(super) struct LoadedModel {
-    description: ModelDescription,
-    shared: Arc<Shared>,
-}
-
-/// What the session and its runs share.
-struct Shared {
     source: Arc<Source>,
-    bound: BTreeMap<String, Bound>,
     /// Of each graph, what is run before it.
     parsings: Vec<Option<Parsing>>,
     pool: Mutex<Pool>,
@@ -42,7 +33,7 @@ struct Shared {
 }
 
 /// A signature in terms of a graph.
-struct Bound {
+pub(super) struct Ports {
     signature: Arc<Signature>,
     graph: usize,
     /// For each input of the graph, where it comes from.
@@ -73,7 +64,7 @@ impl LoadedModel {
         library: &'static LiteRt,
         request: &LoadRequest,
         interpreters_max: usize,
-    ) -> Result<LoadedModel, Status> {
+    ) -> Result<BoundSession<LoadedModel>, Status> {
         let bytes = read_file(&request.artifact)?;
         let file = File::new(&bytes);
         let model = Model::read(&file)?;
@@ -108,17 +99,14 @@ impl LoadedModel {
             .into_iter()
             .map(|one| (one.signature.name.clone(), Arc::new(one.signature)))
             .collect();
-        Ok(LoadedModel {
-            description: ModelDescription { signatures },
-            shared: Arc::new(Shared {
-                source,
-                bound,
-                parsings: wanted.into_iter().map(|(_, parsing)| parsing).collect(),
-                pool: Mutex::new(Pool { idle: vec![first], made: 1 }),
-                returned: Condvar::new(),
-                interpreters_max,
-            }),
-        })
+        let runner = LoadedModel {
+            source,
+            parsings: wanted.into_iter().map(|(_, parsing)| parsing).collect(),
+            pool: Mutex::new(Pool { idle: vec![first], made: 1 }),
+            returned: Condvar::new(),
+            interpreters_max,
+        };
+        Ok(BoundSession::new(ModelDescription { signatures }, runner, bound))
     }
 }
 
@@ -157,7 +145,7 @@ fn graph(subgraph: &Subgraph<'_>, ends: &Ends, is_stateful: bool) -> Result<Grap
     })
 }
 
-fn bind(one: &Served, wanted: &[(usize, Option<Parsing>)], ends: &[Ends]) -> (String, Bound) {
+fn bind(one: &Served, wanted: &[(usize, Option<Parsing>)], ends: &[Ends]) -> (String, Ports) {
     // Each subgraph of a signature is wanted, and each tensor of one is an end of it.
     let graph = wanted.iter().position(|(n, _)| *n == one.subgraph).unwrap_or_default();
     let ends = &ends[graph];
@@ -173,99 +161,25 @@ fn bind(one: &Served, wanted: &[(usize, Option<Parsing>)], ends: &[Ends]) -> (St
     let outputs = one.outputs.iter().filter_map(|&n| position(&given, n)).collect();
     let examples = parsing.and_then(|parsing| position(&one.inputs, parsing.serialized));
     let signature = Arc::new(one.signature.clone());
-    (one.signature.name.clone(), Bound { signature, graph, inputs, outputs, examples })
+    (one.signature.name.clone(), Ports { signature, graph, inputs, outputs, examples })
 }
 
-impl Session for LoadedModel {
-    fn description(&self) -> &ModelDescription {
-        &self.description
-    }
-
-    fn prepare(&self, request: &RunRequest) -> Result<Box<dyn Run>, Status> {
-        let bound = self.shared.bound(request)?;
-        let mut inputs = Vec::with_capacity(request.inputs.len());
-        for (spec, layout) in bound.signature.inputs.iter().zip(&request.inputs) {
-            let bytes = match spec.dtype.width() {
-                Some(width) => layout.shape.bytes(width)?,
-                None => strings_byte_len(layout.shape.elements(), layout.string_bytes).ok_or_else(
-                    || Status::invalid_argument(format!("input {} is too large", spec.alias)),
-                )?,
-            };
-            inputs.push(AlignedBytes::zeroed(bytes));
-        }
-        let shared = Arc::clone(&self.shared);
-        Ok(Box::new(LiteRtRun { shared, request: request.clone(), inputs }))
-    }
-
-    fn run_over(
-        &self,
-        request: &RunRequest,
-        inputs: Vec<Tensor>,
-        deadline: Option<Instant>,
-    ) -> Result<Vec<Tensor>, Status> {
-        self.shared.run(request, inputs, deadline)
+impl Bound for Ports {
+    fn signature(&self) -> &Signature {
+        &self.signature
     }
 }
 
-/// A run whose inputs lie on the heap.
-struct LiteRtRun {
-    shared: Arc<Shared>,
-    request: RunRequest,
-    inputs: Vec<AlignedBytes>,
-}
-
-impl Run for LiteRtRun {
-    fn input(&mut self, index: usize) -> &mut [u8] {
-        self.inputs.get_mut(index).map(AlignedBytes::bytes_mut).unwrap_or_default()
-    }
-
-    fn run(self: Box<Self>, deadline: Option<Instant>) -> Result<Vec<Tensor>, Status> {
-        let LiteRtRun { shared, request, inputs } = *self;
-        let signature = Arc::clone(&shared.bound(&request)?.signature);
-        let specs = signature.inputs.iter().zip(&request.inputs);
-        let tensors = specs
-            .zip(inputs)
-            .map(|((spec, layout), memory)| {
-                Tensor::whole(spec.dtype, layout.shape.clone(), Arc::new(memory))
-            })
-            .collect::<Result<Vec<_>, Status>>()?;
-        shared.run(&request, tensors, deadline)
-    }
-}
-
-impl Shared {
-    /// The signature that a request means, if the request fits it.
-    fn bound(&self, request: &RunRequest) -> Result<&Bound, Status> {
-        let name = &request.signature;
-        let bound = self.bound.get(name);
-        let bound =
-            bound.ok_or_else(|| Status::not_found(format!("signature {name} not found")))?;
-        let (wanted, given) = (bound.signature.inputs.len(), request.inputs.len());
-        if wanted != given {
-            return Err(Status::invalid_argument(format!(
-                "signature {name} has {wanted} inputs, but {given} were given"
-            )));
-        }
-        if let Some(&bad) = request.outputs.iter().find(|&&index| index >= bound.outputs.len()) {
-            return Err(Status::invalid_argument(format!("signature {name} has no output {bad}")));
-        }
-        Ok(bound)
-    }
+impl Runner for LoadedModel {
+    type Bound = Ports;
 
     fn run(
         &self,
+        bound: &Ports,
         request: &RunRequest,
         inputs: Vec<Tensor>,
         deadline: Option<Instant>,
     ) -> Result<Vec<Tensor>, Status> {
-        let bound = self.bound(request)?;
-        if inputs.len() != bound.signature.inputs.len() {
-            return Err(Status::invalid_argument(format!(
-                "{} tensors were given for {} inputs",
-                inputs.len(),
-                bound.signature.inputs.len()
-            )));
-        }
         let parsed = match (&self.parsings[bound.graph], bound.examples) {
             (Some(parsing), Some(examples)) => parsing.parse(&inputs[examples])?,
             _ => Vec::new(),
@@ -290,7 +204,9 @@ impl Shared {
         let outputs = outcome?;
         Ok(request.outputs.iter().map(|&n| outputs[bound.outputs[n]].clone()).collect())
     }
+}
 
+impl LoadedModel {
     /// An interpreter that nobody else has.
     fn take(&self, deadline: Option<Instant>) -> Result<Interpreter, Status> {
         let mut pool = self.pool();

@@ -22,9 +22,10 @@ use vesta_protos::onnx::{
 
 use super::SAVED_MODEL;
 use super::external::{Beside, each_tensor, is_external, unreadable};
-use super::session::{Bound, Feed, LoadedModel, name_of};
+use super::session::{BoundModel, Feed, LoadedModel, name_of};
 use super::values::{from_onnx, status};
 use super::weights::Weights;
+use crate::bound::BoundSession;
 
 /// The name that is taken when a folder has several ONNX files.
 const PREFERRED: &str = "model.onnx";
@@ -87,7 +88,7 @@ fn described(signature: Arc<Signature>) -> ModelDescription {
 pub(super) fn load(
     library: &'static OnnxRuntime,
     request: &LoadRequest,
-) -> Result<LoadedModel, Status> {
+) -> Result<BoundSession<LoadedModel>, Status> {
     let mut file = Parsed::read(&request.artifact)?;
     let signature = Arc::new(file.signature()?);
     let session = if file.gather(&request.artifact)? {
@@ -105,9 +106,9 @@ pub(super) fn load(
     let feeds = signature.inputs.iter().map(feed).collect::<Result<_, Status>>()?;
     let fetches =
         signature.outputs.iter().map(|spec| name_of(&spec.alias)).collect::<Result<_, _>>()?;
-    let bound = Bound { signature: Arc::clone(&signature), session, feeds, fetches };
+    let bound = BoundModel { signature: Arc::clone(&signature), session, feeds, fetches };
     let bound = [(signature.name.clone(), bound)].into();
-    Ok(LoadedModel::new(library, described(signature), bound))
+    Ok(BoundSession::new(described(signature), LoadedModel::new(library), bound))
 }
 
 /// The ONNX files of a folder.

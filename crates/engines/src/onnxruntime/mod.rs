@@ -21,7 +21,6 @@ use vesta_ffi::OnnxRuntime;
 use vesta_model::{Engine, EngineIdentity, LoadRequest, Session, Status};
 
 pub use self::file::OnnxModel;
-use self::session::LoadedModel;
 
 /// The file that makes a folder a SavedModel, whatever else lies beside it.
 const SAVED_MODEL: &str = "saved_model.pb";
@@ -62,6 +61,6 @@ impl Engine for OnnxRuntimeEngine {
         } else {
             saved_model::load(self.library, request)?
         };
-        Ok(Arc::<LoadedModel>::new(loaded))
+        Ok(Arc::new(loaded))
     }
 }

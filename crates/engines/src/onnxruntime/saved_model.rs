@@ -12,9 +12,10 @@ use vesta_onnx::Translation;
 use vesta_savedmodel::{FrozenGraph, SavedModel};
 
 use super::exactness;
-use super::session::{Bound, Feed, LoadedModel, name_of};
+use super::session::{BoundModel, Feed, LoadedModel, name_of};
 use super::values;
 use super::weights::Weights;
+use crate::bound::BoundSession;
 use crate::convert::translated;
 use crate::embedded::is_callable;
 
@@ -29,7 +30,7 @@ struct Translated {
 pub(super) fn load(
     library: &'static OnnxRuntime,
     request: &LoadRequest,
-) -> Result<LoadedModel, Status> {
+) -> Result<BoundSession<LoadedModel>, Status> {
     let model = SavedModel::open(&request.artifact, &request.tags)?;
     let mut description = model.description().clone();
     let (mut signatures, mut weights) = (Vec::new(), Weights::default());
@@ -65,9 +66,9 @@ pub(super) fn load(
             .collect::<Result<Vec<_>, Status>>()?;
         let fetches = outputs.iter().map(|name| name_of(name)).collect::<Result<_, Status>>()?;
         let signature = Arc::clone(signature);
-        bound.insert(name, Bound { signature, session, feeds, fetches });
+        bound.insert(name, BoundModel { signature, session, feeds, fetches });
     }
-    Ok(LoadedModel::new(library, description, bound))
+    Ok(BoundSession::new(description, LoadedModel::new(library), bound))
 }
 
 /// Writes down where the graph takes another dtype than the signature declares.

@@ -3,36 +3,25 @@
 //! May not know: where models come from. Invariant: a run feeds what its signature declares, of
 //! shapes that the declaration accepts; the translation is exact for those alone.
 
-use std::collections::BTreeMap;
 use std::ffi::{CStr, CString};
 use std::sync::Arc;
 use std::time::Instant;
 
 use vesta_ffi::{OnnxRunOptions, OnnxRuntime, OnnxSession, OnnxValue};
-use vesta_model::{
-    AlignedBytes, DType, InputLayout, ModelDescription, PartialShape, Run, RunRequest, Session,
-    Signature, Status, Tensor, TensorSpec, strings_byte_len,
-};
+use vesta_model::{PartialShape, RunRequest, Signature, Status, Tensor};
 
 use super::deadlines::Deadlines;
 use super::values::{from_value, status, to_value};
+use crate::bound::{Bound, Runner};
 
 /// A version loaded in ONNX Runtime.
 pub(super) struct LoadedModel {
-    description: ModelDescription,
-    shared: Arc<Shared>,
-}
-
-/// What the session and its runs share.
-struct Shared {
     library: &'static OnnxRuntime,
-    /// By the name of the signature; those that have nothing to compute are absent.
-    bound: BTreeMap<String, Bound>,
     deadlines: Deadlines,
 }
 
 /// A signature in terms of a model.
-pub(super) struct Bound {
+pub(super) struct BoundModel {
     pub(super) signature: Arc<Signature>,
     pub(super) session: OnnxSession,
     /// The model's inputs, one for each of the signature's.
@@ -49,25 +38,8 @@ pub(super) struct Feed {
 }
 
 impl LoadedModel {
-    pub(super) fn new(
-        library: &'static OnnxRuntime,
-        description: ModelDescription,
-        bound: BTreeMap<String, Bound>,
-    ) -> LoadedModel {
-        let shared = Arc::new(Shared { library, bound, deadlines: Deadlines::default() });
-        LoadedModel { description, shared }
-    }
-
-    fn bound(&self, request: &RunRequest) -> Result<&Bound, Status> {
-        if !self.shared.bound.contains_key(&request.signature)
-            && self.description.signatures.contains_key(&request.signature)
-        {
-            return Err(Status::invalid_argument(format!(
-                "signature {} has nothing to compute",
-                request.signature
-            )));
-        }
-        self.shared.bound(request)
+    pub(super) fn new(library: &'static OnnxRuntime) -> LoadedModel {
+        LoadedModel { library, deadlines: Deadlines::default() }
     }
 }
 
@@ -81,110 +53,22 @@ pub(super) fn name_of(name: &str) -> Result<CString, Status> {
     })
 }
 
-impl Session for LoadedModel {
-    fn description(&self) -> &ModelDescription {
-        &self.description
-    }
-
-    fn prepare(&self, request: &RunRequest) -> Result<Box<dyn Run>, Status> {
-        let bound = self.bound(request)?;
-        let inputs = bound
-            .signature
-            .inputs
-            .iter()
-            .zip(&request.inputs)
-            .map(|(spec, layout)| memory_for(spec, layout))
-            .collect::<Result<Vec<_>, Status>>()?;
-        let shared = Arc::clone(&self.shared);
-        Ok(Box::new(OnnxRun { shared, request: request.clone(), inputs }))
-    }
-
-    fn run_over(
-        &self,
-        request: &RunRequest,
-        inputs: Vec<Tensor>,
-        deadline: Option<Instant>,
-    ) -> Result<Vec<Tensor>, Status> {
-        self.bound(request)?;
-        self.shared.run(request, inputs, deadline)
+impl Bound for BoundModel {
+    fn signature(&self) -> &Signature {
+        &self.signature
     }
 }
 
-fn memory_for(spec: &TensorSpec, layout: &InputLayout) -> Result<AlignedBytes, Status> {
-    let dtype = spec.fed_dtype();
-    let bytes = match dtype.width() {
-        Some(width) => layout.shape.bytes(width)?,
-        None if dtype == DType::String => {
-            strings_byte_len(layout.shape.elements(), layout.string_bytes).ok_or_else(|| {
-                Status::invalid_argument(format!("input {} is too large", spec.alias))
-            })?
-        }
-        None => {
-            return Err(Status::invalid_argument(format!(
-                "input {} of dtype {dtype} cannot be fed",
-                spec.alias
-            )));
-        }
-    };
-    Ok(AlignedBytes::zeroed(bytes))
-}
-
-/// A run whose inputs lie on the heap.
-struct OnnxRun {
-    shared: Arc<Shared>,
-    request: RunRequest,
-    inputs: Vec<AlignedBytes>,
-}
-
-impl Run for OnnxRun {
-    fn input(&mut self, index: usize) -> &mut [u8] {
-        self.inputs.get_mut(index).map(AlignedBytes::bytes_mut).unwrap_or_default()
-    }
-
-    fn run(self: Box<Self>, deadline: Option<Instant>) -> Result<Vec<Tensor>, Status> {
-        let OnnxRun { shared, request, inputs } = *self;
-        let signature = Arc::clone(&shared.bound(&request)?.signature);
-        let specs = signature.inputs.iter().zip(&request.inputs);
-        let tensors = specs
-            .zip(inputs)
-            .map(|((spec, layout), memory)| {
-                Tensor::whole(spec.fed_dtype(), layout.shape.clone(), Arc::new(memory))
-            })
-            .collect::<Result<Vec<_>, Status>>()?;
-        shared.run(&request, tensors, deadline)
-    }
-}
-
-impl Shared {
-    /// The signature that a request means, if the request fits it.
-    fn bound(&self, request: &RunRequest) -> Result<&Bound, Status> {
-        let bound = self.bound.get(&request.signature).ok_or_else(|| {
-            Status::not_found(format!("signature {} not found", request.signature))
-        })?;
-        if request.inputs.len() != bound.feeds.len() {
-            return Err(Status::invalid_argument(format!(
-                "signature {} has {} inputs, but {} were given",
-                request.signature,
-                bound.feeds.len(),
-                request.inputs.len()
-            )));
-        }
-        if let Some(&bad) = request.outputs.iter().find(|&&index| index >= bound.fetches.len()) {
-            return Err(Status::invalid_argument(format!(
-                "signature {} has no output {bad}",
-                request.signature
-            )));
-        }
-        Ok(bound)
-    }
+impl Runner for LoadedModel {
+    type Bound = BoundModel;
 
     fn run(
         &self,
+        bound: &BoundModel,
         request: &RunRequest,
         inputs: Vec<Tensor>,
         deadline: Option<Instant>,
     ) -> Result<Vec<Tensor>, Status> {
-        let bound = self.bound(request)?;
         bound.check(&inputs)?;
         if request.outputs.is_empty() {
             return Ok(Vec::new());
@@ -216,16 +100,9 @@ impl Shared {
     }
 }
 
-impl Bound {
+impl BoundModel {
     /// Checks that the tensors are what the model takes.
     fn check(&self, inputs: &[Tensor]) -> Result<(), Status> {
-        if inputs.len() != self.feeds.len() {
-            return Err(Status::invalid_argument(format!(
-                "{} tensors were given for {} inputs",
-                inputs.len(),
-                self.feeds.len()
-            )));
-        }
         for ((spec, feed), tensor) in self.signature.inputs.iter().zip(&self.feeds).zip(inputs) {
             if !feed.shape.accepts(tensor.shape()) {
                 return Err(Status::invalid_argument(format!(

@@ -11,8 +11,7 @@ use std::time::{Duration, Instant};
 use prost::Message as _;
 use vesta_ffi::{GraphOutput, TensorFlow, TensorFlowSession, TensorFlowValue};
 use vesta_model::{
-    AlignedBytes, DType, Encoding, LoadRequest, ModelDescription, Run, RunRequest, Session,
-    Signature, Status, Tensor, TensorSpec, strings_byte_len,
+    DType, Encoding, LoadRequest, RunRequest, Signature, Status, Tensor, TensorSpec,
 };
 use vesta_protos::tensorflow::RunOptions;
 use vesta_savedmodel::SavedModel;
@@ -20,22 +19,16 @@ use vesta_savedmodel::SavedModel;
 use super::pace::Pace;
 use super::status;
 use super::values::{from_tensorflow, not_in_graph, to_tensorflow};
+use crate::bound::{Bound, BoundSession, Runner};
 
 /// A version loaded in TensorFlow.
 pub(super) struct LoadedModel {
-    description: ModelDescription,
-    shared: Arc<Shared>,
-}
-
-/// What the session and its runs share.
-struct Shared {
     library: &'static TensorFlow,
     session: TensorFlowSession,
-    bound: BTreeMap<String, Bound>,
 }
 
 /// A signature in terms of the graph.
-struct Bound {
+pub(super) struct Endpoints {
     signature: Arc<Signature>,
     inputs: Vec<Endpoint>,
     outputs: Vec<Endpoint>,
@@ -55,7 +48,7 @@ impl LoadedModel {
         library: &'static TensorFlow,
         request: &LoadRequest,
         config: &[u8],
-    ) -> Result<LoadedModel, Status> {
+    ) -> Result<BoundSession<LoadedModel>, Status> {
         // Ours first: its errors have the original's words, and no damaged file reaches TensorFlow.
         let model = SavedModel::open(&request.artifact, &request.tags)?;
         let mut description = model.description().clone();
@@ -70,9 +63,9 @@ impl LoadedModel {
             let signature = Arc::clone(signature);
             let operators = model.operators(name)?;
             let pace = Pace::new(signature.stateful, operators.keys().map(String::as_str));
-            bound.insert(name.clone(), Bound { signature, inputs, outputs, pace });
+            bound.insert(name.clone(), Endpoints { signature, inputs, outputs, pace });
         }
-        Ok(LoadedModel { description, shared: Arc::new(Shared { library, session, bound }) })
+        Ok(BoundSession::new(description, LoadedModel { library, session }, bound))
     }
 }
 
@@ -121,114 +114,22 @@ fn split(name: &str) -> (&str, usize) {
     }
 }
 
-impl Session for LoadedModel {
-    fn description(&self) -> &ModelDescription {
-        &self.description
-    }
-
-    fn prepare(&self, request: &RunRequest) -> Result<Box<dyn Run>, Status> {
-        let bound = self.shared.bound(request)?;
-        let mut inputs = Vec::with_capacity(request.inputs.len());
-        for (spec, layout) in bound.signature.inputs.iter().zip(&request.inputs) {
-            let dtype = spec.fed_dtype();
-            let bytes = match dtype.width() {
-                Some(width) => layout.shape.bytes(width)?,
-                None if dtype == DType::String => {
-                    strings_byte_len(layout.shape.elements(), layout.string_bytes).ok_or_else(
-                        || Status::invalid_argument(format!("input {} is too large", spec.alias)),
-                    )?
-                }
-                None => {
-                    return Err(Status::invalid_argument(format!(
-                        "input {} of dtype {dtype} cannot be fed",
-                        spec.alias
-                    )));
-                }
-            };
-            inputs.push(AlignedBytes::zeroed(bytes));
-        }
-        Ok(Box::new(TensorFlowRun {
-            shared: Arc::clone(&self.shared),
-            request: request.clone(),
-            inputs,
-        }))
-    }
-
-    fn run_over(
-        &self,
-        request: &RunRequest,
-        inputs: Vec<Tensor>,
-        deadline: Option<Instant>,
-    ) -> Result<Vec<Tensor>, Status> {
-        self.shared.run(request, inputs, deadline)
+impl Bound for Endpoints {
+    fn signature(&self) -> &Signature {
+        &self.signature
     }
 }
 
-/// A run whose inputs lie on the heap.
-struct TensorFlowRun {
-    shared: Arc<Shared>,
-    request: RunRequest,
-    inputs: Vec<AlignedBytes>,
-}
-
-impl Run for TensorFlowRun {
-    fn input(&mut self, index: usize) -> &mut [u8] {
-        self.inputs.get_mut(index).map(AlignedBytes::bytes_mut).unwrap_or_default()
-    }
-
-    fn run(self: Box<Self>, deadline: Option<Instant>) -> Result<Vec<Tensor>, Status> {
-        let TensorFlowRun { shared, request, inputs } = *self;
-        let signature = Arc::clone(&shared.bound(&request)?.signature);
-        let tensors = signature
-            .inputs
-            .iter()
-            .zip(&request.inputs)
-            .zip(inputs)
-            .map(|((spec, layout), memory)| {
-                Tensor::whole(spec.fed_dtype(), layout.shape.clone(), Arc::new(memory))
-            })
-            .collect::<Result<Vec<_>, Status>>()?;
-        shared.run(&request, tensors, deadline)
-    }
-}
-
-impl Shared {
-    /// The signature that a request means, if the request fits it.
-    fn bound(&self, request: &RunRequest) -> Result<&Bound, Status> {
-        let bound = self.bound.get(&request.signature).ok_or_else(|| {
-            Status::not_found(format!("signature {} not found", request.signature))
-        })?;
-        if request.inputs.len() != bound.inputs.len() {
-            return Err(Status::invalid_argument(format!(
-                "signature {} has {} inputs, but {} were given",
-                request.signature,
-                bound.inputs.len(),
-                request.inputs.len()
-            )));
-        }
-        if let Some(&bad) = request.outputs.iter().find(|&&index| index >= bound.outputs.len()) {
-            return Err(Status::invalid_argument(format!(
-                "signature {} has no output {bad}",
-                request.signature
-            )));
-        }
-        Ok(bound)
-    }
+impl Runner for LoadedModel {
+    type Bound = Endpoints;
 
     fn run(
         &self,
+        bound: &Endpoints,
         request: &RunRequest,
         inputs: Vec<Tensor>,
         deadline: Option<Instant>,
     ) -> Result<Vec<Tensor>, Status> {
-        let bound = self.bound(request)?;
-        if inputs.len() != bound.inputs.len() {
-            return Err(Status::invalid_argument(format!(
-                "{} tensors were given for {} inputs",
-                inputs.len(),
-                bound.inputs.len()
-            )));
-        }
         let bytes: u64 = inputs.iter().map(|input| input.bytes().len() as u64).sum();
         let options = run_options(&bound.pace, bytes, deadline)?;
         let endpoints = bound.inputs.iter().cloned().collect::<Result<Vec<_>, _>>()?;
