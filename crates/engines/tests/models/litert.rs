@@ -1,33 +1,21 @@
 //! LiteRT as an engine: the common suite, inline and behind a worker, and what its format is about.
 
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use prost::Message as _;
-use vesta_engines::{EngineName, EngineStore, Installed, LiteRtEngine, LiteRtOptions};
-use vesta_model::{Code, Engine, EngineIdentity, Session, Shape, Status, StringsBuilder, Tensor};
+use vesta_engines::{EngineName, Installed, LiteRtEngine, LiteRtOptions};
+use vesta_model::{Code, Engine, Session, Shape, StringsBuilder, Tensor};
 use vesta_protos::tensorflow::feature::Kind;
 use vesta_protos::tensorflow::{BytesList, Example, Feature, Features, FloatList, Int64List};
-use vesta_testkit::{Given, SuiteModel, SuiteModels, engine_suite};
-use vesta_worker::{ChildOptions, IsolatedEngine, WorkerCommand, WorkerOptions, serve_child};
+use vesta_testkit::{Given, SuiteModel};
 
+use crate::native::{Kept, installed, isolated, serve, serve_as_worker};
 use crate::shared_data::{call, floats, folder, output, request, strings};
-use crate::suite::WORKER;
 
-/// LiteRT out of the store, or `None` with a word about it on a person's machine.
-fn installed() -> Option<Installed> {
-    match EngineStore::from_env().find(EngineName::LiteRt, None) {
-        Ok(installed) => Some(installed),
-        Err(status) => {
-            assert!(std::env::var("CI").as_deref() != Ok("true"), "{status}");
-            eprintln!("skipped: {status}");
-            None
-        }
-    }
-}
+const KEPT: Kept = Kept { folder: "lite", file: "model.tflite" };
 
 fn with_interpreters(interpreters: usize) -> Option<LiteRtEngine> {
-    let Installed { folder, version, .. } = installed()?;
+    let Installed { folder, version, .. } = installed(EngineName::LiteRt)?;
     Some(LiteRtEngine::open(&folder, &version, LiteRtOptions { interpreters }).unwrap())
 }
 
@@ -35,47 +23,18 @@ fn inline() -> Option<LiteRtEngine> {
     with_interpreters(LiteRtOptions::default().interpreters)
 }
 
-fn kept(name: &str) -> PathBuf {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/models/lite");
-    folder.join(name).with_extension("tflite")
-}
-
-/// A version's folder with one of the kept models in it.
 fn version(name: &str) -> tempfile::TempDir {
-    let folder = tempfile::tempdir().unwrap();
-    std::fs::copy(kept(name), folder.path().join("model.tflite")).unwrap();
-    folder
+    KEPT.version(name)
 }
 
 fn load(engine: &dyn Engine, name: &str) -> Arc<dyn Session> {
-    engine.load(&request(version(name).path())).unwrap_or_else(|status| panic!("{name}: {status}"))
-}
-
-fn serve(session: &dyn Session, inputs: &[Tensor]) -> Result<Vec<Tensor>, Status> {
-    call(session, "serving_default", inputs)
+    KEPT.load(engine, name)
 }
 
 fn conforms(engine: &dyn Engine) {
-    let names =
-        ["half_plus_two", "slow_half_plus_two", "string_identity", "sum_and_difference", "counter"];
-    let folders = names.map(version);
-    let damaged = tempfile::tempdir().unwrap();
-    std::fs::write(damaged.path().join("model.tflite"), b"\x10\0\0\0TFL3 and no more").unwrap();
-    let model = |folder: &Path| Given::Model(SuiteModel::new(request(folder), &[]));
-    let [half, slow, text, sum, counter] = folders.each_ref().map(|folder| model(folder.path()));
-    let report = engine_suite(
-        engine,
-        &SuiteModels {
-            half_plus_two: half,
-            slow_half_plus_two: slow,
-            string_identity: text,
-            sum_and_difference: sum,
-            counter,
-            damaged: model(damaged.path()),
-        },
-    );
-    eprintln!("{}", report.text());
-    report.verdict().unwrap();
+    let folder = version("counter");
+    let counter = Given::Model(SuiteModel::new(request(folder.path()), &[]));
+    KEPT.conform(engine, counter, b"\x10\0\0\0TFL3 and no more");
 }
 
 #[test]
@@ -86,25 +45,16 @@ fn litert_conforms() {
 
 #[test]
 fn litert_behind_a_worker_conforms() {
-    let Some(installed) = installed() else { return };
-    let identity = EngineIdentity { name: "litert".to_owned(), version: installed.version };
-    let command = WorkerCommand::new(std::env::current_exe().unwrap())
-        .arg("--exact")
-        .arg("litert::a_process_that_is_told_to_is_a_litert_worker")
-        .env(WORKER, "1");
-    conforms(&IsolatedEngine::new(identity, command, WorkerOptions::default()));
+    let worker = "litert::a_process_that_is_told_to_is_a_litert_worker";
+    let Some(engine) = isolated(EngineName::LiteRt, worker) else { return };
+    conforms(&engine);
 }
 
 /// The test above starts this program anew, for this test alone, to get a worker.
 #[test]
 fn a_process_that_is_told_to_is_a_litert_worker() {
     let Some(engine) = inline() else { return };
-    let served = serve_child(&engine, &ChildOptions::default());
-    if std::env::var_os(WORKER).is_some() {
-        served.unwrap();
-    } else {
-        assert_eq!(served.unwrap_err().code(), Code::FailedPrecondition);
-    }
+    serve_as_worker(&engine);
 }
 
 #[test]

@@ -3,6 +3,7 @@
 
 mod demo;
 mod litert;
+mod native;
 mod onnxruntime;
 mod original;
 mod shared_data;

@@ -1,74 +1,41 @@
 //! ONNX Runtime as an engine: the common suite on ONNX files and on SavedModels, inline and behind a
 //! worker, and what files can be.
 
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use vesta_engines::{EngineName, EngineStore, Installed, OnnxModel, OnnxRuntimeEngine};
+use vesta_engines::{EngineName, Installed, OnnxModel, OnnxRuntimeEngine};
 use vesta_model::{
-    AlignedBytes, Code, DType, Engine, EngineIdentity, InputLayout, PartialShape, RunRequest,
-    Session, Shape, Status, Tensor,
+    AlignedBytes, Code, DType, Engine, InputLayout, PartialShape, RunRequest, Session, Shape,
+    Status, Tensor,
 };
-use vesta_testkit::{Given, SuiteModel, SuiteModels, engine_suite};
-use vesta_worker::{ChildOptions, IsolatedEngine, WorkerCommand, WorkerOptions, serve_child};
+use vesta_testkit::Given;
 
+use crate::native::{Kept, installed, isolated, serve, serve_as_worker};
 use crate::shared_data::{call, floats, folder, output, request, strings};
-use crate::suite::{self, WORKER};
+use crate::suite;
 use crate::written::{self, node, write};
 
-/// ONNX Runtime out of the store, or `None` with a word about it on a person's machine.
-fn installed() -> Option<Installed> {
-    match EngineStore::from_env().find(EngineName::OnnxRuntime, None) {
-        Ok(installed) => Some(installed),
-        Err(status) => {
-            assert!(std::env::var("CI").as_deref() != Ok("true"), "{status}");
-            eprintln!("skipped: {status}");
-            None
-        }
-    }
-}
+const KEPT: Kept = Kept { folder: "onnx", file: "model.onnx" };
 
 pub(crate) fn inline() -> Option<OnnxRuntimeEngine> {
-    let Installed { folder, version, .. } = installed()?;
+    let Installed { folder, version, .. } = installed(EngineName::OnnxRuntime)?;
     Some(OnnxRuntimeEngine::open(&folder, &version).unwrap())
-}
-
-fn isolated() -> Option<IsolatedEngine> {
-    let identity = EngineIdentity { name: "onnxruntime".to_owned(), version: installed()?.version };
-    let command = WorkerCommand::new(std::env::current_exe().unwrap())
-        .arg("--exact")
-        .arg("onnxruntime::a_process_that_is_told_to_is_an_onnxruntime_worker")
-        .env(WORKER, "1");
-    Some(IsolatedEngine::new(identity, command, WorkerOptions::default()))
 }
 
 /// The test above starts this program anew, for this test alone, to get a worker.
 #[test]
 fn a_process_that_is_told_to_is_an_onnxruntime_worker() {
     let Some(engine) = inline() else { return };
-    let served = serve_child(&engine, &ChildOptions::default());
-    if std::env::var_os(WORKER).is_some() {
-        served.unwrap();
-    } else {
-        assert_eq!(served.unwrap_err().code(), Code::FailedPrecondition);
-    }
+    serve_as_worker(&engine);
 }
 
-fn kept(name: &str) -> PathBuf {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/models/onnx");
-    folder.join(name).with_extension("onnx")
-}
-
-/// A version's folder with one of the kept models in it.
 fn version(name: &str) -> tempfile::TempDir {
-    let folder = tempfile::tempdir().unwrap();
-    std::fs::copy(kept(name), folder.path().join("model.onnx")).unwrap();
-    folder
+    KEPT.version(name)
 }
 
 fn load(engine: &dyn Engine, name: &str) -> Arc<dyn Session> {
-    engine.load(&request(version(name).path())).unwrap_or_else(|status| panic!("{name}: {status}"))
+    KEPT.load(engine, name)
 }
 
 fn refusal(engine: &dyn Engine, name: &str) -> Status {
@@ -78,31 +45,9 @@ fn refusal(engine: &dyn Engine, name: &str) -> Status {
     status
 }
 
-fn serve(session: &dyn Session, inputs: &[Tensor]) -> Result<Vec<Tensor>, Status> {
-    call(session, "serving_default", inputs)
-}
-
 /// Holds an engine to the suite, on ONNX files.
 fn conforms_on_files(engine: &dyn Engine) {
-    let names = ["half_plus_two", "slow_half_plus_two", "string_identity", "sum_and_difference"];
-    let folders = names.map(version);
-    let damaged = tempfile::tempdir().unwrap();
-    std::fs::write(damaged.path().join("model.onnx"), b"\xff\xffno model").unwrap();
-    let model = |folder: &Path| Given::Model(SuiteModel::new(request(folder), &[]));
-    let [half, slow, text, sum] = folders.each_ref().map(|folder| model(folder.path()));
-    let report = engine_suite(
-        engine,
-        &SuiteModels {
-            half_plus_two: half,
-            slow_half_plus_two: slow,
-            string_identity: text,
-            sum_and_difference: sum,
-            counter: suite::refused_counter(),
-            damaged: model(damaged.path()),
-        },
-    );
-    eprintln!("{}", report.text());
-    report.verdict().unwrap();
+    KEPT.conform(engine, suite::refused_counter(), b"\xff\xffno model");
 }
 
 /// A SavedModel that gives strings back, which has no translation.
@@ -131,7 +76,8 @@ fn onnxruntime_conforms_on_saved_models() {
 
 #[test]
 fn onnxruntime_behind_a_worker_conforms() {
-    let Some(engine) = isolated() else { return };
+    let worker = "onnxruntime::a_process_that_is_told_to_is_an_onnxruntime_worker";
+    let Some(engine) = isolated(EngineName::OnnxRuntime, worker) else { return };
     conforms_on_files(&engine);
     conforms_on_saved_models(&engine);
 }
@@ -323,7 +269,7 @@ fn weights_may_lie_beside_the_model_and_nowhere_else() {
     beside.extend(weights.flat_map(f32::to_le_bytes));
     std::fs::write(folder.join("weights.bin"), &beside).unwrap();
     std::fs::write(outer.path().join("weights.bin"), &beside).unwrap();
-    std::fs::copy(kept("external"), folder.join("any name.onnx")).unwrap();
+    std::fs::copy(KEPT.path("external"), folder.join("any name.onnx")).unwrap();
     let session = engine.load(&request(&folder)).unwrap();
     // What was read stays, whatever becomes of the files.
     std::fs::remove_dir_all(&folder).unwrap();
@@ -337,11 +283,11 @@ fn weights_may_lie_beside_the_model_and_nowhere_else() {
     }
     std::fs::create_dir(&folder).unwrap();
     std::fs::write(folder.join("weights.bin"), &beside).unwrap();
-    std::fs::copy(kept("external_outside"), folder.join("model.onnx")).unwrap();
+    std::fs::copy(KEPT.path("external_outside"), folder.join("model.onnx")).unwrap();
     let status = engine.load(&request(&folder)).err().unwrap();
     assert_eq!(status.code(), Code::InvalidArgument);
     assert!(status.message().contains("outside of the version's folder"), "{status}");
-    std::fs::copy(kept("external"), folder.join("model.onnx")).unwrap();
+    std::fs::copy(KEPT.path("external"), folder.join("model.onnx")).unwrap();
     std::fs::write(folder.join("weights.bin"), &beside[..5000]).unwrap();
     let status = engine.load(&request(&folder)).err().unwrap();
     assert_eq!(status.code(), Code::DataLoss, "{status}");
@@ -352,11 +298,11 @@ fn of_several_files_one_must_be_meant() {
     let Some(engine) = inline() else { return };
     let folder = tempfile::tempdir().unwrap();
     for name in ["a.onnx", "b.onnx"] {
-        std::fs::copy(kept("half_plus_two"), folder.path().join(name)).unwrap();
+        std::fs::copy(KEPT.path("half_plus_two"), folder.path().join(name)).unwrap();
     }
     let status = engine.load(&request(folder.path())).err().unwrap();
     assert!(status.message().contains("call one model.onnx"), "{status}");
-    std::fs::copy(kept("odd_names"), folder.path().join("model.onnx")).unwrap();
+    std::fs::copy(KEPT.path("odd_names"), folder.path().join("model.onnx")).unwrap();
     let session = engine.load(&request(folder.path())).unwrap();
     assert!(session.description().signatures["serving_default"].input("525").is_some());
 }
@@ -366,7 +312,7 @@ fn of_several_files_one_must_be_meant() {
 #[test]
 fn damaged_files_are_errors() {
     let Some(engine) = inline() else { return };
-    let whole = std::fs::read(kept("sum_and_difference")).unwrap();
+    let whole = std::fs::read(KEPT.path("sum_and_difference")).unwrap();
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("model.onnx");
     let mut refused = 0;

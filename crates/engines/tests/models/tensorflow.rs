@@ -3,31 +3,19 @@
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use vesta_engines::{EngineName, EngineStore, TensorFlowEngine, TensorFlowOptions};
-use vesta_model::{Code, DType, Engine, EngineIdentity, Tensor};
+use vesta_engines::{EngineName, TensorFlowEngine, TensorFlowOptions};
+use vesta_model::{Code, DType, Engine, Tensor};
 use vesta_protos::tensorflow::TensorProto;
 use vesta_protos::tensorflow::attr_value::Value;
 use vesta_testkit::{Given, SuiteModel};
-use vesta_worker::{ChildOptions, IsolatedEngine, WorkerCommand, WorkerOptions, serve_child};
 
+use crate::native::{installed, isolated, serve_as_worker};
 use crate::shared_data::{call, floats, folder, request};
-use crate::suite::{WORKER, conforms};
+use crate::suite::conforms;
 use crate::written::{node, shape, signature, with, write};
 
-/// TensorFlow out of the store, or `None` with a word about it on a person's machine.
-fn installed() -> Option<vesta_engines::Installed> {
-    match EngineStore::from_env().find(EngineName::TensorFlow, None) {
-        Ok(installed) => Some(installed),
-        Err(status) => {
-            assert!(std::env::var("CI").as_deref() != Ok("true"), "{status}");
-            eprintln!("skipped: {status}");
-            None
-        }
-    }
-}
-
 fn inline() -> Option<TensorFlowEngine> {
-    let installed = installed()?;
+    let installed = installed(EngineName::TensorFlow)?;
     Some(TensorFlowEngine::open(&installed.folder, TensorFlowOptions::default()).unwrap())
 }
 
@@ -88,25 +76,16 @@ fn tensorflow_conforms() {
 
 #[test]
 fn tensorflow_behind_a_worker_conforms() {
-    let Some(installed) = installed() else { return };
-    let identity = EngineIdentity { name: "tensorflow".to_owned(), version: installed.version };
-    let command = WorkerCommand::new(std::env::current_exe().unwrap())
-        .arg("--exact")
-        .arg("tensorflow::a_process_that_is_told_to_is_a_tensorflow_worker")
-        .env(WORKER, "1");
-    conforms_with_state(&IsolatedEngine::new(identity, command, WorkerOptions::default()));
+    let worker = "tensorflow::a_process_that_is_told_to_is_a_tensorflow_worker";
+    let Some(engine) = isolated(EngineName::TensorFlow, worker) else { return };
+    conforms_with_state(&engine);
 }
 
 /// The test above starts this program anew, for this test alone, to get a worker.
 #[test]
 fn a_process_that_is_told_to_is_a_tensorflow_worker() {
     let Some(engine) = inline() else { return };
-    let served = serve_child(&engine, &ChildOptions::default());
-    if std::env::var_os(WORKER).is_some() {
-        served.unwrap();
-    } else {
-        assert_eq!(served.unwrap_err().code(), Code::FailedPrecondition);
-    }
+    serve_as_worker(&engine);
 }
 
 #[test]
@@ -228,7 +207,7 @@ fn a_folder_without_the_library_says_what_to_do() {
 
 #[test]
 fn a_library_of_no_operators_is_refused_by_name() {
-    let Some(installed) = installed() else { return };
+    let Some(installed) = installed(EngineName::TensorFlow) else { return };
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("ops.so");
     std::fs::write(&file, b"no library").unwrap();

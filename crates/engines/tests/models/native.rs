@@ -1,0 +1,101 @@
+//! What the tests of native engines have in common: the library out of the store, the engine behind a
+//! worker, models that are kept beside the tests.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use vesta_engines::{EngineName, EngineStore, Installed};
+use vesta_model::{Code, Engine, EngineIdentity, Session, Status, Tensor};
+use vesta_testkit::{Given, SuiteModel, SuiteModels, engine_suite};
+use vesta_worker::{ChildOptions, IsolatedEngine, WorkerCommand, WorkerOptions, serve_child};
+
+use crate::shared_data::{call, request};
+use crate::suite::WORKER;
+
+/// An engine out of the store, or `None` with a word about it on a person's machine.
+pub(crate) fn installed(name: EngineName) -> Option<Installed> {
+    match EngineStore::from_env().find(name, None) {
+        Ok(installed) => Some(installed),
+        Err(status) => {
+            assert!(std::env::var("CI").as_deref() != Ok("true"), "{status}");
+            eprintln!("skipped: {status}");
+            None
+        }
+    }
+}
+
+/// The engine behind a worker, which is this program again, running `test` alone.
+pub(crate) fn isolated(name: EngineName, test: &str) -> Option<IsolatedEngine> {
+    let identity = EngineIdentity { name: name.to_string(), version: installed(name)?.version };
+    let command = WorkerCommand::new(std::env::current_exe().unwrap())
+        .arg("--exact")
+        .arg(test)
+        .env(WORKER, "1");
+    Some(IsolatedEngine::new(identity, command, WorkerOptions::default()))
+}
+
+/// The test that [`isolated`] runs: a worker when it is told to be one, else nobody's.
+pub(crate) fn serve_as_worker(engine: &dyn Engine) {
+    let served = serve_child(engine, &ChildOptions::default());
+    if std::env::var_os(WORKER).is_some() {
+        served.unwrap();
+    } else {
+        assert_eq!(served.unwrap_err().code(), Code::FailedPrecondition);
+    }
+}
+
+/// Models of one format that are kept beside the tests.
+pub(crate) struct Kept {
+    /// Their folder.
+    pub(crate) folder: &'static str,
+    /// What one is called in a version.
+    pub(crate) file: &'static str,
+}
+
+impl Kept {
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        let extension = Path::new(self.file).extension().unwrap();
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/models").join(self.folder);
+        folder.join(name).with_extension(extension)
+    }
+
+    /// A version's folder with one of them in it.
+    pub(crate) fn version(&self, name: &str) -> tempfile::TempDir {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::copy(self.path(name), folder.path().join(self.file)).unwrap();
+        folder
+    }
+
+    pub(crate) fn load(&self, engine: &dyn Engine, name: &str) -> Arc<dyn Session> {
+        let loaded = engine.load(&request(self.version(name).path()));
+        loaded.unwrap_or_else(|status| panic!("{name}: {status}"))
+    }
+
+    /// Holds an engine to the suite, on these models; `damaged` is the start of none.
+    pub(crate) fn conform(&self, engine: &dyn Engine, counter: Given, damaged: &[u8]) {
+        let names =
+            ["half_plus_two", "slow_half_plus_two", "string_identity", "sum_and_difference"];
+        let folders = names.map(|name| self.version(name));
+        let spoiled = tempfile::tempdir().unwrap();
+        std::fs::write(spoiled.path().join(self.file), damaged).unwrap();
+        let model = |folder: &Path| Given::Model(SuiteModel::new(request(folder), &[]));
+        let [half, slow, text, sum] = folders.each_ref().map(|folder| model(folder.path()));
+        let report = engine_suite(
+            engine,
+            &SuiteModels {
+                half_plus_two: half,
+                slow_half_plus_two: slow,
+                string_identity: text,
+                sum_and_difference: sum,
+                counter,
+                damaged: model(spoiled.path()),
+            },
+        );
+        eprintln!("{}", report.text());
+        report.verdict().unwrap();
+    }
+}
+
+pub(crate) fn serve(session: &dyn Session, inputs: &[Tensor]) -> Result<Vec<Tensor>, Status> {
+    call(session, "serving_default", inputs)
+}
