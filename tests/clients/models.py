@@ -4,8 +4,11 @@ Owns: finding the files of packages, folders that a server reads, reference answ
 """
 
 import importlib.util
+import json
 import os
 import pathlib
+import re
+import shutil
 import tempfile
 import unittest
 
@@ -18,9 +21,11 @@ os.environ["TF_NUM_INTRAOP_THREADS"] = "1"
 import tensorflow as tf
 from tensorflow.core.framework import tensor_pb2
 from tensorflow_serving.apis import (
-    model_management_pb2, model_service_pb2_grpc, predict_pb2, prediction_service_pb2_grpc)
+    get_model_metadata_pb2, model_management_pb2, model_service_pb2_grpc, predict_pb2,
+    prediction_service_pb2_grpc)
 
-from server import missing
+from server import Server, missing
+from test_program import ask
 
 
 def package_folder(package, *parts):
@@ -83,6 +88,42 @@ class Folders(unittest.TestCase):
         client = Client(server)
         self.addCleanup(client.channel.close)
         return client
+
+
+class KeptModels(Folders):
+    """Tests of models of one format that are kept beside the engine's own tests."""
+
+    kept = None  # their folder
+    file = None  # what one is called in a version
+
+    def put(self, name, version=1, model=None, file=None):
+        """A version with one of the kept models in it."""
+        folder = self.base / (model or name) / str(version)
+        folder.mkdir(parents=True)
+        shutil.copy((self.kept / name).with_suffix(pathlib.Path(self.file).suffix),
+                    folder / (file or self.file))
+        return folder
+
+    def serve(self, name, *more, file=None):
+        self.put(name, file=file)
+        return Server(*self.flags(name, *more))
+
+    def post(self, server, model, **body):
+        status, text = ask(server, "POST", f"/v1/models/{model}:predict", json.dumps(body))
+        return status, json.loads(text)
+
+    def signatures(self, server, model):
+        """What GetModelMetadata tells of them."""
+        request = get_model_metadata_pb2.GetModelMetadataRequest(metadata_field=["signature_def"])
+        request.model_spec.name = model
+        answer = self.connect(server).predictions.GetModelMetadata(request)
+        found = get_model_metadata_pb2.SignatureDefMap()
+        answer.metadata["signature_def"].Unpack(found)
+        return found.signature_def
+
+    def workers(self, server):
+        """The processes of the workers that served, in their order."""
+        return [int(pid) for pid in re.findall(r"worker serves.*pid=(\d+)", server.log())]
 
 
 class Client:

@@ -6,7 +6,6 @@ Models are those that the engine's own tests keep, and SavedModels made here.
 import json
 import os
 import random
-import re
 import shutil
 import signal
 import subprocess
@@ -15,9 +14,8 @@ import unittest
 import grpc
 import numpy as np
 import tensorflow as tf
-from tensorflow_serving.apis import get_model_metadata_pb2
 
-from models import Folders, Reference, content, package_folder, save
+from models import KeptModels, Reference, content, package_folder, save
 from server import BIN, ROOT, Server, need_onnxruntime, quiet_free
 from test_inspect import vesta
 from test_program import ask, run, wait_for
@@ -26,25 +24,9 @@ KEPT = ROOT / "crates" / "engines" / "tests" / "models" / "onnx"
 ENGINE = "--engine=onnxruntime"
 
 
-def workers(server):
-    return [int(pid) for pid in re.findall(r"worker serves.*pid=(\d+)", server.log())]
-
-
-class Onnx(Folders):
-    def onnx(self, name, version=1, model=None, file="model.onnx"):
-        """A version with one of the kept models in it."""
-        folder = self.base / (model or name) / str(version)
-        folder.mkdir(parents=True)
-        shutil.copy(KEPT / f"{name}.onnx", folder / file)
-        return folder
-
-    def serve(self, name, *more, file="model.onnx"):
-        self.onnx(name, file=file)
-        return Server(*self.flags(name, *more))
-
-    def post(self, server, model, **body):
-        status, text = ask(server, "POST", f"/v1/models/{model}:predict", json.dumps(body))
-        return status, json.loads(text)
+class Onnx(KeptModels):
+    kept = KEPT
+    file = "model.onnx"
 
     def refused(self, model, *more):
         """What the program says that serves no such model."""
@@ -72,12 +54,7 @@ class OnnxFileTest(Onnx):
 
     def test_metadata_is_of_the_file(self):
         with self.serve("fixed_batch") as server:
-            request = get_model_metadata_pb2.GetModelMetadataRequest(metadata_field=["signature_def"])
-            request.model_spec.name = "fixed_batch"
-            answer = self.connect(server).predictions.GetModelMetadata(request)
-            found = get_model_metadata_pb2.SignatureDefMap()
-            answer.metadata["signature_def"].Unpack(found)
-            [(name, signature)] = found.signature_def.items()
+            [(name, signature)] = self.signatures(server, "fixed_batch").items()
             self.assertEqual((name, signature.method_name),
                              ("serving_default", "tensorflow/serving/predict"))
             self.assertEqual(signature.inputs["x"].name, "x")
@@ -150,17 +127,17 @@ class OnnxFileTest(Onnx):
                 client.predict("slow_half_plus_two", timeout=0.1, x=[1.0])
             self.assertEqual(caught.exception.code(), grpc.StatusCode.DEADLINE_EXCEEDED)
             self.assertEqual(client.predict("slow_half_plus_two", x=[1.0])["y"].tolist(), [2.5])
-            self.assertEqual(len(workers(server)), 1)
+            self.assertEqual(len(self.workers(server)), 1)
 
     def test_a_worker_that_dies_is_replaced(self):
         with self.serve("half_plus_two") as server:
-            os.kill(workers(server)[-1], signal.SIGKILL)
-            self.assertTrue(wait_for(lambda: len(workers(server)) == 2))
+            os.kill(self.workers(server)[-1], signal.SIGKILL)
+            self.assertTrue(wait_for(lambda: len(self.workers(server)) == 2))
             self.assertTrue(
                 wait_for(lambda: self.post(server, "half_plus_two", instances=[1.0])[0] == 200))
 
     def test_ends_that_are_no_tensors_are_named(self):
-        self.onnx("sequence")
+        self.put("sequence")
         said = self.refused("sequence")
         self.assertIn("output `parts` of model.onnx is a sequence of tensors", said)
         # Of a package that nobody here made.
@@ -181,7 +158,7 @@ class OnnxFileTest(Onnx):
 
     def test_hostile_files_harm_no_neighbour(self):
         """Files with a few bits changed, each a model beside a good one."""
-        paths = {"good": self.onnx("half_plus_two").parent}
+        paths = {"good": self.put("half_plus_two").parent}
         dice = random.Random(20)
         for number in range(20):
             source = dice.choice(["sum_and_difference", "dtypes", "slow_half_plus_two", "wide"])
@@ -202,13 +179,13 @@ class OnnxFileTest(Onnx):
             self.assertIsNone(server.process.poll())
 
     def test_weights_beside_the_file_stay_in_the_folder(self):
-        folder = self.onnx("external_outside")
+        folder = self.put("external_outside")
         (folder.parent / "weights.bin").write_bytes(bytes(200_000))
         (folder / "weights.bin").write_bytes(bytes(200_000))
         self.assertIn("outside of the version's folder", self.refused("external_outside"))
 
     def test_inspect_tells_of_it(self):
-        self.onnx("sum_and_difference")
+        self.put("sum_and_difference")
         told = vesta("inspect", self.base / "sum_and_difference").stdout
         for words in ("format     ONNX (model.onnx)", "signature serving_default",
                       "input   a           float  [?]  a", "Add 1", "it runs no ONNX files",
@@ -290,7 +267,7 @@ class SavedModelTest(Onnx):
         self.assertIn("the onnxruntime engine cannot run signature serving_default of model m", said)
 
     def test_a_saved_model_comes_before_an_onnx_file(self):
-        folder = self.onnx("half_plus_two", model="m")
+        folder = self.put("half_plus_two", model="m")
         save(folder, lambda x: {"y": x + 100}, tf.TensorSpec([None], tf.float32, "x"))
         for flags in ([], [ENGINE]):
             with self.subTest(flags), Server(*self.flags("m", *flags)) as server:
@@ -310,7 +287,7 @@ class SavedModelTest(Onnx):
 
 class WithoutEngineTest(Onnx):
     def test_a_missing_engine_is_named_with_what_to_do(self):
-        self.onnx("half_plus_two")
+        self.put("half_plus_two")
         words = ("--port=0", f"--grpc_socket_path={self.base / 's'}", "--strict_startup",
                  *self.flags("half_plus_two"))
         done = subprocess.run(

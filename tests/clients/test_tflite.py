@@ -8,7 +8,6 @@ import json
 import os
 import pathlib
 import random
-import re
 import shutil
 import signal
 import subprocess
@@ -17,9 +16,8 @@ import unittest
 import grpc
 import numpy as np
 import tensorflow as tf
-from tensorflow_serving.apis import get_model_metadata_pb2
 
-from models import Folders, package_folder, save
+from models import KeptModels, package_folder, save
 from server import BIN, ROOT, SHARED, Server, need_litert, need_shared, quiet_free
 from test_inspect import vesta
 from test_program import ask, run, wait_for
@@ -27,11 +25,6 @@ from test_program import ask, run, wait_for
 KEPT = ROOT / "crates" / "engines" / "tests" / "models" / "lite"
 ORIGINAL = SHARED / "tfs-testdata"
 PREFER = "--prefer_tflite_model=true"
-
-
-def workers(server):
-    """The workers of LiteRT that served, in their order."""
-    return [int(pid) for pid in re.findall(r"worker serves.*pid=(\d+)", server.log())]
 
 
 def is_running(pid):
@@ -42,21 +35,9 @@ def is_running(pid):
         return False
 
 
-class Lite(Folders):
-    def lite(self, name, version=1, model=None):
-        """A version with one of the kept models in it."""
-        folder = self.base / (model or name) / str(version)
-        folder.mkdir(parents=True)
-        shutil.copy(KEPT / f"{name}.tflite", folder / "model.tflite")
-        return folder
-
-    def serve(self, name, *more):
-        self.lite(name)
-        return Server(*self.flags(name, *more))
-
-    def post(self, server, model, **body):
-        status, text = ask(server, "POST", f"/v1/models/{model}:predict", json.dumps(body))
-        return status, json.loads(text)
+class Lite(KeptModels):
+    kept = KEPT
+    file = "model.tflite"
 
 
 class LiteModelTest(Lite):
@@ -83,12 +64,7 @@ class LiteModelTest(Lite):
 
     def test_metadata_is_of_the_file(self):
         with self.original("saved_model_half_plus_two_tflite_with_sigdef") as server:
-            request = get_model_metadata_pb2.GetModelMetadataRequest(metadata_field=["signature_def"])
-            request.model_spec.name = "default"
-            answer = self.connect(server).predictions.GetModelMetadata(request)
-            found = get_model_metadata_pb2.SignatureDefMap()
-            answer.metadata["signature_def"].Unpack(found)
-            [(name, signature)] = found.signature_def.items()
+            [(name, signature)] = self.signatures(server, "default").items()
             self.assertEqual((name, signature.method_name),
                              ("serving_default", "tensorflow/serving/predict"))
             # The name in the file, which lacks the `:0` of the signature.
@@ -138,7 +114,7 @@ class LiteModelTest(Lite):
 
     def test_a_version_with_both_is_served_by_the_flag(self):
         # The SavedModel says something else, so that it shows which of the two answers.
-        folder = self.lite("half_plus_two", model="m")
+        folder = self.put("half_plus_two", model="m")
         save(folder, lambda x: {"y": x + 100}, tf.TensorSpec([None], tf.float32, "x"))
         for flags, want in (([], 101.0), (["--prefer_tflite_model=false"], 101.0), ([PREFER], 2.5),
                             ([PREFER, "--engine=embedded"], 2.5), (["--engine=litert"], 2.5)):
@@ -184,7 +160,7 @@ class LiteModelTest(Lite):
                 with self.assertRaises(grpc.RpcError) as caught:
                     client.predict("two_signatures", "add", x=bad, z=[1.0, 2.0])
                 self.assertEqual(caught.exception.code(), grpc.StatusCode.INVALID_ARGUMENT)
-            self.assertEqual(len(workers(server)), 1)
+            self.assertEqual(len(self.workers(server)), 1)
             sums = client.predict("two_signatures", "add", x=[1.0, 2.0], z=[3.0, 4.0])
             self.assertEqual(sums["sum"].tolist(), [4.0, 6.0])
 
@@ -216,26 +192,26 @@ class LiteModelTest(Lite):
                 client.predict("slow_half_plus_two", timeout=0.1, x=[1.0])
             self.assertEqual(caught.exception.code(), grpc.StatusCode.DEADLINE_EXCEEDED)
             self.assertEqual(client.predict("slow_half_plus_two", x=[1.0])["y"].tolist(), [2.5])
-            self.assertEqual(len(workers(server)), 1)
+            self.assertEqual(len(self.workers(server)), 1)
 
     def test_a_worker_that_dies_is_replaced(self):
         with self.serve("half_plus_two") as server:
             client = self.connect(server)
             for times in (1, 2):
-                os.kill(workers(server)[-1], signal.SIGKILL)
-                self.assertTrue(wait_for(lambda: len(workers(server)) == times + 1))
+                os.kill(self.workers(server)[-1], signal.SIGKILL)
+                self.assertTrue(wait_for(lambda: len(self.workers(server)) == times + 1))
                 answers = wait_for(lambda: self.post(server, "half_plus_two", instances=[1.0])[0] == 200)
                 self.assertTrue(answers)
                 self.assertEqual(client.predict("half_plus_two", x=[1.0])["y"].tolist(), [2.5])
 
     def test_an_unloaded_version_leaves_no_process(self):
-        self.lite("half_plus_two", 1)
+        self.put("half_plus_two", 1)
         with Server(*self.flags("half_plus_two")) as server:
-            [first] = workers(server)
-            self.lite("half_plus_two", 2, model="next")
+            [first] = self.workers(server)
+            self.put("half_plus_two", 2, model="next")
             (self.base / "next" / "2").rename(self.base / "half_plus_two" / "2")
-            self.assertTrue(wait_for(lambda: len(workers(server)) == 2 and not is_running(first)))
-            self.assertTrue(is_running(workers(server)[-1]))
+            self.assertTrue(wait_for(lambda: len(self.workers(server)) == 2 and not is_running(first)))
+            self.assertTrue(is_running(self.workers(server)[-1]))
 
     def test_damaged_files_are_refused_with_what_to_do(self):
         whole = (KEPT / "half_plus_two.tflite").read_bytes()
@@ -255,7 +231,7 @@ class LiteModelTest(Lite):
 
     def test_hostile_files_harm_no_neighbour(self):
         """Files that pass all checks and are damaged all the same, each a model beside a good one."""
-        paths = {"good": self.lite("half_plus_two").parent}
+        paths = {"good": self.put("half_plus_two").parent}
         dice = random.Random(20)
         for number in range(30):
             source = dice.choice(["positive", "twice_as_many", "int8", "dtypes", "counter"])
@@ -280,7 +256,7 @@ class LiteModelTest(Lite):
             self.assertIsNone(server.process.poll())
 
     def test_operators_of_another_runtime_are_named(self):
-        self.lite("of_tensorflow")
+        self.put("of_tensorflow")
         done = run("--port=0", f"--grpc_socket_path={self.base / 's'}", "--strict_startup",
                    *self.flags("of_tensorflow"), seconds=60)
         self.assertEqual(done.returncode, 255, done.stdout)
@@ -288,7 +264,7 @@ class LiteModelTest(Lite):
         self.assertIn("serve the SavedModel", done.stdout)
 
     def test_inspect_tells_of_it(self):
-        self.lite("two_signatures")
+        self.put("two_signatures")
         told = vesta("inspect", self.base / "two_signatures").stdout
         for words in ("format     TensorFlow Lite (model.tflite)", "signature halve", "signature add",
                       "input   x  float  [2]  halve_x:0", "ADD 1", "it runs no TensorFlow Lite models",
@@ -298,7 +274,7 @@ class LiteModelTest(Lite):
         self.assertEqual(told["formats"],
                          [{"file": "model.tflite", "name": "TensorFlow Lite", "served": True}])
         self.assertEqual(told["signatures"][0]["tensorflow_lite"]["operators"]["ADD"], 1)
-        self.lite("of_tensorflow")
+        self.put("of_tensorflow")
         told = vesta("inspect", self.base / "of_tensorflow").stdout
         self.assertIn("no: operators are no part of TensorFlow Lite: FlexAddV2", told)
 
@@ -322,7 +298,7 @@ class LiteModelTest(Lite):
 
 class WithoutEngineTest(Lite):
     def test_a_missing_engine_is_named_with_what_to_do(self):
-        self.lite("half_plus_two")
+        self.put("half_plus_two")
         words = ("--port=0", f"--grpc_socket_path={self.base / 's'}", "--strict_startup",
                  *self.flags("half_plus_two"))
         done = subprocess.run(

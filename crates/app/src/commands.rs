@@ -137,6 +137,19 @@ fn failed_to_start(status: &Status) -> ExitCode {
     ExitCode::from(FAILED)
 }
 
+/// The arguments of `command`; an exit code where there is nothing more to do, which was said.
+pub(crate) fn parse<A: clap::Parser>(command: &str, arguments: &[String]) -> Result<A, ExitCode> {
+    let words = std::iter::once(command).chain(arguments.iter().map(String::as_str));
+    A::try_parse_from(words).map_err(|problem| {
+        if problem.use_stderr() {
+            complain(&problem.to_string());
+            return ExitCode::from(2);
+        }
+        print(&problem.to_string());
+        ExitCode::SUCCESS
+    })
+}
+
 /// Writes to standard output; a closed pipe is no reason to fail.
 pub(crate) fn print(text: &str) {
     let mut out = std::io::stdout().lock();

@@ -14,7 +14,7 @@ use vesta_engines::{
 };
 use vesta_model::Status;
 
-use crate::commands::{complain, print};
+use crate::commands::{complain, parse, print};
 use crate::progress::Shown;
 
 /// Install, list and remove native engines.
@@ -82,17 +82,9 @@ fn target(text: &str) -> Result<Target, String> {
 
 /// Runs `vesta engine`; `arguments` leave both words out.
 pub(crate) fn run(arguments: &[String]) -> ExitCode {
-    let words = std::iter::once("vesta engine").chain(arguments.iter().map(String::as_str));
-    let command = match Arguments::try_parse_from(words) {
+    let command = match parse::<Arguments>("vesta engine", arguments) {
         Ok(arguments) => arguments.command,
-        Err(problem) if problem.use_stderr() => {
-            complain(&problem.to_string());
-            return ExitCode::from(2);
-        }
-        Err(help) => {
-            print(&help.to_string());
-            return ExitCode::SUCCESS;
-        }
+        Err(code) => return code,
     };
     let store = EngineStore::from_env();
     let done = match command {

@@ -38,6 +38,15 @@ pub(crate) trait Bound: Send + Sync {
     fn signature(&self) -> &Signature;
 }
 
+/// A tensor whose bytes an engine reads in place.
+pub(crate) struct Fed(pub(crate) Tensor);
+
+impl AsRef<[u8]> for Fed {
+    fn as_ref(&self) -> &[u8] {
+        self.0.bytes()
+    }
+}
+
 /// A version loaded in an engine.
 pub(crate) struct BoundSession<R: Runner> {
     description: ModelDescription,

@@ -18,7 +18,7 @@ use vesta_model::Status;
 
 use self::measure::{Bench, Plan, Row};
 use crate::artifact;
-use crate::commands::{complain, print};
+use crate::commands::{complain, parse, print};
 
 /// Measure a model on every engine that is installed.
 ///
@@ -57,17 +57,9 @@ const COUNT_MAX: usize = 65_536;
 
 /// Runs the command; `arguments` leave both words out.
 pub(crate) fn run(arguments: &[String]) -> ExitCode {
-    let words = std::iter::once("vesta tune").chain(arguments.iter().map(String::as_str));
-    let arguments = match Arguments::try_parse_from(words) {
+    let arguments: Arguments = match parse("vesta tune", arguments) {
         Ok(arguments) => arguments,
-        Err(problem) if problem.use_stderr() => {
-            complain(&problem.to_string());
-            return ExitCode::from(2);
-        }
-        Err(help) => {
-            print(&help.to_string());
-            return ExitCode::SUCCESS;
-        }
+        Err(code) => return code,
     };
     match tune(&arguments) {
         Ok(()) => ExitCode::SUCCESS,

@@ -7,6 +7,8 @@ use vesta_ffi::{OnnxRuntime, OnnxRuntimeError, OnnxValue};
 use vesta_model::{AlignedBytes, DType, Memory, Shape, Status, StringsBuilder, Tensor};
 use vesta_protos::onnx::tensor_proto::DataType;
 
+use crate::bound::Fed;
+
 /// The dtypes that both know.
 const DTYPES: &[(DataType, DType)] = &[
     (DataType::Float, DType::F32),
@@ -47,15 +49,6 @@ fn to_onnx(dtype: DType) -> Result<i32, Status> {
     found.map(|(onnx, _)| *onnx as i32).ok_or_else(|| {
         Status::invalid_argument(format!("ONNX has no tensors of {dtype}; send another dtype"))
     })
-}
-
-/// A tensor whose bytes ONNX Runtime reads in place.
-struct Fed(Tensor);
-
-impl AsRef<[u8]> for Fed {
-    fn as_ref(&self) -> &[u8] {
-        self.0.bytes()
-    }
 }
 
 /// Bytes that ONNX Runtime gave.

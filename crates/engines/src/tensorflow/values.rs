@@ -7,15 +7,7 @@ use vesta_ffi::{TensorFlow, TensorFlowError, TensorFlowValue};
 use vesta_model::{AlignedBytes, DType, Memory, Shape, Status, StringsBuilder, Tensor};
 
 use super::status;
-
-/// A tensor whose bytes TensorFlow reads in place.
-struct Fed(Tensor);
-
-impl AsRef<[u8]> for Fed {
-    fn as_ref(&self) -> &[u8] {
-        self.0.bytes()
-    }
-}
+use crate::bound::Fed;
 
 /// Bytes that TensorFlow gave.
 struct Given(TensorFlowValue);
