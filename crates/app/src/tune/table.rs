@@ -51,7 +51,7 @@ pub(super) fn as_text(plan: &Plan, rows: &[Row]) -> String {
 fn cells(figures: &Figures) -> Vec<String> {
     let memory = figures.memory_bytes.map(|bytes| (bytes >> 20).to_string());
     let mut cells = vec![
-        format!("{:.2}", figures.load.as_secs_f64()),
+        format!("{:.3}", figures.load.as_secs_f64()),
         memory.unwrap_or_else(|| NONE.to_owned()),
     ];
     cells.extend(figures.times.iter().map(|time| match time {
@@ -190,8 +190,8 @@ pub(super) mod tests {
         let text = as_text(&plan, &rows);
         let want = "\
 engine       version  threads  load s  memory MiB  ms at 1  ms at 8  ms at 32  max error
-tensorflow   2.21.0         1    2.50         300     20.0      123         -  reference
-embedded     0.1.0          1    2.50         300     5.00   failed         -     3.0e-7
+tensorflow   2.21.0         1   2.500         300     20.0      123         -  reference
+embedded     0.1.0          1   2.500         300     5.00   failed         -     3.0e-7
 onnxruntime  1.31.1         1       -           -        -        -         -          -
 
 embedded 0.1.0, 1 thread(s), 8 rows: its process ended
