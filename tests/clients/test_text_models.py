@@ -1,5 +1,6 @@
 """SavedModels whose file is text (`saved_model.pbtxt`), of TF1 and TF2, on each engine."""
 
+import shutil
 import unittest
 
 import numpy as np
@@ -10,6 +11,7 @@ from tensorflow.core.protobuf import saved_model_pb2
 from models import Folders, save_graph
 from server import Server, need_onnxruntime, need_tensorflow
 from test_inspect import vesta
+from test_onnx import KEPT
 from test_program import run
 
 WEIGHTS = np.float32([[1, 2], [3, 4], [5, 6]])
@@ -48,6 +50,8 @@ class TextModelTest(Folders):
         paths = {name: self.base / name for name in ("tf1", "tf2")}
         for path in paths.values():
             as_text(path / "1")
+            # It is a SavedModel still: an ONNX file beside it is not asked.
+            shutil.copy(KEPT / "half_plus_two.onnx", path / "1" / "model.onnx")
         for engine in ("embedded", "tensorflow", "onnxruntime", "auto"):
             with self.subTest(engine), Server(self.config(**paths), f"--engine={engine}") as server:
                 client = self.connect(server)

@@ -8,7 +8,7 @@ use miette::Diagnostic;
 use prost_reflect::DynamicMessage;
 use prost_reflect::text_format::ParseError;
 
-/// How deep messages may be nested in each other. Configurations are a tenth of that.
+/// How deep messages may be nested in each other: as deep as in their binary form.
 const DEPTH_MAX: usize = 100;
 
 /// A text as the parser takes it.

@@ -28,6 +28,8 @@ use crate::variables::{Declared, Origins, declared};
 const FILE_NAMES: [&str; 2] = ["saved_model.pb", "saved_model.pbtxt"];
 /// Protocol buffers end at 2 GiB.
 const FILE_BYTES_MAX: u64 = 2 << 30;
+/// Text takes about fifty times its size to be parsed.
+const TEXT_BYTES_MAX: u64 = 64 << 20;
 
 /// An opened SavedModel.
 #[derive(Debug)]
@@ -211,7 +213,9 @@ fn variable(flat: &Flat<'_>, node: u32) -> Result<Declared, Status> {
 fn read_saved_model(dir: &Path) -> Result<tf::SavedModel, Status> {
     let [binary, text] = FILE_NAMES;
     let path = SavedModel::file_in(dir).unwrap_or_else(|| dir.join(binary));
-    let bytes = disk::read(&path, FILE_BYTES_MAX).map_err(|error| match error.code() {
+    let is_text = path.ends_with(text);
+    let bytes_max = if is_text { TEXT_BYTES_MAX } else { FILE_BYTES_MAX };
+    let bytes = disk::read(&path, bytes_max).map_err(|error| match error.code() {
         Code::NotFound => Status::not_found(format!(
             "Specified file path does not appear to contain a SavedModel bundle (should have a \
              file called `{binary}`)\nSpecified file path: {}",
@@ -219,7 +223,7 @@ fn read_saved_model(dir: &Path) -> Result<tf::SavedModel, Status> {
         )),
         _ => error,
     })?;
-    if path.ends_with(text) {
+    if is_text {
         let text = std::str::from_utf8(&bytes)
             .map_err(|error| disk::damaged(&path, "is no text").with_cause(error))?;
         return vesta_protos::text::parse(text, "tensorflow.SavedModel")
