@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use vesta_engines::EngineName;
+use vesta_frontends::Weighed;
 use vesta_model::{Code, LoadRequest, RunRequest, Session, Status, Tensor};
 use vesta_worker::LoweredProcess;
 
@@ -110,6 +111,21 @@ pub(crate) struct Entry {
     pub(crate) is_reference: bool,
     /// Processor time of one run of every case and the largest error, or why it is out.
     pub(crate) outcome: Result<(Duration, f64), Status>,
+}
+
+impl Entry {
+    /// As it is shown.
+    pub(crate) fn weighed(&self) -> Weighed {
+        Weighed {
+            engine: self.name.as_str().to_owned(),
+            release: self.release.clone(),
+            is_reference: self.is_reference,
+            outcome: match &self.outcome {
+                Ok((cpu, error)) => Ok((millis(*cpu), *error)),
+                Err(status) => Err(status.message().to_owned()),
+            },
+        }
+    }
 }
 
 impl fmt::Display for Entry {
