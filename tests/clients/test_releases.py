@@ -35,11 +35,12 @@ class ReleasesTest(Folders):
         (self.base / model / "vesta.toml").write_text(f'engine = "{engine}"\n')
 
     def libraries(self, server):
-        """The folders that the libraries of each worker's TensorFlow were opened from."""
-        pids = re.findall(r"worker serves.*pid=(\d+)", server.log())
-        maps = (pathlib.Path(f"/proc/{pid}/maps").read_text() for pid in pids)
-        return sorted({pathlib.Path(path).parent.name
-                       for path in re.findall(r"\S+/libtensorflow_cc\.so\.2", text)} for text in maps)
+        """The folders that the library of each model's worker was opened from."""
+        workers = re.findall(r"worker serves model=(\w+) .*pid=(\d+)", server.log())
+        maps = {model: pathlib.Path(f"/proc/{pid}/maps").read_text() for model, pid in workers}
+        opened = {model: re.findall(r"\S+/libtensorflow_cc\.so\.2", text) for model, text in maps.items()}
+        return {model: {pathlib.Path(path).parent.name for path in paths}
+                for model, paths in opened.items()}
 
     def test_each_model_has_the_release_that_it_names(self):
         # The first two numbers are enough of a name.
@@ -51,7 +52,7 @@ class ReleasesTest(Folders):
                 status, text = ask(server, "POST", f"/v1/models/{model}:predict",
                                    json.dumps({"instances": [1.0, 2.0, -4.0]}))
                 self.assertEqual((status, json.loads(text)), (200, {"predictions": [2.5, 3.0, 0.0]}))
-            self.assertEqual(self.libraries(server), [{self.old}, {self.new}])
+            self.assertEqual(self.libraries(server), {"old": {self.old}, "new": {self.new}})
 
             _, page = ask(server, "GET", METRICS)
             shown = re.findall(r'^vesta_engine_choice_info\{(.*)\} 1$', page, re.M)
