@@ -281,6 +281,9 @@ impl<'a> Translating<'a> {
     }
 
     fn computed(&mut self, call: &Call<'_>) -> Computed {
+        if let Some(constant) = elements::compared(&self.graph, call) {
+            return Computed::Whole(self.graph.constant(constant));
+        }
         let Some(dtype) = elements::result_dtype(&self.graph, call) else {
             return Computed::Nothing;
         };
