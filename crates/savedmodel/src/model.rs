@@ -1,4 +1,4 @@
-//! An opened SavedModel: one meta graph of `saved_model.pb` and the bundle beside it.
+//! An opened SavedModel: one meta graph of its file and the bundle beside it.
 //!
 //! Owns the order in which things are looked at. Invariant: opening reads no weights; freezing
 //! reads those that the signature needs, once for all signatures.
@@ -24,8 +24,8 @@ use crate::plan::{Held, plan};
 use crate::signature::{INIT_NAMES, dense_name, from_def, tensor_names};
 use crate::variables::{Declared, Origins, declared};
 
-/// The name of the file that makes a directory a SavedModel.
-const FILE_NAME: &str = "saved_model.pb";
+/// The files that make a directory a SavedModel, the first of them first: as it is, and as text.
+const FILE_NAMES: [&str; 2] = ["saved_model.pb", "saved_model.pbtxt"];
 /// Protocol buffers end at 2 GiB.
 const FILE_BYTES_MAX: u64 = 2 << 30;
 
@@ -73,6 +73,12 @@ impl SavedModel {
             bundle,
             origins: OnceLock::new(),
         })
+    }
+
+    /// The file of the SavedModel in `dir`: `saved_model.pb`, or where there is none,
+    /// `saved_model.pbtxt`; `None` where `dir` holds no SavedModel.
+    pub fn file_in(dir: &Path) -> Option<PathBuf> {
+        FILE_NAMES.iter().map(|name| dir.join(name)).find(|path| path.exists())
     }
 
     /// The tags of each meta graph in `dir`, in the file's order.
@@ -201,23 +207,30 @@ fn variable(flat: &Flat<'_>, node: u32) -> Result<Declared, Status> {
         .ok_or_else(|| Status::internal(format!("node `{}` is no variable", flat.name(node))))
 }
 
-/// Reads `saved_model.pb`.
+/// Reads the file of the SavedModel in `dir`.
 fn read_saved_model(dir: &Path) -> Result<tf::SavedModel, Status> {
-    let path = dir.join(FILE_NAME);
+    let [binary, text] = FILE_NAMES;
+    let path = SavedModel::file_in(dir).unwrap_or_else(|| dir.join(binary));
     let bytes = disk::read(&path, FILE_BYTES_MAX).map_err(|error| match error.code() {
         Code::NotFound => Status::not_found(format!(
             "Specified file path does not appear to contain a SavedModel bundle (should have a \
-             file called `{FILE_NAME}`)\nSpecified file path: {}",
+             file called `{binary}`)\nSpecified file path: {}",
             dir.display()
         )),
         _ => error,
     })?;
+    if path.ends_with(text) {
+        let text = std::str::from_utf8(&bytes)
+            .map_err(|error| disk::damaged(&path, "is no text").with_cause(error))?;
+        return vesta_protos::text::parse(text, "tensorflow.SavedModel")
+            .map_err(|problem| disk::damaged(&path, format_args!("cannot be parsed: {problem}")));
+    }
     // Constants borrow from these bytes.
     tf::SavedModel::decode(Bytes::from(bytes))
         .map_err(|error| disk::damaged(&path, "cannot be parsed").with_cause(error))
 }
 
-/// Reads `saved_model.pb` and picks the meta graph.
+/// Reads the SavedModel's file and picks the meta graph.
 fn read_meta_graph(dir: &Path, tags: &[String]) -> Result<MetaGraphDef, Status> {
     let saved = read_saved_model(dir)?;
     let wanted: BTreeSet<&str> = tags.iter().map(String::as_str).collect();

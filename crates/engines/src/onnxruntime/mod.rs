@@ -22,9 +22,6 @@ use vesta_model::{Engine, EngineIdentity, LoadRequest, Session, Status};
 
 pub use self::file::OnnxModel;
 
-/// The file that makes a folder a SavedModel, whatever else lies beside it.
-const SAVED_MODEL: &str = "saved_model.pb";
-
 /// ONNX Runtime, opened in this process.
 pub struct OnnxRuntimeEngine {
     library: &'static OnnxRuntime,
