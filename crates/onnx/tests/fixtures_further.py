@@ -44,6 +44,14 @@ def number_cases(case, numbers):
     case("Atan2", "around", lambda y, x: raw.Atan2(y=y, x=x), [np.sin(np.arange(40)).astype(np.float32), np.cos(np.arange(40)).astype(np.float32)])
     case("ApproximateEqual", "plain", lambda x, y: raw.ApproximateEqual(x=x, y=y, tolerance=0.25), [np.array([1, 1, 1, NAN], np.float32), np.array([1.2, 1.25, 0.5, 1], np.float32)])
     case("L2Loss", "plain", lambda x: raw.L2Loss(t=x), [numbers(3, 5)])
+    zeros = np.array([[-1.0, -0.0, 0.0, -0.0], [-0.0, -2.0, -0.0, -0.0], [3.0, NAN, 5.0, -INF]], np.float32)
+
+    def is_negative_zero(x):
+        bits = raw.BitwiseAnd(x=tf.bitcast(x, tf.int32), y=tf.constant(LOW))
+        return tf.logical_and(raw.Equal(x=x, y=0.0), raw.Less(x=bits, y=0))
+
+    case("Bitcast", "negative_zero", is_negative_zero, [zeros])
+    case("Bitcast", "of_others", lambda x: tf.bitcast(x, tf.int32), [zeros], expect="refused")
     for op in ("Lgamma", "Digamma", "Erfinv"):
         case(op, "unknown", lambda x, o=op: getattr(raw, o)(x=x), [np.abs(numbers(3, low=0.1, high=0.9))], expect="refused")
 
@@ -157,6 +165,7 @@ def segment_cases(case, numbers):
             count = lambda x, b=binary: raw.DenseBincount(input=x, size=tf.constant(6, x.dtype), weights=empty, binary_output=b)
             case("DenseBincount", f"rows_{binary}".lower(), count, [values], [[None, None]], [[values[:, :1]], [values[:0]]], fails=[[-values]])
             case("DenseBincount", f"vector_{binary}".lower(), count, [values[0]], [[None]])
+        case("DenseBincount", "fed_size", lambda x, n: raw.DenseBincount(input=x, size=n, weights=empty), [values, dtype(6)], [[None, 3], []], [[values, dtype(1)]], fails=[[values, dtype(-1)]])
         case("DenseBincount", "weighed", lambda x, w: raw.DenseBincount(input=x, size=tf.constant(6, x.dtype), weights=w), [values, numbers(2, 3)], [[None, 3], [None, 3]])
     case("Bincount", "plain", lambda x: raw.Bincount(arr=x, size=6, weights=np.zeros([0], np.int32)), [np.array([1, 4, 1, 7], np.int32)])
     parts = np.array([2, 0, 2, 1], np.int32)

@@ -245,11 +245,15 @@ fn test(g: &mut Graph, id: ValueId, op: &'static str) -> Result<ValueId, Reason>
 }
 
 fn is_finite(g: &mut Graph, c: &Call<'_>) -> Outcome {
-    let id = c.input(0)?;
+    Ok(vec![finite(g, c.input(0)?)?])
+}
+
+/// Where a number is finite.
+pub(super) fn finite(g: &mut Graph, id: ValueId) -> Result<ValueId, Reason> {
     let (nan, infinite) = (test(g, id, "IsNaN")?, test(g, id, "IsInf")?);
     let dims = g.get(id).dims.clone();
     let either = combine(g, "Or", &[nan, infinite], vec![], DType::Bool, dims)?;
-    Ok(vec![same(g, either, "Not", vec![])?])
+    same(g, either, "Not", vec![])
 }
 
 /// Between dtypes whose conversion C++ defines, which is what TensorFlow and the engines do.

@@ -67,6 +67,18 @@ impl Formula<'_> {
     }
 }
 
+/// Where a number is zero and has a minus.
+pub(crate) fn negative_zero(g: &mut Graph, x: ValueId) -> Result<ValueId, Reason> {
+    let dtype = g.get(x).dtype;
+    expect_dtype(dtype, &[DType::F32, DType::F64])?;
+    let mut f = Formula { g, dtype };
+    let (zero, one) = (f.number(0.0)?, f.number(1.0)?);
+    let is_zero = f.test("Equal", &[x, zero])?;
+    let turned = f.node("Div", &[one, x])?;
+    let is_below = f.test("Less", &[turned, zero])?;
+    f.test("And", &[is_zero, is_below])
+}
+
 fn pair(g: &mut Graph, c: &Call<'_>) -> Result<(ValueId, ValueId, DType), Reason> {
     let (a, b) = (c.input(0)?, c.input(1)?);
     let dtype = g.get(a).dtype;

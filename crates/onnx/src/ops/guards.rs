@@ -102,8 +102,14 @@ pub(super) fn count(g: &mut Graph, truths: &str) -> String {
 
 /// `name` as it is, in a run that fails where one of `truths` holds.
 pub(super) fn unless(g: &mut Graph, name: &str, truths: &str) -> String {
+    let number = count(g, truths);
+    if_none(g, name, &number)
+}
+
+/// `name` as it is, in a run that fails unless a number (int64, scalar) is 0: it is picked out of a row of
+/// one.
+pub(crate) fn if_none(g: &mut Graph, name: &str, number: &str) -> String {
     let (dtype, dims) = facts(g, name);
-    let place = count(g, truths);
     let row = spread(g, name, &[0]);
-    g.emit("Gather", &[&row, &place], vec![("axis", Attr::Int(0))], dtype, dims)
+    g.emit("Gather", &[&row, number], vec![("axis", Attr::Int(0))], dtype, dims)
 }

@@ -3,6 +3,7 @@
 mod arithmetic;
 mod bits;
 mod blocks;
+pub(crate) mod checks;
 mod convolution;
 mod cropping;
 mod detection;
@@ -13,7 +14,7 @@ mod folding;
 mod functions;
 mod gathering;
 mod generation;
-mod guards;
+pub(crate) mod guards;
 mod joining;
 mod layout;
 pub(crate) mod lists;
@@ -35,6 +36,8 @@ mod segments;
 mod shaping;
 mod slicing;
 mod transposed;
+
+pub(crate) use functions::negative_zero;
 
 use vesta_model::DType;
 

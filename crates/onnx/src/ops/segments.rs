@@ -285,13 +285,13 @@ const BINS_MAX: i64 = 1 << 14;
 fn bin_count(g: &mut Graph, c: &Call<'_>) -> Outcome {
     let (id, weights) = (c.input(0)?, c.input(2)?);
     expect_dtype(g.get(id).dtype, &[DType::I32, DType::I64])?;
-    let bins = g.constant_int(c.input(1)?, "number of bins")?;
+    let known = g.constant_int(c.input(1)?, "number of bins").ok();
     let own = g.dims(id)?;
     let (dtype, weighed) = (g.get(weights).dtype, g.get(weights).dims.clone());
     expect_dtype(dtype, SUMMED)?;
     let is_plain = matches!(weighed.as_deref(), Some([Dim::Known(0)]));
-    if !(1..=BINS_MAX).contains(&bins) || own.is_empty() || own.len() > 2 {
-        return refuse(format!("{bins} bins of a tensor of rank {}", own.len()));
+    if known.is_some_and(|bins| !(1..=BINS_MAX).contains(&bins)) || !(1..=2).contains(&own.len()) {
+        return refuse(format!("{known:?} bins of a tensor of rank {}", own.len()));
     }
     let is_binary = c.flag("binary_output", false)?;
     if !is_plain && (is_binary || weighed.map(|dims| dims.len()) != Some(own.len())) {
@@ -302,10 +302,16 @@ fn bin_count(g: &mut Graph, c: &Call<'_>) -> Outcome {
     let is_below = test(g, "Less", &wide, &zero, &Some(own.clone()));
     let wide = guards::unless(g, &wide, &is_below);
     let column = spread(g, &wide, &[own.len() as i64]);
-    let numbers: Vec<i64> = (0..bins).collect();
-    let numbers = g.ints(&numbers);
+    let (numbers, bins) = match known {
+        Some(bins) => (g.ints(&(0..bins).collect::<Vec<i64>>()), Dim::Known(bins as usize)),
+        None => {
+            let (number, bins) = (g.wide(c.input(1)?)?, g.symbol());
+            let number = super::shaping::none_below_zero(g, &number, Some(vec![]))?;
+            (guards::counted(g, &number, bins)?, bins)
+        }
+    };
     let mut all = own.clone();
-    all.push(Dim::Known(bins as usize));
+    all.push(bins);
     let is_it = test(g, "Equal", &column, &numbers, &Some(all.clone()));
     let counted = if is_binary { DType::I32 } else { dtype };
     let mut hits = g.cast(&is_it, counted, Some(all.clone()));

@@ -62,6 +62,7 @@ fn run_fed(
         nodes,
         feeds: vec![FeedSpec { tensor: "x:0".into(), dtype, shape }],
         fetches: fetches.iter().map(|&fetch| fetch.to_owned()).collect(),
+        checks: &[],
         bodies: Vec::new(),
     })
 }
@@ -304,6 +305,7 @@ fn body<'a>(node: &str, attribute: &str, nodes: &'a [NodeDef], results: &[&str])
         nodes,
         arguments: (0..results.len().max(2)).map(|at| format!("<{at}>:0")).collect(),
         results: results.iter().map(|&result| result.to_owned()).collect(),
+        checks: &[],
         bodies: vec![],
     }
 }
@@ -328,6 +330,7 @@ fn run_bodies(
             },
         ],
         fetches: fetches.iter().map(|&fetch| fetch.to_owned()).collect(),
+        checks: &[],
         bodies,
     })
 }
