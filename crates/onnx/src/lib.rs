@@ -16,6 +16,7 @@ mod ops;
 mod refusal;
 mod registry;
 mod signature;
+mod signs;
 mod translate;
 mod value;
 mod write;

@@ -66,6 +66,9 @@ pub struct FrozenGraph {
     /// Names of checks (`Assert`, `CheckNumerics`, `EnsureShape`) that were left out: where these
     /// would have failed, the frozen graph gives an answer.
     pub dropped_checks: Vec<String>,
+    /// The same, those of bodies left out, as nodes that read what they look at: for readers that
+    /// can end a run with an error.
+    pub checks: Vec<NodeDef>,
     /// Version of the graph format that the model was written for.
     pub producer: i32,
 }
@@ -99,7 +102,17 @@ pub(crate) fn write(
         }
     }
     let fetches = plan.fetches.iter().map(|&fetch| writer.tensor_name(fetch)).collect();
-    Ok(Written { nodes: writer.nodes, fetches, controls })
+    let checks = plan.checks.iter().map(|&(node, looked_at)| {
+        Ok(NodeDef {
+            name: flat.name(node),
+            op: flat.nodes[node as usize].def.op.clone(),
+            input: vec![writer.tensor_name(looked_at)],
+            attr: flat.attrs(node)?,
+            ..NodeDef::default()
+        })
+    });
+    let checks = checks.collect::<Result<_, Status>>()?;
+    Ok(Written { nodes: writer.nodes, fetches, controls, checks })
 }
 
 /// What was written.
@@ -108,6 +121,7 @@ pub(crate) struct Written {
     pub(crate) fetches: Vec<String>,
     /// Branches and loops: position in the flat graph and name.
     pub(crate) controls: Vec<(u32, String)>,
+    pub(crate) checks: Vec<NodeDef>,
 }
 
 /// The functions that `nodes` name, directly or not.

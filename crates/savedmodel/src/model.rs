@@ -119,8 +119,8 @@ impl SavedModel {
         let flat = flatten(&program, request).map_err(|error| named(error, signature))?;
 
         let stateful = self.reasons.get(&signature.name).cloned();
-        let plan =
-            plan(&flat, stateful.is_none(), &|_| false).map_err(|error| named(error, signature))?;
+        let plan = plan(&program, &flat, stateful.is_none(), &|_| false)
+            .map_err(|error| named(error, signature))?;
         if stateful.is_none() {
             check_placeholders(&flat, &plan).map_err(|error| named(error, signature))?;
         }
@@ -131,7 +131,7 @@ impl SavedModel {
         })
         .map_err(|error| named(error, signature))?;
         let mut dropped_checks: Vec<String> =
-            plan.checks.iter().map(|&node| flat.name(node)).collect();
+            plan.checks.iter().map(|&(node, _)| flat.name(node)).collect();
         let (mut bodies, mut unfrozen) = (Vec::new(), None);
         if stateful.is_none() {
             // Whoever runs the model as it is needs no bodies, so it is no error yet.
@@ -153,6 +153,7 @@ impl SavedModel {
             fetches: written.fetches,
             stateful,
             dropped_checks,
+            checks: written.checks,
             producer: versions.map_or(0, |versions| versions.producer),
         })
     }
@@ -168,9 +169,10 @@ impl SavedModel {
         let flattened = Program::new(&self.meta).and_then(|program| {
             let request =
                 Request { feeds: &names.feeds, fetches: &names.fetches, targets: &names.targets };
-            flatten(&program, request)
+            let flat = flatten(&program, request)?;
+            Ok((program, flat))
         });
-        let Ok(flat) = flattened else {
+        let Ok((program, flat)) = flattened else {
             let wanted: Vec<&str> = names.fetches.iter().chain(&names.targets).copied().collect();
             return Ok(reachable_operators(&self.meta, &wanted));
         };
@@ -182,7 +184,7 @@ impl SavedModel {
             }
             return Ok(counts);
         }
-        Ok(plan(&flat, true, &|_| false)
+        Ok(plan(&program, &flat, true, &|_| false)
             .map(|plan| freeze::operators(&flat, &plan))
             .unwrap_or_default())
     }

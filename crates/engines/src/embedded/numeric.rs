@@ -69,6 +69,7 @@ impl NumericModel {
             nodes: &nodes,
             feeds: feeds.iter().map(spec).collect(),
             fetches: fetches.iter().map(|fetch| fetch.tensor.clone()).collect(),
+            checks: &[],
             bodies: Vec::new(),
         };
         let translation =
