@@ -1,3 +1,5 @@
+//! Checks of scripted sessions: what is found, what is dropped, who serves afterwards.
+
 use std::sync::Condvar;
 use std::time::Duration;
 
