@@ -3,6 +3,7 @@
 They come from npm, by name and version, with the photos that their package has; nothing of it is kept here.
 """
 
+import hashlib
 import pathlib
 import shutil
 import subprocess
@@ -24,6 +25,7 @@ sys.path.insert(0, str(ROOT / "crates/onnx/tests"))
 import tfjs
 
 PACKAGE = "@vladmandic/human@3.3.6"
+SHA256 = "425e9c51dbbca0c8934362b170cb0d54c2529c11c654b3c03092b16e9d6ad3f7"
 KEPT = ROOT / "target/packages"
 # Other sums of the same numbers, over the length of a network.
 TOLERANCE = 1e-4
@@ -41,7 +43,11 @@ def package():
                                     capture_output=True, text=True, timeout=300)
             if packed.returncode:
                 raise unittest.SkipTest(f"npm does not bring {PACKAGE}: {packed.stderr.strip()[-200:]}")
-            with tarfile.open(next(pathlib.Path(folder).glob("*.tgz"))) as archive:
+            packed_file = next(pathlib.Path(folder).glob("*.tgz"))
+            found = hashlib.sha256(packed_file.read_bytes()).hexdigest()
+            if found != SHA256:
+                raise AssertionError(f"{PACKAGE} has the sum {found}, not {SHA256}")
+            with tarfile.open(packed_file) as archive:
                 archive.extractall(folder, filter="data")
             (pathlib.Path(folder) / "package").rename(place)
     return place

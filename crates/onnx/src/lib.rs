@@ -10,6 +10,7 @@ mod call;
 mod constant;
 mod control;
 mod elements;
+mod errors;
 mod gelu;
 mod graph;
 mod ops;
@@ -21,6 +22,7 @@ mod translate;
 mod value;
 mod write;
 
+pub use errors::raised_error;
 pub use refusal::{Refusal, Untranslatable};
 pub use registry::translated_operators;
 pub use signature::{Body, FeedSpec, FrozenSignature};

@@ -14,6 +14,7 @@ use crate::control;
 use crate::elements;
 use crate::gelu::Unit;
 use crate::graph::{Graph, Node};
+use crate::ops::checks;
 use crate::refusal::{Reason, Refusal, Untranslatable};
 use crate::registry::translator;
 use crate::signature::{Body, FeedSpec, FrozenSignature, canonical, producer};
@@ -136,15 +137,15 @@ impl<'a> Translating<'a> {
         for node in nodes.iter().filter(|node| needed.contains(node.name.as_str())) {
             self.node(node);
         }
-        let checks: Vec<String> =
+        let zeros: Vec<String> =
             self.piece.checks.iter().filter_map(|check| self.check(check)).collect();
         let fetches = self.piece.fetches;
         let fetched: Vec<Option<ValueId>> =
             fetches.iter().map(|fetch| self.fetched(fetch)).collect();
-        Some(guarded(&mut self.graph, fetched.into_iter().collect::<Option<_>>()?, &checks))
+        Some(checks::guarded(&mut self.graph, fetched.into_iter().collect::<Option<_>>()?, &zeros))
     }
 
-    /// Where a check fails: an ONNX value of truths. `None` where it never does, or was refused.
+    /// A zero, in a run that passes the check. `None` where it never fails, or was refused.
     fn check(&mut self, check: &'a NodeDef) -> Option<String> {
         let looked_at = check.input.first().and_then(|edge| self.bound.get(&canonical(edge)));
         let Some(&id) = looked_at else {
@@ -155,8 +156,8 @@ impl<'a> Translating<'a> {
         };
         self.graph.origin = format!("{}{}", self.piece.path, check.name);
         let call = Call { node: check, inputs: vec![id], gelu_of: None };
-        match crate::ops::checks::failing(&mut self.graph, &call) {
-            Ok(failing) => failing,
+        match checks::passed(&mut self.graph, &call) {
+            Ok(passed) => passed,
             Err(Reason(reason)) => {
                 self.refuse(&check.op, &check.name, reason);
                 None
@@ -377,25 +378,6 @@ enum Computed {
     Whole(ValueId),
     Part(Vec<Element>),
     Nothing,
-}
-
-/// What was fetched, in a run that fails where one of these truths holds. A handle has no value that
-/// could wait for that; what a body gives besides does.
-fn guarded(graph: &mut Graph, fetched: Vec<ValueId>, checks: &[String]) -> Vec<ValueId> {
-    if checks.is_empty() {
-        return fetched;
-    }
-    let wrong = crate::ops::checks::number_of(graph, checks);
-    let guard = |id: ValueId, graph: &mut Graph| {
-        let value = graph.get(id).clone();
-        if value.dtype == DType::Resource || crate::ops::lists::is_unmade(&value) {
-            return id;
-        }
-        let name = graph.plain(id);
-        let plain = Some(crate::ops::guards::if_none(graph, &name, &wrong));
-        graph.add(Value { plain, list: value.list, ..Value::new(value.dtype, value.dims) })
-    };
-    fetched.into_iter().map(|id| guard(id, graph)).collect()
 }
 
 /// The operators in use, for the check of an engine's capabilities.

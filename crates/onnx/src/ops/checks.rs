@@ -5,16 +5,42 @@
 use vesta_model::DType;
 use vesta_protos::tensorflow::attr_value::Value as Attribute;
 
-use super::guards::{count, test, whole};
-use super::{elementwise, expect_dtype, expect_movable, shaping};
+use super::guards::{count, if_none, test, whole};
+use super::{elementwise, expect_dtype, expect_movable, lists, shaping};
 use crate::call::Call;
 use crate::constant::Constant;
 use crate::graph::Graph;
 use crate::refusal::{Reason, refuse};
-use crate::value::{Dim, ValueId};
+use crate::value::{Dim, Value, ValueId};
+
+/// The attribute of an `Assert` that has what it says, as freezing writes it.
+const ASSERTED: &str = "_asserted";
+
+/// An int64 zero (scalar) in a run that passes the check; `None` when every run does.
+pub(crate) fn passed(g: &mut Graph, c: &Call<'_>) -> Result<Option<String>, Reason> {
+    let Some(truths) = failing(g, c)? else { return Ok(None) };
+    let number = count(g, &truths);
+    let zero = g.scalar(DType::I64, 0.0)?;
+    Ok(Some(if_none(g, &zero, &number, &error(c))))
+}
+
+/// What TensorFlow says where the check fails, without the numbers of the run.
+fn error(c: &Call<'_>) -> String {
+    let text = |attribute: &str| match c.attribute(attribute) {
+        Some(Attribute::S(text)) => String::from_utf8_lossy(text).into_owned(),
+        _ => String::new(),
+    };
+    match c.node.op.as_str() {
+        "Assert" => format!("assertion failed: {}", text(ASSERTED)),
+        "EnsureShape" => {
+            format!("Shape of tensor {} is not compatible with expected shape.", c.node.name)
+        }
+        _ => format!("{} : Tensor had NaN or Inf values", text("message")),
+    }
+}
 
 /// Truths, one of which holds where the check fails; `None` when none ever does.
-pub(crate) fn failing(g: &mut Graph, c: &Call<'_>) -> Result<Option<String>, Reason> {
+fn failing(g: &mut Graph, c: &Call<'_>) -> Result<Option<String>, Reason> {
     match c.node.op.as_str() {
         "Assert" => condition(g, c),
         "CheckNumerics" | "CheckNumericsV2" => {
@@ -82,15 +108,20 @@ fn shape(g: &mut Graph, c: &Call<'_>) -> Result<Option<String>, Reason> {
     Ok(Some(g.emit("Not", &[&fits], vec![], DType::Bool, line)))
 }
 
-/// How many of these truths hold, as an int64 scalar.
-pub(crate) fn number_of(g: &mut Graph, truths: &[String]) -> String {
-    let mut sum: Option<String> = None;
-    for truths in truths {
-        let more = count(g, truths);
-        sum = Some(match sum {
-            None => more,
-            Some(sum) => whole(g, "Add", &sum, &more, &Some(vec![])),
-        });
-    }
-    sum.unwrap_or_default()
+/// What was fetched, in a run that fails unless these zeros are there. A handle has no value that
+/// could wait for that; what a body gives besides does.
+pub(crate) fn guarded(g: &mut Graph, fetched: Vec<ValueId>, zeros: &[String]) -> Vec<ValueId> {
+    let add = |sum: String, zero: &String| whole(g, "Add", &sum, zero, &Some(vec![]));
+    let Some((first, others)) = zeros.split_first() else { return fetched };
+    let zero = others.iter().fold(first.clone(), add);
+    let guard = |id: ValueId, g: &mut Graph| {
+        let value = g.get(id).clone();
+        if value.dtype == DType::Resource || lists::is_unmade(&value) {
+            return id;
+        }
+        let name = g.plain(id);
+        let plain = Some(if_none(g, &name, &zero, "a check failed"));
+        g.add(Value { plain, list: value.list, ..Value::new(value.dtype, value.dims) })
+    };
+    fetched.into_iter().map(|id| guard(id, g)).collect()
 }

@@ -85,7 +85,7 @@ fn harmless(g: &mut Graph, [dividend, divisor]: [ValueId; 2]) -> Result<[ValueId
             let (name, zero) = (g.plain(divisor), g.scalar(dtype, 0.0)?);
             let dims = g.get(divisor).dims.clone();
             let is_zero = guards::test(g, "Equal", &name, &zero, &dims);
-            let guarded = guards::unless(g, &name, &is_zero);
+            let guarded = guards::unless(g, &name, &is_zero, "Integer division by zero");
             ids[1] = g.result(guarded);
         }
     }

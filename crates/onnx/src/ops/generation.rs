@@ -101,7 +101,12 @@ fn towards(g: &mut Graph, names: &[String], dtype: DType) -> Result<String, Reas
     let below = guards::test(g, "And", &is_down, &is_before, &scalar);
     let away = guards::test(g, "Or", &above, &below, &scalar);
     let is_wrong = guards::test(g, "Or", &is_none, &away, &scalar);
-    Ok(guards::unless(g, step, &is_wrong))
+    Ok(guards::unless(
+        g,
+        step,
+        &is_wrong,
+        "the step of a range must lead from its start to its limit",
+    ))
 }
 
 /// Steps of one width from one number to another, the last of them the other itself.
@@ -124,7 +129,7 @@ fn lin_space(g: &mut Graph, c: &Call<'_>) -> Outcome {
         Some(_) => wide,
         None => {
             let is_none = guards::test(g, "Less", &wide, &one, &scalar);
-            guards::unless(g, &wide, &is_none)
+            guards::unless(g, &wide, &is_none, "Requires num > 0")
         }
     };
     let steps = guards::whole(g, "Sub", &wide, &one, &scalar);

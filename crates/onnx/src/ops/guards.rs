@@ -100,16 +100,18 @@ pub(super) fn count(g: &mut Graph, truths: &str) -> String {
     g.emit("ReduceSum", &[&numbers], attributes, DType::I64, Some(vec![]))
 }
 
-/// `name` as it is, in a run that fails where one of `truths` holds.
-pub(super) fn unless(g: &mut Graph, name: &str, truths: &str) -> String {
+/// `name` as it is, in a run that fails with `error` where one of `truths` holds.
+pub(super) fn unless(g: &mut Graph, name: &str, truths: &str, error: &str) -> String {
     let number = count(g, truths);
-    if_none(g, name, &number)
+    if_none(g, name, &number, error)
 }
 
-/// `name` as it is, in a run that fails unless a number (int64, scalar) is 0: it is picked out of a row of
-/// one.
-pub(crate) fn if_none(g: &mut Graph, name: &str, number: &str) -> String {
+/// `name` as it is, in a run that fails with `error` unless a number (int64, scalar) is 0: it is picked
+/// out of a row of one.
+pub(super) fn if_none(g: &mut Graph, name: &str, number: &str, error: &str) -> String {
     let (dtype, dims) = facts(g, name);
     let row = spread(g, name, &[0]);
-    g.emit("Gather", &[&row, number], vec![("axis", Attr::Int(0))], dtype, dims)
+    let picked = g.emit("Gather", &[&row, number], vec![("axis", Attr::Int(0))], dtype, dims);
+    g.fails_with(error);
+    picked
 }

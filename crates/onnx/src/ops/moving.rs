@@ -62,7 +62,12 @@ fn reverse_sequence(g: &mut Graph, c: &Call<'_>) -> Outcome {
     let is_long = test(g, "Greater", &lengths, &number, &lines);
     let is_below = test(g, "Less", &lengths, &zero, &lines);
     let is_wrong = test(g, "Or", &is_long, &is_below, &lines);
-    let lengths = guards::unless(g, &lengths, &is_wrong);
+    let lengths = guards::unless(
+        g,
+        &lengths,
+        &is_wrong,
+        "a length of a sequence is below 0 or beyond its axis",
+    );
     let column = spread(g, &lengths, &[1]);
     let cells = counted(g, &number, moved[1])?;
     let is_turned = test(g, "Less", &cells, &column, &all);

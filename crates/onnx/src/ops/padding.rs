@@ -84,7 +84,7 @@ fn mirror_pad(g: &mut Graph, c: &Call<'_>) -> Outcome {
 fn with_cells(g: &mut Graph, name: &str, axis: usize, needed: usize) -> Result<String, Reason> {
     let (size, needed) = (guards::size(g, name, axis), g.scalar(DType::I64, needed as f64)?);
     let is_short = guards::test(g, "Less", &size, &needed, &Some(vec![]));
-    Ok(guards::unless(g, name, &is_short))
+    Ok(guards::unless(g, name, &is_short, "paddings must be no greater than the dimension size"))
 }
 
 /// One axis between its own ends, backwards. Written as pieces: few engines have the operator's mode

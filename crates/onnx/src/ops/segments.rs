@@ -242,7 +242,7 @@ fn in_steps(g: &mut Graph, segments: &str, length: Dim) -> Result<String, Reason
     let inputs = [&*before, &start, &own, &axes, &steps];
     let before = g.emit("Slice", &inputs, vec![], DType::I64, Some(vec![length]));
     let is_lower = test(g, "Less", segments, &before, &Some(vec![length]));
-    Ok(guards::unless(g, segments, &is_lower))
+    Ok(guards::unless(g, segments, &is_lower, "segment ids are not increasing"))
 }
 
 /// How many rows each segment has, with axes of size 1 behind up to `rank`.
@@ -300,7 +300,7 @@ fn bin_count(g: &mut Graph, c: &Call<'_>) -> Outcome {
     let wide = g.wide(id)?;
     let zero = g.scalar(DType::I64, 0.0)?;
     let is_below = test(g, "Less", &wide, &zero, &Some(own.clone()));
-    let wide = guards::unless(g, &wide, &is_below);
+    let wide = guards::unless(g, &wide, &is_below, "Input arr must be non-negative!");
     let column = spread(g, &wide, &[own.len() as i64]);
     let (numbers, bins) = match known {
         Some(bins) => (g.ints(&(0..bins).collect::<Vec<i64>>()), Dim::Known(bins as usize)),
@@ -352,7 +352,7 @@ fn partition(g: &mut Graph, c: &Call<'_>) -> Outcome {
     let is_below = test(g, "Less", &parts, &zero, &lines);
     let is_above = test(g, "GreaterOrEqual", &parts, &most, &lines);
     let is_foreign = test(g, "Or", &is_below, &is_above, &lines);
-    let parts = guards::unless(g, &parts, &is_foreign);
+    let parts = guards::unless(g, &parts, &is_foreign, "a partition is not there");
     let mut results = Vec::new();
     for number in 0..number {
         let number = g.scalar(DType::I64, number as f64)?;
@@ -441,5 +441,5 @@ fn ascending(
     };
     let (before, after) = (cut(g, &first, &last), cut(g, &second, &end));
     let is_not_behind = test(g, "LessOrEqual", &after, &before, &shorter);
-    Ok(guards::unless(g, rows, &is_not_behind))
+    Ok(guards::unless(g, rows, &is_not_behind, "indices are repeated or out of order"))
 }

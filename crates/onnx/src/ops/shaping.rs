@@ -248,7 +248,7 @@ fn broadcast_sizes(g: &mut Graph, c: &Call<'_>) -> Outcome {
     let fits = guards::test(g, "Or", &either, &is_same, &line);
     let is_wrong = g.emit("Not", &[&fits], vec![], DType::Bool, line.clone());
     let name = guards::choose(g, [&is_one, &names[1], &names[0]], &line);
-    let name = guards::unless(g, &name, &is_wrong);
+    let name = guards::unless(g, &name, &is_wrong, "shapes cannot be broadcast to each other");
     Ok(vec![g.narrowed(name, dtype)])
 }
 

@@ -215,5 +215,5 @@ fn checked(
     let all = Some(vec![Dim::Known(rank)]);
     let fits = test(g, "Equal", &given, &needed, &all);
     let is_wrong = g.emit("Not", &[&fits], vec![], DType::Bool, all);
-    guards::unless(g, &before, &is_wrong)
+    guards::unless(g, &before, &is_wrong, "sizes of the output do not fit the input")
 }
