@@ -1,5 +1,5 @@
 //! Engines for the tests. TensorFlow is one wheel, for the Python that judges and for the engine that is
-//! judged; LiteRT and ONNX Runtime are fetched by the program, as a person does it.
+//! judged; LiteRT, ONNX Runtime and OpenVINO are fetched by the program, as a person does it.
 //!
 //! Invariant: a wheel comes through pip and has a sum that is pinned, by `requirements.txt` or by
 //! `vesta`, which compares it in any case.
@@ -20,8 +20,11 @@ pub(crate) const WHEELS: &str = "target/wheels";
 const HOME: &str = "target/engines";
 
 /// The releases that are tested, besides TensorFlow's.
-const OTHERS: [(&str, &str); 2] =
-    [("LiteRT", "litert==2.3.0"), ("ONNX Runtime", "onnxruntime==1.31.1")];
+const OTHERS: [(&str, &str); 3] = [
+    ("LiteRT", "litert==2.3.0"),
+    ("ONNX Runtime", "onnxruntime==1.31.1"),
+    ("OpenVINO", "openvino==2026.4.1"),
+];
 
 /// The package whose wheel is shared.
 const PACKAGE: &str = "tensorflow-cpu==";

@@ -203,7 +203,7 @@ flags! {
     thread_pool_factory_config_file: String = String::new(), "Text ThreadPoolFactoryConfig; accepted for the original's sake: no thread pool can be plugged in.";
     remove_unused_fields_from_bundle_metagraph: bool = true, "Accepted for the original's sake: only what is used of a graph is kept.";
     skip_initialize_tpu: bool = false, "Accepted for the original's sake: there is no TPU here.";
-    engine: String = "auto".to_owned(), "Vesta: engine that runs the models: auto (the fastest of those whose answers agree, found by trying; LiteRT for model.tflite, ONNX Runtime for an ONNX file alone), embedded, tensorflow, litert, onnxruntime; NAME==VERSION for a certain release. A vesta.toml in a model's folder goes before it.";
+    engine: String = "auto".to_owned(), "Vesta: engine that runs the models: auto (the fastest of those whose answers agree, found by trying; LiteRT for model.tflite, ONNX Runtime for an ONNX file alone, OpenVINO for an IR alone), embedded, tensorflow, litert, onnxruntime, openvino; NAME==VERSION for a certain release. A vesta.toml in a model's folder goes before it.";
     engine_choice_budget_ms: i64 = 3000, "Vesta: milliseconds that trying engines out may take at the load of a version, for --engine=auto; 0 turns it off: the embedded engine where it can, else TensorFlow.";
     isolation: String = "auto".to_owned(), "Vesta: where engines run: auto (native ones in a process per version, the embedded one inline when the graph is proven harmless), inline, worker (a process per version).";
     allow_native_inline: bool = false, "Vesta: whether --isolation=inline may open a native library in the server's own process.";

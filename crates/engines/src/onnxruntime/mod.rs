@@ -21,9 +21,10 @@ use vesta_ffi::OnnxRuntime;
 use vesta_model::{Engine, EngineIdentity, LoadRequest, Session, Status};
 
 pub use self::file::OnnxModel;
+pub(crate) use self::file::Parsed as OnnxFile;
 
 /// The file that makes a folder a SavedModel, whatever else lies beside it.
-const SAVED_MODEL: &str = "saved_model.pb";
+pub(crate) const SAVED_MODEL: &str = "saved_model.pb";
 
 /// ONNX Runtime, opened in this process.
 pub struct OnnxRuntimeEngine {
