@@ -57,10 +57,12 @@ class AdminTest(unittest.TestCase):
         status, text = ask(server, "GET", "/v1/models")
         available = [{"version": "123", "state": "AVAILABLE",
                       "status": {"error_code": "OK", "error_message": ""}}]
-        self.assertEqual((status, json.loads(text)), (200, {"models": [
-            {"name": "a", "model_version_status": available},
-            {"name": "b", "model_version_status": available},
-            {"name": "none", "model_version_status": []}]}))
+        models = json.loads(text)["models"]
+        self.assertEqual(status, 200)
+        self.assertEqual(
+            [(model["name"], model["model_version_status"], model["ready"]) for model in models],
+            [("a", available, True), ("b", available, True), ("none", [], False)])
+        self.assertIn("no version was found yet", models[2]["not_ready_reason"])
 
     def test_without_the_flag_orders_are_malformed(self):
         self.write(m=MODEL)

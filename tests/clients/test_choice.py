@@ -84,6 +84,18 @@ class ChoiceTest(Folders):
         y = self.connect(server).predict("m", image=image)["y"]
         np.testing.assert_allclose(y, call(tf.constant(image))["y"], rtol=1e-4, atol=1e-5)
 
+    def check_listed(self, server, choice):
+        """The list of models says what the metrics page says, with the figures behind it."""
+        _, text = ask(server, "GET", "/v1/models")
+        loaded, = json.loads(text)["models"][0]["loaded_versions"]
+        self.assertEqual([loaded[key] for key in ("version", "engine", "engine_version", "reason")],
+                         [choice[key] for key in ("version", "engine", "engine_version", "reason")])
+        by_name = {entry["engine"]: entry for entry in loaded["contenders"]}
+        self.assertTrue(by_name["tensorflow"]["reference"])
+        self.assertGreater(by_name[choice["engine"]]["cpu_ms"], 0)
+        self.assertLess(by_name[choice["engine"]]["max_error"], 1e-4)
+        self.assertEqual((loaded["threads"], "worker" in loaded), (1, loaded["isolation"] == "worker"))
+
     def test_measured_then_remembered_until_the_files_change(self):
         call = self.put_network()
         with self.start() as server:
@@ -92,6 +104,7 @@ class ChoiceTest(Folders):
             self.assertIn(first["engine"], ("embedded", "tensorflow", "onnxruntime", "openvino"))
             self.assertGreater(seconds, 0)
             self.check(server, call)
+            self.check_listed(server, first)
             # Whoever lost has been closed.
             self.assertEqual(len(children_of(server.process.pid)), int(first["engine"] != "embedded"))
             said, = [line for line in server.log().splitlines() if "engines were measured" in line]
@@ -109,6 +122,7 @@ class ChoiceTest(Folders):
             self.assertEqual(seconds, 0)
             self.assertNotIn("engines were measured", server.log())
             self.check(server, call)
+            self.check_listed(server, again)
             if first["engine"] == "embedded":
                 # Nothing of TensorFlow was started.
                 self.assertNotIn("engine=tensorflow", server.log())

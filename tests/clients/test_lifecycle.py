@@ -409,9 +409,11 @@ class PolledFileTest(Asked):
             self.assertEqual(states(server, "a"), {"123": "AVAILABLE"})
             self.swap(self.text(b=THREE))
             self.assertTrue(wait_for(lambda: states(server, "a") == {"123": "END"}))
+            self.assertTrue(wait_for(lambda: states(server, "b") == {"123": "AVAILABLE"}))
             self.assertEqual(predict(server, [2.0], "b"), [4.0])
             self.swap(self.text(a=MODEL))
             self.assertTrue(wait_for(lambda: states(server, "b") == {"123": "END"}))
+            self.assertTrue(wait_for(lambda: states(server, "a") == {"123": "AVAILABLE"}))
             self.assertEqual(predict(server, [2.0], "a"), [3.0])
             # A model that is missing blocks no later file.
             self.swap(self.text(a=MODEL, z=self.base.parent / "nowhere"))

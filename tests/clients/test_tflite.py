@@ -31,7 +31,7 @@ def is_running(pid):
     # A process that ended may stay for a moment until it is reaped.
     try:
         return pathlib.Path(f"/proc/{pid}/stat").read_text().split(")")[-1].split()[0] != "Z"
-    except FileNotFoundError:
+    except OSError:  # gone before it was opened, or while it was read
         return False
 
 

@@ -186,6 +186,65 @@ class Loops(Translation):
         self.assertRegex(said, r"MatrixInverse at \S*while/\S*MatrixInverse \(no translation\)")
 
 
+class Checks(Translation):
+    """Where TensorFlow ends a run with an error, so does the translation."""
+
+    def hold_failing(self, function, runs, fails, **specs):
+        place = self.save(function, **specs)
+        self.run_both(place, runs)
+        session = onnxruntime.InferenceSession(str(self.folder / "model.onnx"), providers=["CPUExecutionProvider"])
+        serve = tf.saved_model.load(str(place)).signatures["serving_default"]
+        for feeds in fails:
+            with self.assertRaises(tf.errors.OpError):
+                serve(**{alias: tf.constant(value) for alias, value in feeds.items()})
+            with self.assertRaises(onnxruntime.capi.onnxruntime_pybind11_state.InvalidArgument):
+                session.run(None, {alias: np.asarray(value) for alias, value in feeds.items()})
+
+    def test_what_is_asserted(self):
+        def checked(x, n):
+            tf.debugging.assert_non_negative(x, "no less than zero")
+            tf.debugging.assert_less(n, 5, [n])
+            return {"y": tf.sqrt(x), "more": n + 1, "flag": n > 2}
+
+        x, two = self.numbers(3, low=0.1), np.int32(2)
+        self.hold_failing(checked, [{"x": x, "n": two}, {"x": x[:0], "n": two}],
+                          [{"x": -x, "n": two}, {"x": x, "n": np.int32(5)}], x=(tf.float32, [None]), n=(tf.int32, []))
+
+    def test_numbers_and_shapes(self):
+        def checked(x):
+            y = tf.debugging.check_numerics(tf.math.log(x), "a logarithm")
+            return {"y": tf.ensure_shape(y, [None, 3]) * 2}
+
+        x = self.numbers(2, 3, low=0.1)
+        self.hold_failing(checked, [{"x": x}, {"x": x[:0]}], [{"x": -x}, {"x": x * 0}, {"x": x[:, :2]}],
+                          x=(tf.float32, [None, None]))
+
+    def test_checks_in_branches_and_loops(self):
+        def checked(x, flag):
+            def strict():
+                tf.debugging.assert_positive(x)
+                return tf.math.log(x)
+
+            def step(i, y):
+                tf.debugging.assert_less(y, 100.0)
+                return i + 1, y * 2
+
+            y = tf.cond(flag, strict, lambda: x)
+            return {"y": tf.while_loop(lambda i, y: i < 4, step, (0, y))[1]}
+
+        x = self.numbers(3, low=0.5)
+        self.hold_failing(checked, [{"x": x, "flag": True}, {"x": -x, "flag": False}],
+                          [{"x": -x, "flag": True}, {"x": x + 50, "flag": False}], x=(tf.float32, [None]), flag=(tf.bool, []))
+
+    def test_divisions_by_zero(self):
+        def divided(x, n):
+            return {"a": x // n, "b": x % n, "c": tf.truncatediv(x, n)}
+
+        x = np.array([7, -7, 2**31 - 1, -(2**31)], np.int32)
+        self.hold_failing(divided, [{"x": x, "n": np.int32(n)} for n in (3, -3, -1, 2**31 - 1)],
+                          [{"x": x, "n": np.int32(0)}], x=(tf.int32, [None]), n=(tf.int32, []))
+
+
 class Lists(Translation):
     def test_maps(self):
         weights = tf.constant(self.numbers(3, 2))

@@ -12,7 +12,8 @@ use crate::run::{say, show, take, works};
 pub(crate) const REQUIREMENTS: &str = "tests/clients/requirements.txt";
 
 /// Makes one small graph per operator and what TensorFlow answers.
-const FIXTURES: &str = "crates/onnx/tests/fixtures.py";
+const FIXTURES: [&str; 2] =
+    ["crates/onnx/tests/fixtures.py", "crates/onnx/tests/fixtures_further.py"];
 
 /// Makes whole networks and what TensorFlow answers; the second lists them.
 const ZOO: &[&str] = &["crates/onnx/tests/zoo.py", "crates/onnx/tests/zoo_nets.py"];
@@ -80,14 +81,17 @@ impl Python {
     /// When TensorFlow cannot make them.
     pub(crate) fn operator_fixtures(&self, root: &Path) -> Result<PathBuf> {
         let folder = root.join("target/fixtures/operators");
-        let script = std::fs::read_to_string(root.join(FIXTURES)).context(FIXTURES)?;
+        let mut script = String::new();
+        for file in FIXTURES {
+            script.push_str(&std::fs::read_to_string(root.join(file)).context(file)?);
+        }
         let stamp = folder.join("made-by.py");
         if std::fs::read_to_string(&stamp).is_ok_and(|made| made == script) {
             return Ok(folder);
         }
         say("making operator fixtures with TensorFlow in target/fixtures");
         std::fs::create_dir_all(&folder)?;
-        take(root, self.command().arg(root.join(FIXTURES)).arg(&folder))?;
+        take(root, self.command().arg(root.join(FIXTURES[0])).arg(&folder))?;
         std::fs::write(&stamp, script)?;
         Ok(folder)
     }

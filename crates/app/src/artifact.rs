@@ -7,9 +7,7 @@ use std::path::{Path, PathBuf};
 use vesta_engines::LITE_MODEL;
 use vesta_model::Status;
 use vesta_repository::scan;
-
-/// A file that makes a folder a version, as does that of TensorFlow Lite.
-const SAVED_MODEL: &str = "saved_model.pb";
+use vesta_savedmodel::SavedModel;
 
 /// The tags of a graph that serves.
 const DEFAULT_TAGS: &str = "serve";
@@ -76,7 +74,7 @@ impl Words {
 /// `NOT_FOUND` when it is neither; why the folder cannot be read.
 pub(crate) fn find(place: &str) -> Result<PathBuf, Status> {
     let folder = Path::new(place);
-    if [SAVED_MODEL, LITE_MODEL].iter().any(|file| folder.join(file).exists()) {
+    if SavedModel::file_in(folder).is_some() || folder.join(LITE_MODEL).exists() {
         return Ok(folder.to_owned());
     }
     let metadata = folder
@@ -123,7 +121,7 @@ mod tests {
         }
         let place = base.path().to_str().unwrap();
         assert_eq!(find(place).unwrap(), base.path().join("10"));
-        std::fs::write(base.path().join(SAVED_MODEL), b"").unwrap();
+        std::fs::write(base.path().join("saved_model.pb"), b"").unwrap();
         assert_eq!(find(place).unwrap(), base.path());
         assert!(find(&format!("{place}/gone")).unwrap_err().message().contains("gone"));
     }

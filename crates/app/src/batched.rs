@@ -10,7 +10,7 @@ use std::time::Instant;
 use tracing::info;
 use vesta_model::{
     BatchingParameters, Engine, EngineIdentity, HealthListener, LoadRequest, ModelDescription, Run,
-    RunRequest, Session, SessionHealth, Status, Tensor,
+    RunRequest, Session, SessionHealth, SessionProcess, Status, Tensor,
 };
 
 use crate::config::{Batching, PARAMETERS_FILE, read_parameters};
@@ -84,6 +84,10 @@ impl Session for BatchedSession {
 
     fn watch(&self, listener: HealthListener) -> SessionHealth {
         self.session.watch(listener)
+    }
+
+    fn process(&self) -> Option<SessionProcess> {
+        self.session.process()
     }
 
     fn run_over(

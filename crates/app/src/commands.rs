@@ -7,7 +7,9 @@ use vesta_model::Status;
 
 use crate::flags::{self, Parsed};
 use crate::logs::{self, LogFormat};
-use crate::{compose, config, convert, demo, engine, init, inspect, placement, tune, worker};
+use crate::{
+    compose, config, convert, demo, engine, init, inspect, placement, status, tune, worker,
+};
 
 /// The version of Vesta.
 const VERSION: &str = env!("CARGO_PKG_VERSION");
@@ -22,6 +24,7 @@ commands:
   serve    serve models; takes the flags of tensorflow_model_server (vesta serve --help)
   demo     serve the image classifier of this repository and print a request to try
   engine   install, list and remove native engines such as TensorFlow (vesta engine --help)
+  status   tell what a running server serves, and on which engines (vesta status --help)
   inspect  tell what a model holds and what each engine says of it (vesta inspect --help)
   tune     measure a model on every engine that is installed (vesta tune --help)
   convert  write a signature of a model as ONNX (vesta convert --help)
@@ -50,6 +53,7 @@ pub fn vesta(arguments: Vec<String>) -> ExitCode {
         "engine" => engine::run(&rest),
         "inspect" => inspect::run(&rest),
         "convert" => convert::run(&rest),
+        "status" => status::run(&rest),
         "tune" => tune::run(&rest),
         // For the documentation alone.
         "flags" => {

@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use vesta_model::{
     BatchingParameters, HealthListener, ModelDescription, Run, RunRequest, Session, SessionHealth,
-    Status, Tensor,
+    SessionProcess, Status, Tensor,
 };
 
 /// A session, and what goes when it has gone.
@@ -39,6 +39,10 @@ impl<T: Send + Sync> Session for Holding<T> {
 
     fn watch(&self, listener: HealthListener) -> SessionHealth {
         self.session.watch(listener)
+    }
+
+    fn process(&self) -> Option<SessionProcess> {
+        self.session.process()
     }
 
     fn run_over(

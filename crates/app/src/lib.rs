@@ -7,6 +7,7 @@
 mod artifact;
 mod batched;
 mod choice;
+mod columns;
 mod commands;
 mod compose;
 mod config;
@@ -28,6 +29,7 @@ mod progress;
 mod request_log;
 mod signals;
 mod startup;
+mod status;
 mod tune;
 mod warmup;
 mod worker;

@@ -94,10 +94,6 @@ pub(crate) fn translated(graph: &FrozenGraph) -> Result<Translation, Status> {
     if let Some(reason) = &graph.stateful {
         return Err(refused(&format!("it keeps state ({reason})")));
     }
-    if !graph.dropped_checks.is_empty() {
-        let checks = graph.dropped_checks.join(", ");
-        return Err(refused(&format!("it has checks that ONNX cannot make ({checks})")));
-    }
     if let Some(status) = &graph.unfrozen {
         return Err(refused(status.message()));
     }
@@ -110,6 +106,7 @@ pub(crate) fn translated(graph: &FrozenGraph) -> Result<Translation, Status> {
         nodes: &graph.nodes,
         feeds: feeds.collect(),
         fetches: graph.fetches.clone(),
+        checks: &graph.checks,
         bodies: bodies(&graph.bodies),
     };
     translate(&signature).map_err(|error| refused(&error.to_string()))
@@ -123,6 +120,7 @@ fn bodies(frozen: &[FrozenBody]) -> Vec<Body<'_>> {
             nodes: &frozen.nodes,
             arguments: frozen.arguments.clone(),
             results: frozen.results.clone(),
+            checks: &frozen.checks,
             bodies: bodies(&frozen.bodies),
         }
     }

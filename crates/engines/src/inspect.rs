@@ -62,7 +62,7 @@ pub struct Format {
 /// Bytes on disk.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Sizes {
-    /// `saved_model.pb`, `model.tflite`, the ONNX file, or both files of the IR.
+    /// `saved_model.pb`, `saved_model.pbtxt`, `model.tflite`, the ONNX file, or both files of the IR.
     pub graph_bytes: u64,
     /// The folder `variables`.
     pub variables_bytes: u64,
@@ -116,7 +116,7 @@ pub fn inspect(
         )));
     }
     let has = |file: &str| formats.iter().any(|format| format.file == file);
-    if has(LITE_MODEL) && !has("saved_model.pb") {
+    if has(LITE_MODEL) && SavedModel::file_in(artifact).is_none() {
         return inspect_lite(artifact, formats, only, store);
     }
     if OnnxModel::is_alone_in(artifact) {
@@ -355,7 +355,7 @@ fn formats(artifact: &Path) -> Result<Vec<Format>, Status> {
         let ending = Path::new(&file).extension().and_then(|ending| ending.to_str());
         let (name, is_served) = match (file.as_str(), ending) {
             ("saved_model.pb", _) => ("SavedModel", true),
-            ("saved_model.pbtxt", _) => ("SavedModel as text", false),
+            ("saved_model.pbtxt", _) => ("SavedModel as text", true),
             (_, Some("onnx")) => ("ONNX", true),
             (_, Some("tflite")) => ("TensorFlow Lite", file == LITE_MODEL),
             (_, Some("xml")) if artifact.join(&file).with_extension("bin").is_file() => {
@@ -373,10 +373,11 @@ fn formats(artifact: &Path) -> Result<Vec<Format>, Status> {
 }
 
 fn sizes(artifact: &Path) -> Sizes {
-    let file = |name: &str| artifact.join(name).metadata().map_or(0, |metadata| metadata.len());
     let folder = |name: &str| folder_bytes(&artifact.join(name), DEPTH_MAX);
     Sizes {
-        graph_bytes: file("saved_model.pb"),
+        graph_bytes: SavedModel::file_in(artifact)
+            .and_then(|file| file.metadata().ok())
+            .map_or(0, |metadata| metadata.len()),
         variables_bytes: folder("variables"),
         assets_bytes: folder("assets") + folder("assets.extra"),
     }

@@ -19,7 +19,9 @@ pub mod tfs;
 pub use self::budget::Budget;
 pub use self::grpc::{AnswerCompression, GrpcOptions, Tls, serve_grpc};
 pub use self::http::serve_rest;
-pub use self::metrics::{EngineChosen, Metrics, RunMetrics, ShownChoice, show_queue_depths};
+pub use self::metrics::{
+    EngineChosen, Metrics, RunMetrics, ShownChoice, Weighed, show_queue_depths,
+};
 pub use self::tfs::method_check::MethodCheck;
 pub use self::tfs::model_config::model_configs;
 pub use self::tfs::request_log::{Next, Recorded, Recordings, RequestLog, Route};

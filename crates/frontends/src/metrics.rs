@@ -26,7 +26,7 @@ use self::signatures::Signatures;
 use crate::recorder::{Recorder, SpanKind};
 use crate::tfs::json::push_six_digits;
 
-pub use choices::{EngineChosen, ShownChoice};
+pub use choices::{EngineChosen, ShownChoice, Weighed};
 pub use runs::{RunMetrics, show_queue_depths};
 
 /// A call as the metrics name it.

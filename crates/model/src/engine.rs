@@ -10,8 +10,8 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use crate::{
-    BatchingParameters, HealthListener, ModelName, SessionHealth, Shape, Signature, Status, Tensor,
-    Version,
+    BatchingParameters, HealthListener, ModelName, SessionHealth, SessionProcess, Shape, Signature,
+    Status, Tensor, Version,
 };
 
 /// Which library, in which release.
@@ -158,6 +158,13 @@ pub trait Session: Send + Sync {
     fn watch(&self, listener: HealthListener) -> SessionHealth {
         drop(listener);
         SessionHealth::Serving
+    }
+
+    /// The process that carries it; `None` for the server's own.
+    ///
+    /// A wrapper of sessions must pass it on. It may read what the system tells of a process.
+    fn process(&self) -> Option<SessionProcess> {
+        None
     }
 }
 

@@ -24,7 +24,7 @@ pub use dtype::DType;
 pub use engine::{
     Engine, EngineIdentity, InputLayout, LoadRequest, ModelDescription, Run, RunRequest, Session,
 };
-pub use health::{HealthListener, SessionHealth};
+pub use health::{HealthListener, SessionHealth, SessionProcess};
 pub use memory::{AlignedBytes, Memory};
 pub use name::{Label, ModelName, ModelSpec, Version, VersionChoice};
 pub use shape::{PartialShape, Shape};

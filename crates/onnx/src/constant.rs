@@ -78,7 +78,7 @@ impl Constant {
         Some(Constant::raw(dtype, &[], number_bytes(dtype, value)?))
     }
 
-    /// Whole numbers as `dtype` (int32 or int64), of a shape that holds as many.
+    /// Whole numbers as `dtype` (int32, int64 or bool), of a shape that holds as many.
     pub(crate) fn whole(dtype: DType, dims: &[usize], values: &[i64]) -> Option<Constant> {
         if dims.iter().product::<usize>() != values.len() {
             return None;
@@ -90,6 +90,7 @@ impl Constant {
                     values.iter().map(|&v| i32::try_from(v).ok()).collect();
                 narrow?.iter().flat_map(|v| v.to_le_bytes()).collect()
             }
+            DType::Bool => values.iter().map(|&v| u8::from(v != 0)).collect(),
             _ => return None,
         };
         Some(Constant::raw(dtype, dims, bytes))

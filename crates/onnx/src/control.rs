@@ -127,6 +127,7 @@ impl<'a> Translating<'a> {
         let piece = Piece {
             nodes: body.nodes,
             fetches: &body.results,
+            checks: body.checks,
             bodies: &body.bodies,
             path: format!("{}{}/", self.piece.path, body.node),
         };

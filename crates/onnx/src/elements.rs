@@ -52,8 +52,10 @@ pub(crate) fn result_dtype(graph: &Graph, call: &Call<'_>) -> Option<DType> {
         "Cast" => call.dtype("DstT", DType::Invalid).ok()?,
         "GatherV2" | "Gather" | "StridedSlice" | "Slice" | "Pack" | "ConcatV2" | "Range"
         | "Reshape" | "ExpandDims" | "Squeeze" | "Prod" | "Add" | "AddV2" | "Sub" | "Mul"
-        | "Maximum" | "Minimum" | "FloorDiv" | "Neg" => graph.get(call.input(0).ok()?).dtype,
-        "Fill" => graph.get(call.input(1).ok()?).dtype,
+        | "Maximum" | "Minimum" | "FloorDiv" | "Neg" | "BroadcastArgs" => {
+            graph.get(call.input(0).ok()?).dtype
+        }
+        "Fill" | "SelectV2" => graph.get(call.input(1).ok()?).dtype,
         _ => return None,
     };
     matches!(dtype, DType::I32 | DType::I64).then_some(dtype)
@@ -81,6 +83,7 @@ pub(crate) fn compute(graph: &Graph, call: &Call<'_>) -> Option<Computed> {
             let from = operand(0)?;
             Some(Computed { elements: from.elements, is_scalar: from.is_scalar })
         }
+        "BroadcastArgs" => broadcast_sizes(&operand(0)?, &operand(1)?),
         "Neg" => map_one(&operand(0)?, i64::checked_neg),
         "Add" | "AddV2" => map_two(&operand(0)?, &operand(1)?, i64::checked_add),
         "Sub" => map_two(&operand(0)?, &operand(1)?, i64::checked_sub),
@@ -95,11 +98,39 @@ pub(crate) fn compute(graph: &Graph, call: &Call<'_>) -> Option<Computed> {
         "StridedSlice" => strided_slice(call, graph),
         "Slice" => slice(call, graph),
         "Range" => range(&operand(0)?, &operand(1)?, &operand(2)?),
+        "SelectV2" => select(graph, call, &operand(1)?, &operand(2)?),
         "Fill" => fill(&operand(0)?, &operand(1)?),
         "Reshape" | "ExpandDims" | "Squeeze" => reshape(call, graph),
         _ => None,
     };
     computed.filter(small)
+}
+
+/// The outcome of a comparison of whole numbers that are known.
+pub(crate) fn compared(graph: &Graph, call: &Call<'_>) -> Option<Constant> {
+    let holds: fn(i64, i64) -> bool = match call.node.op.as_str() {
+        "Equal" => |a, b| a == b,
+        "NotEqual" => |a, b| a != b,
+        "Greater" => |a, b| a > b,
+        "GreaterEqual" => |a, b| a >= b,
+        "Less" => |a, b| a < b,
+        "LessEqual" => |a, b| a <= b,
+        _ => return None,
+    };
+    let operand = |i: usize| Operand::read(graph, call.input(i).ok()?);
+    let computed = map_two(&operand(0)?, &operand(1)?, |a, b| Some(holds(a, b).into()))?;
+    computed.constant(DType::Bool)
+}
+
+/// One of two, by a truth that is known.
+fn select(graph: &Graph, call: &Call<'_>, then: &Operand, other: &Operand) -> Option<Computed> {
+    let truth = graph.get(call.input(0).ok()?).constant.as_ref()?.to_ints()?;
+    let ([truth], true) = (&truth[..], then.elements.len() == other.elements.len()) else {
+        return None;
+    };
+    let chosen = if *truth == 0 { other } else { then };
+    let is_scalar = then.is_scalar && other.is_scalar;
+    Some(Computed { elements: chosen.elements.clone(), is_scalar })
 }
 
 /// An input of rank 0 or 1 whose elements are known at least in part.
@@ -138,6 +169,23 @@ fn multiply(a: &Operand, b: &Operand) -> Option<Computed> {
         (Element::Known(1), other) | (other, Element::Known(1)) => other,
         _ => from_option(known(x).zip(known(y)).and_then(|(x, y)| x.checked_mul(y))),
     })
+}
+
+/// Sizes that are surely those of two shapes combined: of the same length, the shorter with ones before.
+fn broadcast_sizes(a: &Operand, b: &Operand) -> Option<Computed> {
+    let rank = a.elements.len().max(b.elements.len());
+    let full = |operand: &Operand| {
+        let mut all = vec![Element::Known(1); rank - operand.elements.len()];
+        all.extend(&operand.elements);
+        all
+    };
+    let size = |(x, y): (Element, Element)| match (x, y) {
+        (Element::Known(1), other) | (other, Element::Known(1)) => Some(other),
+        (x, y) if x == y && x != Element::Unknown => Some(x),
+        _ => None,
+    };
+    let all: Option<Vec<Element>> = full(a).into_iter().zip(full(b)).map(size).collect();
+    Computed::vector(all?)
 }
 
 fn map_pairs(

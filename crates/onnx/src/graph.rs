@@ -42,6 +42,8 @@ pub(crate) struct Node {
     pub(crate) attributes: Vec<(&'static str, Attr)>,
     /// The TensorFlow node that it came from.
     pub(crate) origin: String,
+    /// What a run says that ends here with an error, where that is meant to happen.
+    pub(crate) error: Option<String>,
 }
 
 impl Node {
@@ -216,6 +218,13 @@ impl Graph {
         }
     }
 
+    /// Says what it means when a run ends with an error at the node that was written last.
+    pub(crate) fn fails_with(&mut self, error: &str) {
+        if let Some(node) = self.nodes.last_mut() {
+            node.error = Some(error.to_owned());
+        }
+    }
+
     /// Writes a node with one result; gives the result's name.
     pub(crate) fn emit(
         &mut self,
@@ -246,6 +255,7 @@ impl Graph {
             outputs: outputs.clone(),
             attributes,
             origin: self.origin.clone(),
+            error: None,
         });
         outputs
     }

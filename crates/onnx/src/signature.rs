@@ -30,6 +30,8 @@ pub struct Body<'a> {
     pub arguments: Vec<String>,
     /// The tensors that it gives, in their order.
     pub results: Vec<String>,
+    /// Nodes that give nothing but an error, each with what it looks at as its first input.
+    pub checks: &'a [NodeDef],
     /// What its own branches and loops call.
     pub bodies: Vec<Body<'a>>,
 }
@@ -43,6 +45,8 @@ pub struct FrozenSignature<'a> {
     pub feeds: Vec<FeedSpec>,
     /// Tensors to compute, in the order of the model's outputs, such as `y:0`.
     pub fetches: Vec<String>,
+    /// Nodes that give nothing but an error, each with what it looks at as its first input.
+    pub checks: &'a [NodeDef],
     /// The functions of its branches and loops.
     pub bodies: Vec<Body<'a>>,
 }

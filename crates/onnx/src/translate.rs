@@ -14,6 +14,7 @@ use crate::control;
 use crate::elements;
 use crate::gelu::Unit;
 use crate::graph::{Graph, Node};
+use crate::ops::checks;
 use crate::refusal::{Reason, Refusal, Untranslatable};
 use crate::registry::translator;
 use crate::signature::{Body, FeedSpec, FrozenSignature, canonical, producer};
@@ -65,6 +66,7 @@ pub fn translate(signature: &FrozenSignature<'_>) -> Result<Translation, Untrans
     let piece = Piece {
         nodes: signature.nodes,
         fetches: &signature.fetches,
+        checks: signature.checks,
         bodies: &signature.bodies,
         path: String::new(),
     };
@@ -85,6 +87,7 @@ pub fn translate(signature: &FrozenSignature<'_>) -> Result<Translation, Untrans
 pub(crate) struct Piece<'a> {
     pub(crate) nodes: &'a [NodeDef],
     pub(crate) fetches: &'a [String],
+    pub(crate) checks: &'a [NodeDef],
     pub(crate) bodies: &'a [Body<'a>],
     /// Where it stands: goes before the names of its nodes.
     pub(crate) path: String,
@@ -103,6 +106,8 @@ pub(crate) struct Translating<'a> {
     uses: HashMap<String, usize>,
     /// Units of Gauss's error function, by the node of its complementary error function.
     gelus: HashMap<&'a str, Unit>,
+    /// Tests for negative zeros, by the node that gives them: what they look at; see [`crate::signs`].
+    negative_zeros: HashMap<&'a str, String>,
     /// Nodes that were refused, and those that read their results.
     lost: HashSet<&'a str>,
     pub(crate) refusals: Vec<Refusal>,
@@ -117,6 +122,7 @@ impl<'a> Translating<'a> {
             bound: HashMap::new(),
             uses: HashMap::new(),
             gelus: crate::gelu::units(piece.nodes, piece.fetches),
+            negative_zeros: crate::signs::tests(piece.nodes),
             lost: HashSet::new(),
             refusals: Vec::new(),
             piece,
@@ -131,10 +137,32 @@ impl<'a> Translating<'a> {
         for node in nodes.iter().filter(|node| needed.contains(node.name.as_str())) {
             self.node(node);
         }
+        let zeros: Vec<String> =
+            self.piece.checks.iter().filter_map(|check| self.check(check)).collect();
         let fetches = self.piece.fetches;
         let fetched: Vec<Option<ValueId>> =
             fetches.iter().map(|fetch| self.fetched(fetch)).collect();
-        fetched.into_iter().collect()
+        Some(checks::guarded(&mut self.graph, fetched.into_iter().collect::<Option<_>>()?, &zeros))
+    }
+
+    /// A zero, in a run that passes the check. `None` where it never fails, or was refused.
+    fn check(&mut self, check: &'a NodeDef) -> Option<String> {
+        let looked_at = check.input.first().and_then(|edge| self.bound.get(&canonical(edge)));
+        let Some(&id) = looked_at else {
+            if !check.input.first().is_some_and(|edge| self.lost.contains(producer(edge))) {
+                self.refuse(&check.op, &check.name, "what it looks at is not there");
+            }
+            return None;
+        };
+        self.graph.origin = format!("{}{}", self.piece.path, check.name);
+        let call = Call { node: check, inputs: vec![id], gelu_of: None };
+        match checks::passed(&mut self.graph, &call) {
+            Ok(passed) => passed,
+            Err(Reason(reason)) => {
+                self.refuse(&check.op, &check.name, reason);
+                None
+            }
+        }
     }
 
     pub(crate) fn refuse(&mut self, op: &str, node: &str, reason: impl Into<String>) {
@@ -173,7 +201,8 @@ impl<'a> Translating<'a> {
     fn needed(&self) -> HashSet<&'a str> {
         let mut needed = HashSet::new();
         let mut open: Vec<&str> = Vec::new();
-        for fetch in self.piece.fetches {
+        let looked_at = self.piece.checks.iter().filter_map(|check| check.input.first());
+        for fetch in self.piece.fetches.iter().chain(looked_at) {
             if !self.bound.contains_key(&canonical(fetch)) {
                 open.push(producer(fetch));
             }
@@ -183,7 +212,7 @@ impl<'a> Translating<'a> {
             if !needed.insert(node.name.as_str()) {
                 continue;
             }
-            for edge in &node.input {
+            for edge in edges(node, &self.negative_zeros) {
                 let is_fed = !edge.starts_with('^') && self.bound.contains_key(&canonical(edge));
                 if !is_fed {
                     open.push(producer(edge));
@@ -195,7 +224,10 @@ impl<'a> Translating<'a> {
 
     fn count_uses(&mut self, needed: &HashSet<&str>) {
         let readers = self.piece.nodes.iter().filter(|n| needed.contains(n.name.as_str()));
-        let edges = readers.flat_map(|node| node.input.iter()).chain(self.piece.fetches);
+        let negative_zeros = &self.negative_zeros;
+        let looked_at = self.piece.checks.iter().filter_map(|check| check.input.first());
+        let edges = readers.flat_map(|node| edges(node, negative_zeros));
+        let edges = edges.chain(self.piece.fetches).chain(looked_at);
         for edge in edges.filter(|edge| !edge.starts_with('^')) {
             *self.uses.entry(canonical(edge)).or_default() += 1;
         }
@@ -207,7 +239,9 @@ impl<'a> Translating<'a> {
     fn node(&mut self, node: &'a NodeDef) {
         let mut inputs = Vec::new();
         let mut reads_lost = false;
-        for edge in node.input.iter().filter(|edge| !edge.starts_with('^')) {
+        let own = self.negative_zeros.get(node.name.as_str()).cloned();
+        let edges = own.iter().chain(node.input.iter().filter(|_| own.is_none()));
+        for edge in edges.filter(|edge| !edge.starts_with('^')) {
             match self.bound.get(&canonical(edge)) {
                 Some(&id) => inputs.push(id),
                 None if self.lost.contains(producer(edge)) => reads_lost = true,
@@ -247,6 +281,16 @@ impl<'a> Translating<'a> {
             self.lost.insert(&node.name);
             return self.refuse(&node.op, &node.name, format!("it takes {what}"));
         }
+        if own.is_some() {
+            let test = inputs.first().map(|&x| crate::ops::negative_zero(&mut self.graph, x));
+            return match test {
+                Some(Ok(id)) => self.bind(node, &[id]),
+                _ => {
+                    self.lost.insert(&node.name);
+                    self.refuse(&node.op, &node.name, "it looks at bits");
+                }
+            };
+        }
         let unit = self.gelus.get(node.name.as_str());
         let gelu_of = unit.and_then(|unit| Some((*self.bound.get(&unit.x)?, unit.scale)));
         let call = Call { node, inputs, gelu_of };
@@ -281,6 +325,9 @@ impl<'a> Translating<'a> {
     }
 
     fn computed(&mut self, call: &Call<'_>) -> Computed {
+        if let Some(constant) = elements::compared(&self.graph, call) {
+            return Computed::Whole(self.graph.constant(constant));
+        }
         let Some(dtype) = elements::result_dtype(&self.graph, call) else {
             return Computed::Nothing;
         };
@@ -316,6 +363,15 @@ impl<'a> Translating<'a> {
         }
         found
     }
+}
+
+/// What a node reads, and waits for; a test for negative zeros reads what it is of.
+fn edges<'n>(
+    node: &'n NodeDef,
+    negative_zeros: &'n HashMap<&str, String>,
+) -> impl Iterator<Item = &'n String> {
+    let own = negative_zeros.get(node.name.as_str());
+    own.into_iter().chain(node.input.iter().filter(move |_| own.is_none()))
 }
 
 enum Computed {

@@ -10,6 +10,7 @@ use vesta_protos::onnx::attribute_proto::AttributeType;
 use vesta_protos::onnx::tensor_shape_proto::{Dimension, dimension};
 
 use crate::constant::onnx_number;
+use crate::errors;
 use crate::graph::{Attr, Graph, Node, Subgraph};
 use crate::signature::{FrozenSignature, canonical};
 use crate::translate::{Translation, operator_uses, value_facts};
@@ -193,10 +194,19 @@ fn subgraph_proto(graph: &Graph, name: &str, inner: &Subgraph) -> onnx::GraphPro
     }
 }
 
+/// The first result's name is unique, so it names the node too; engines tell the name of the node at
+/// which a run ended, so what that means stands before it.
+fn node_name(node: &Node) -> String {
+    let result = node.outputs.first().cloned().unwrap_or_default();
+    match &node.error {
+        Some(error) => errors::within_name(error, &node.origin, &result),
+        None => result,
+    }
+}
+
 fn node_proto(graph: &Graph, node: &Node) -> onnx::NodeProto {
     onnx::NodeProto {
-        // The first result's name is unique, so it names the node too.
-        name: node.outputs.first().cloned().unwrap_or_default(),
+        name: node_name(node),
         op_type: node.op.to_owned(),
         input: node.inputs.clone(),
         output: node.outputs.clone(),

@@ -2,9 +2,9 @@
 //! Serving's API and configuration, TensorFlow's saved models, ONNX models.
 //!
 //! Owns: the statement of those contracts, as `.proto` files of its own under
-//! `proto/`, and the Rust types compiled from them. File paths, package names,
-//! field names and numbers are those of the originals, for clients see all of
-//! them by server reflection, in text files and in JSON.
+//! `proto/`, the Rust types compiled from them, and their text format. File paths,
+//! package names, field names and numbers are those of the originals, for clients
+//! see all of them by server reflection, in text files and in JSON.
 //!
 //! May not know: what any message means. There is no validation, no conversion
 //! and no default here; those belong to the crate that speaks the wire or reads
@@ -18,6 +18,8 @@
 use std::sync::LazyLock;
 
 use prost_reflect::DescriptorPool;
+
+pub mod text;
 
 /// TensorFlow's own messages: tensors, graphs, saved models, examples, session
 /// configuration (package `tensorflow`).

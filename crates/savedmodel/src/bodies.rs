@@ -37,6 +37,8 @@ pub struct FrozenBody {
     pub arguments: Vec<String>,
     /// The tensors that it gives, in their order.
     pub results: Vec<String>,
+    /// Its checks, as those of [`crate::FrozenGraph`].
+    pub checks: Vec<NodeDef>,
     /// What its own branches and loops call.
     pub bodies: Vec<FrozenBody>,
 }
@@ -122,7 +124,7 @@ impl<'b, 'a> Bodies<'b, 'a> {
             check_handles(&flat, handles)?;
         }
         let is_held = |feed: u32| handles.get(feed as usize).is_some_and(Option::is_some);
-        let plan = plan(&flat, true, &is_held)?;
+        let plan = plan(self.program, &flat, true, &is_held)?;
         let feeds: Vec<Feed> = (0..arguments).map(argument).collect();
         let written = freeze::write(self.program, &flat, &plan, &feeds, |held| {
             let declared = match held {
@@ -138,7 +140,7 @@ impl<'b, 'a> Bodies<'b, 'a> {
                 "branches and loops have more than {NODES_MAX} nodes"
             )));
         }
-        self.checks.extend(plan.checks.iter().map(|&at| format!("{node}/{}", flat.name(at))));
+        self.checks.extend(plan.checks.iter().map(|&(at, _)| format!("{node}/{}", flat.name(at))));
         self.depth += 1;
         let bodies = self.of(&flat, handles, &written.controls)?;
         self.depth -= 1;
@@ -148,6 +150,7 @@ impl<'b, 'a> Bodies<'b, 'a> {
             nodes: written.nodes,
             arguments: feeds.into_iter().map(|feed| feed.tensor).collect(),
             results: written.fetches,
+            checks: written.checks,
             bodies,
         })
     }

@@ -127,6 +127,8 @@ pub(crate) fn known_effect(op: &str) -> Option<Effect> {
 fn is_harmless(op: &str) -> bool {
     const NAMES: &[&str] = &[
         "Assert",
+        "CheckNumerics",
+        "CheckNumericsV2",
         "BatchFunction",
         "Case",
         "DisableCopyOnRead",

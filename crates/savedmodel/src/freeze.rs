@@ -14,7 +14,11 @@ use crate::bodies::{FrozenBody, is_control};
 use crate::flat::Flat;
 use crate::graph::{Program, functions_named, split_tensor_name};
 use crate::plan::{Held, Plan, Step, Value, reads_by_handle};
+use crate::proofs;
 use crate::tensor::{shape_from_proto, shape_to_proto};
+
+/// The attribute of an `Assert` that has what it says.
+const ASSERTED: &str = "_asserted";
 
 /// Bytes of a frozen graph, weights left out.
 const GRAPH_BYTES_MAX: usize = 2 << 30;
@@ -66,6 +70,10 @@ pub struct FrozenGraph {
     /// Names of checks (`Assert`, `CheckNumerics`, `EnsureShape`) that were left out: where these
     /// would have failed, the frozen graph gives an answer.
     pub dropped_checks: Vec<String>,
+    /// The same, those of bodies left out, as nodes that read what they look at: for readers that
+    /// can end a run with an error. An `Assert` has an attribute `_asserted`: what it says besides the
+    /// numbers of the run.
+    pub checks: Vec<NodeDef>,
     /// Version of the graph format that the model was written for.
     pub producer: i32,
 }
@@ -99,7 +107,18 @@ pub(crate) fn write(
         }
     }
     let fetches = plan.fetches.iter().map(|&fetch| writer.tensor_name(fetch)).collect();
-    Ok(Written { nodes: writer.nodes, fetches, controls })
+    let checks = plan.checks.iter().map(|&(node, looked_at)| {
+        let op = flat.nodes[node as usize].def.op.clone();
+        let mut attr = flat.attrs(node)?;
+        if op == "Assert" {
+            let text = Attr::S(proofs::asserted(flat, node).into_bytes());
+            attr.insert(ASSERTED.to_owned(), AttrValue { value: Some(text) });
+        }
+        let input = vec![writer.tensor_name(looked_at)];
+        Ok(NodeDef { name: flat.name(node), op, input, attr, ..NodeDef::default() })
+    });
+    let checks = checks.collect::<Result<_, Status>>()?;
+    Ok(Written { nodes: writer.nodes, fetches, controls, checks })
 }
 
 /// What was written.
@@ -108,6 +127,7 @@ pub(crate) struct Written {
     pub(crate) fetches: Vec<String>,
     /// Branches and loops: position in the flat graph and name.
     pub(crate) controls: Vec<(u32, String)>,
+    pub(crate) checks: Vec<NodeDef>,
 }
 
 /// The functions that `nodes` name, directly or not.

@@ -1,7 +1,7 @@
 //! Reads TensorFlow SavedModels (of TF1 and TF2) in pure Rust.
 //!
-//! Owns: `saved_model.pb`, the tensor bundle under `variables/`, the inlining of functions, the
-//! search for each variable's value, and the freezing of one signature to a flat graph.
+//! Owns: `saved_model.pb` or its text form, the tensor bundle under `variables/`, the inlining of
+//! functions, the search for each variable's value, and the freezing of one signature to a flat graph.
 //! May not know: engines, ONNX, serving.
 //! Invariant: no file, however damaged or malicious, makes it panic, recurse without bound or
 //! allocate out of proportion to the sizes of the files read.

@@ -1,4 +1,4 @@
-//! An opened SavedModel: one meta graph of `saved_model.pb` and the bundle beside it.
+//! An opened SavedModel: one meta graph of its file and the bundle beside it.
 //!
 //! Owns the order in which things are looked at. Invariant: opening reads no weights; freezing
 //! reads those that the signature needs, once for all signatures.
@@ -24,10 +24,12 @@ use crate::plan::{Held, plan};
 use crate::signature::{INIT_NAMES, dense_name, from_def, tensor_names};
 use crate::variables::{Declared, Origins, declared};
 
-/// The name of the file that makes a directory a SavedModel.
-const FILE_NAME: &str = "saved_model.pb";
+/// The files that make a directory a SavedModel, the first of them first: as it is, and as text.
+const FILE_NAMES: [&str; 2] = ["saved_model.pb", "saved_model.pbtxt"];
 /// Protocol buffers end at 2 GiB.
 const FILE_BYTES_MAX: u64 = 2 << 30;
+/// Text takes about fifty times its size to be parsed.
+const TEXT_BYTES_MAX: u64 = 64 << 20;
 
 /// An opened SavedModel.
 #[derive(Debug)]
@@ -75,6 +77,12 @@ impl SavedModel {
         })
     }
 
+    /// The file of the SavedModel in `dir`: `saved_model.pb`, or where there is none,
+    /// `saved_model.pbtxt`; `None` where `dir` holds no SavedModel.
+    pub fn file_in(dir: &Path) -> Option<PathBuf> {
+        FILE_NAMES.iter().map(|name| dir.join(name)).find(|path| path.exists())
+    }
+
     /// The tags of each meta graph in `dir`, in the file's order.
     ///
     /// # Errors
@@ -111,8 +119,8 @@ impl SavedModel {
         let flat = flatten(&program, request).map_err(|error| named(error, signature))?;
 
         let stateful = self.reasons.get(&signature.name).cloned();
-        let plan =
-            plan(&flat, stateful.is_none(), &|_| false).map_err(|error| named(error, signature))?;
+        let plan = plan(&program, &flat, stateful.is_none(), &|_| false)
+            .map_err(|error| named(error, signature))?;
         if stateful.is_none() {
             check_placeholders(&flat, &plan).map_err(|error| named(error, signature))?;
         }
@@ -123,7 +131,7 @@ impl SavedModel {
         })
         .map_err(|error| named(error, signature))?;
         let mut dropped_checks: Vec<String> =
-            plan.checks.iter().map(|&node| flat.name(node)).collect();
+            plan.checks.iter().map(|&(node, _)| flat.name(node)).collect();
         let (mut bodies, mut unfrozen) = (Vec::new(), None);
         if stateful.is_none() {
             // Whoever runs the model as it is needs no bodies, so it is no error yet.
@@ -145,6 +153,7 @@ impl SavedModel {
             fetches: written.fetches,
             stateful,
             dropped_checks,
+            checks: written.checks,
             producer: versions.map_or(0, |versions| versions.producer),
         })
     }
@@ -160,9 +169,10 @@ impl SavedModel {
         let flattened = Program::new(&self.meta).and_then(|program| {
             let request =
                 Request { feeds: &names.feeds, fetches: &names.fetches, targets: &names.targets };
-            flatten(&program, request)
+            let flat = flatten(&program, request)?;
+            Ok((program, flat))
         });
-        let Ok(flat) = flattened else {
+        let Ok((program, flat)) = flattened else {
             let wanted: Vec<&str> = names.fetches.iter().chain(&names.targets).copied().collect();
             return Ok(reachable_operators(&self.meta, &wanted));
         };
@@ -174,7 +184,7 @@ impl SavedModel {
             }
             return Ok(counts);
         }
-        Ok(plan(&flat, true, &|_| false)
+        Ok(plan(&program, &flat, true, &|_| false)
             .map(|plan| freeze::operators(&flat, &plan))
             .unwrap_or_default())
     }
@@ -201,23 +211,32 @@ fn variable(flat: &Flat<'_>, node: u32) -> Result<Declared, Status> {
         .ok_or_else(|| Status::internal(format!("node `{}` is no variable", flat.name(node))))
 }
 
-/// Reads `saved_model.pb`.
+/// Reads the file of the SavedModel in `dir`.
 fn read_saved_model(dir: &Path) -> Result<tf::SavedModel, Status> {
-    let path = dir.join(FILE_NAME);
-    let bytes = disk::read(&path, FILE_BYTES_MAX).map_err(|error| match error.code() {
+    let [binary, text] = FILE_NAMES;
+    let path = SavedModel::file_in(dir).unwrap_or_else(|| dir.join(binary));
+    let is_text = path.ends_with(text);
+    let bytes_max = if is_text { TEXT_BYTES_MAX } else { FILE_BYTES_MAX };
+    let bytes = disk::read(&path, bytes_max).map_err(|error| match error.code() {
         Code::NotFound => Status::not_found(format!(
             "Specified file path does not appear to contain a SavedModel bundle (should have a \
-             file called `{FILE_NAME}`)\nSpecified file path: {}",
+             file called `{binary}`)\nSpecified file path: {}",
             dir.display()
         )),
         _ => error,
     })?;
+    if is_text {
+        let text = std::str::from_utf8(&bytes)
+            .map_err(|error| disk::damaged(&path, "is no text").with_cause(error))?;
+        return vesta_protos::text::parse(text, "tensorflow.SavedModel")
+            .map_err(|problem| disk::damaged(&path, format_args!("cannot be parsed: {problem}")));
+    }
     // Constants borrow from these bytes.
     tf::SavedModel::decode(Bytes::from(bytes))
         .map_err(|error| disk::damaged(&path, "cannot be parsed").with_cause(error))
 }
 
-/// Reads `saved_model.pb` and picks the meta graph.
+/// Reads the SavedModel's file and picks the meta graph.
 fn read_meta_graph(dir: &Path, tags: &[String]) -> Result<MetaGraphDef, Status> {
     let saved = read_saved_model(dir)?;
     let wanted: BTreeSet<&str> = tags.iter().map(String::as_str).collect();

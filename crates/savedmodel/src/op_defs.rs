@@ -74,7 +74,15 @@ TensorListPopBack output_handle tensor|TensorListPushBack output_handle|TensorLi
 TensorListResize output_handle|TensorListScatterIntoExistingList output_handle
 TensorListScatterV2 output_handle|TensorListSetItem output_handle|TensorListSplit output_handle
 TensorListStack tensor|TensorScatterMax output|TensorScatterMin output|UnsortedSegmentSum output|Xdivy z
-Xlogy z
+Xlogy z|Xlog1py z|ApproximateEqual z|DenseBincount output|DepthwiseConv2dNativeBackpropInput output
+Diag output|FakeQuantWithMinMaxArgs outputs|FakeQuantWithMinMaxVars outputs
+FakeQuantWithMinMaxVarsPerChannel outputs|InTopK precision|InTopKV2 precision|LowerBound output
+MatrixDiag output|MatrixDiagPart diagonal|MatrixDiagPartV2 diagonal|MatrixDiagV2 output
+MatrixSetDiag output|MatrixSetDiagV2 output|QuantizeAndDequantizeV2 output
+QuantizeAndDequantizeV3 output|QuantizeAndDequantizeV4 output|SegmentMax output|SegmentMean output
+SegmentMin output|SegmentProd output|SparseSegmentMean output|SparseSegmentSqrtN output
+SparseSegmentSum output|SparseToDense dense|TensorScatterSub output|UnsortedSegmentMax output
+UnsortedSegmentMin output|UnsortedSegmentProd output|UpperBound output
 ";
 
 static KNOWN: LazyLock<HashMap<&'static str, OpDef>> = LazyLock::new(|| {

@@ -7,9 +7,12 @@
 use std::collections::{HashMap, HashSet};
 
 use vesta_model::Status;
+use vesta_protos::tensorflow::NodeDef;
 
+use crate::bodies::is_control;
 use crate::effects::is_variable;
 use crate::flat::{Flat, Source};
+use crate::graph::{Program, functions_named};
 use crate::proofs;
 
 /// What stands for a variable.
@@ -56,8 +59,8 @@ pub(crate) enum Step {
 pub(crate) struct Plan {
     pub(crate) steps: Vec<Step>,
     pub(crate) fetches: Vec<Value>,
-    /// Nodes that may have refused some inputs and are left out.
-    pub(crate) checks: Vec<u32>,
+    /// Nodes that may have refused some inputs and are left out, with what they look at.
+    pub(crate) checks: Vec<(u32, Value)>,
 }
 
 /// Plans the freezing of `flat`. Without `variables`, these stay nodes. `is_held` says of a feed
@@ -66,6 +69,7 @@ pub(crate) struct Plan {
 /// # Errors
 /// `INVALID_ARGUMENT` when nodes depend on each other in a circle.
 pub(crate) fn plan(
+    program: &Program<'_>,
     flat: &Flat<'_>,
     variables: bool,
     is_held: &dyn Fn(u32) -> bool,
@@ -85,15 +89,28 @@ pub(crate) fn plan(
     for &fetch in &fetches {
         planner.visit(fetch)?;
     }
+    let mut checks = Vec::new();
+    for (node, at) in flat.nodes.iter().zip(0..) {
+        let value = if self::checks(&node.def.op) && !proofs::holds(flat, at) {
+            match node.inputs.first() {
+                Some(&looked_at) => planner.value(looked_at)?,
+                None => continue,
+            }
+        } else if is_control(&node.def.op) && holds_checks(program, flat, at) {
+            // It may run for nothing but its checks; then they wait for what it gives.
+            Value::Node { node: at, output: 0 }
+        } else {
+            continue;
+        };
+        planner.visit(value)?;
+        checks.push((at, value));
+    }
     // The edges that close loops were left out; what computes them is part of the graph.
     while let Some(source) = planner.loops.pop() {
         let value = planner.value(source)?;
         planner.visit(value)?;
     }
-    let steps = planner.steps;
-    let checks = flat.nodes.iter().zip(0..).filter(|(node, _)| checks(&node.def.op));
-    let checks = checks.map(|(_, at)| at).filter(|&at| !proofs::holds(flat, at));
-    Ok(Plan { steps, fetches, checks: checks.collect() })
+    Ok(Plan { steps: planner.steps, fetches, checks })
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -260,6 +277,25 @@ fn passes(op: &str) -> bool {
                 | "Snapshot"
                 | "PlaceholderWithDefault"
         )
+}
+
+/// Whether a branch or loop may come to a check, in whatever it calls.
+fn holds_checks(program: &Program<'_>, flat: &Flat<'_>, node: u32) -> bool {
+    fn named(node: &NodeDef) -> impl Iterator<Item = &str> {
+        node.attr.values().flat_map(functions_named)
+    }
+    let mut seen: HashSet<&str> = HashSet::new();
+    let mut pending: Vec<&str> = named(flat.nodes[node as usize].def).collect();
+    while let Some(name) = pending.pop() {
+        let Some((&name, function)) = program.functions.get_key_value(name) else { continue };
+        if seen.insert(name) {
+            if function.node_def.iter().any(|node| checks(&node.op)) {
+                return true;
+            }
+            pending.extend(function.node_def.iter().flat_map(named));
+        }
+    }
+    false
 }
 
 /// Operators that give nothing but an error.

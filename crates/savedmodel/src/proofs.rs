@@ -3,6 +3,7 @@
 //! Invariant: a check is proven only when its condition is computed from constants alone, exactly.
 
 use vesta_model::{DType, Tensor};
+use vesta_protos::tensorflow::DataType;
 use vesta_protos::tensorflow::attr_value::Value as Attribute;
 
 use crate::flat::{Flat, Source};
@@ -30,6 +31,25 @@ pub(crate) fn holds(flat: &Flat<'_>, node: u32) -> bool {
     let condition = check.inputs.first().filter(|_| check.def.op == "Assert");
     let known = condition.and_then(|&source| known(flat, source, DEPTH_MAX));
     known.is_some_and(|known| known.values == [1])
+}
+
+/// What the `Assert` at `node` says when it fails: its constant texts, and `[...]` for what only a run
+/// knows.
+pub(crate) fn asserted(flat: &Flat<'_>, node: u32) -> String {
+    let said = flat.nodes[node as usize].inputs.iter().skip(1).map(|&source| {
+        let text = flat.follow(source, |op| op == "Identity").and_then(|source| text(flat, source));
+        format!("[{}]", text.as_deref().unwrap_or("..."))
+    });
+    said.collect::<Vec<_>>().join(" ")
+}
+
+fn text(flat: &Flat<'_>, source: Source) -> Option<String> {
+    let Source::Node { node, output: 0 } = source else { return None };
+    let node = &flat.nodes[node as usize].def;
+    let Attribute::Tensor(proto) = node.attr.get("value")?.value.as_ref()? else { return None };
+    let is_text = node.op == "Const" && proto.dtype == DataType::DtString as i32;
+    let [text] = &proto.string_val[..] else { return None };
+    is_text.then(|| String::from_utf8_lossy(text).into_owned())
 }
 
 fn known(flat: &Flat<'_>, source: Source, depth: usize) -> Option<Known> {

@@ -174,6 +174,11 @@ impl Serving {
         self.door.published.current().configured().cloned().collect()
     }
 
+    /// The versions that a model's labels name now.
+    pub fn labels(&self, model: &ModelName) -> BTreeMap<Label, Version> {
+        self.door.published.current().labels.get(model).cloned().unwrap_or_default()
+    }
+
     /// Why a model cannot be used, in the words of [`Serving::readiness`]; `None` when it can.
     pub fn reason_not_ready(&self, model: &ModelName) -> Option<String> {
         readiness::reason(&self.door.board.status(model.as_str(), None).unwrap_or_default())

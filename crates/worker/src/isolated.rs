@@ -10,7 +10,7 @@ use std::thread::JoinHandle;
 
 use vesta_model::{
     Engine, EngineIdentity, HealthListener, LoadRequest, ModelDescription, ModelName, Run,
-    RunRequest, Session, SessionHealth, Status, Version,
+    RunRequest, Session, SessionHealth, SessionProcess, Status, Version,
 };
 
 use crate::arena::{Arena, ArenaLimits};
@@ -159,6 +159,11 @@ impl Session for IsolatedSession {
 
     fn watch(&self, listener: HealthListener) -> SessionHealth {
         self.keeper.shared.watch(listener)
+    }
+
+    fn process(&self) -> Option<SessionProcess> {
+        let WorkerHealth { resident_bytes, restarts, .. } = self.health();
+        Some(SessionProcess { resident_bytes, restarts })
     }
 }
 

@@ -10,12 +10,14 @@ mod loading;
 mod served;
 mod worker;
 
-use std::path::Path;
-use std::process::Command;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Result, bail};
 
-use crate::run::show;
+use crate::run::{cargo, show};
+
+/// A folder with a program that was built already, as for the client tests.
+const BIN: &str = "VESTA_BIN";
 
 /// Measures something of the project in this folder.
 type Benchmark = fn(&Path) -> Result<()>;
@@ -38,6 +40,14 @@ pub(crate) fn run(root: &Path, name: &str) -> Result<()> {
         let names: Vec<&str> = BENCHMARKS.iter().map(|(name, _)| *name).collect();
         bail!("no benchmark is called {name}; choose {}", names.join(" or "));
     };
-    show(root, Command::new("cargo").args(["build", "--release", "--locked", "-p", "vesta"]))?;
+    if std::env::var_os(BIN).is_none() {
+        show(root, cargo().args(["build", "--release", "--locked", "-p", "vesta"]))?;
+    }
     benchmark(root)
+}
+
+/// The program that is measured.
+fn program(root: &Path) -> PathBuf {
+    let folder = std::env::var_os(BIN).map_or_else(|| root.join("target/release"), PathBuf::from);
+    folder.join("vesta")
 }

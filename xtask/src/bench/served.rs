@@ -96,7 +96,7 @@ impl Served {
     pub(super) fn start(root: &Path, model: &str, base: &Path, flags: &[String]) -> Result<Served> {
         let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port();
         let started = Instant::now();
-        let child = Command::new(root.join("target/release/vesta"))
+        let child = Command::new(super::program(root))
             .args(["serve", "--port=0", "--max_num_load_retries=0"])
             .arg(format!("--grpc_socket_path={}", socket(port)))
             .arg(format!("--rest_api_port={port}"))

@@ -7,9 +7,11 @@
 
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use vesta_engines::EngineName;
+use vesta_frontends::Weighed;
 use vesta_model::{Code, LoadRequest, RunRequest, Session, Status, Tensor};
 use vesta_worker::LoweredProcess;
 
@@ -38,7 +40,7 @@ pub(crate) trait Contender: Send + Sync {
 }
 
 /// A version loaded for trial.
-pub(crate) trait Opened {
+pub(crate) trait Opened: Send {
     /// What is tried.
     fn session(&self) -> &dyn Session;
 
@@ -55,7 +57,7 @@ pub(crate) trait Opened {
 }
 
 /// Gives the version as it is served, or the errors of its engine. Dropped, it closes what is open.
-pub(crate) type Serve = Box<dyn FnOnce() -> Result<Arc<dyn Session>, Status>>;
+pub(crate) type Serve = Box<dyn FnOnce() -> Result<Arc<dyn Session>, Status> + Send>;
 
 /// Runs that were recorded of a version, made on a session of it.
 pub(crate) type Recorded<'a> = &'a dyn Fn(&dyn Session) -> Vec<(RunRequest, Vec<Tensor>)>;
@@ -110,6 +112,21 @@ pub(crate) struct Entry {
     pub(crate) is_reference: bool,
     /// Processor time of one run of every case and the largest error, or why it is out.
     pub(crate) outcome: Result<(Duration, f64), Status>,
+}
+
+impl Entry {
+    /// As it is shown.
+    pub(crate) fn weighed(&self) -> Weighed {
+        Weighed {
+            engine: self.name.as_str().to_owned(),
+            release: self.release.clone(),
+            is_reference: self.is_reference,
+            outcome: match &self.outcome {
+                Ok((cpu, error)) => Ok((millis(*cpu), *error)),
+                Err(status) => Err(status.message().to_owned()),
+            },
+        }
+    }
 }
 
 impl fmt::Display for Entry {
@@ -194,6 +211,10 @@ impl<'a> Contest<'a> {
         order.sort_by_key(|c| (c.name() != EngineName::Embedded, exactness(c.name())));
         self.share = self.settings.budget / u32::try_from(order.len().max(1)).unwrap_or(1);
         for (index, &contender) in order.iter().enumerate() {
+            if !self.field.is_empty() {
+                self.follow_all(&order[index..]);
+                break;
+            }
             let opened = match contender.open(self.request) {
                 Ok(opened) => opened,
                 Err(status) if index == 0 && is_of_the_model(&status) => return Err(status),
@@ -202,16 +223,30 @@ impl<'a> Contest<'a> {
                     continue;
                 }
             };
-            if self.field.is_empty() {
-                let is_last = index + 1 == order.len();
-                if let Some(finding) = self.begin(contender, opened, is_last) {
-                    return Ok(finding);
-                }
-            } else {
-                self.follow(contender, opened);
+            let is_last = index + 1 == order.len();
+            if let Some(finding) = self.begin(contender, opened, is_last) {
+                return Ok(finding);
             }
         }
         self.decide()
+    }
+
+    /// The engines behind the first one: all load at once, since most of a contest's time is theirs,
+    /// and are tried one after the other.
+    fn follow_all(&mut self, contenders: &[&'a dyn Contender]) {
+        let request = self.request;
+        let opened: Vec<Result<Box<dyn Opened>, Status>> = thread::scope(|scope| {
+            let loads: Vec<_> =
+                contenders.iter().map(|&c| scope.spawn(move || c.open(request))).collect();
+            let panicked = |_| Err(Status::internal("the engine's adapter panicked as it loaded"));
+            loads.into_iter().map(|load| load.join().unwrap_or_else(panicked)).collect()
+        });
+        for (&contender, opened) in contenders.iter().zip(opened) {
+            match opened {
+                Ok(opened) => self.follow(contender, opened),
+                Err(status) => self.exclude(contender, status),
+            }
+        }
     }
 
     /// The first engine that loads: finds the cases. A finding where there is no need for more.

@@ -1,5 +1,6 @@
 //! Contests of engines that are written down.
 
+use std::sync::Condvar;
 use std::sync::atomic::Ordering;
 
 use vesta_model::{DType, PartialShape, Signature, TensorSpec, Version};
@@ -222,4 +223,45 @@ fn a_broken_model_is_told_by_the_first_and_a_refused_one_by_the_most_exact() {
     let all = [refuse(OnnxRuntime, "onnx"), refuse(TensorFlow, "tf"), refuse(Embedded, "embedded")];
     assert_eq!(hold(&all).err().unwrap().message(), "tf");
     assert_eq!(hold(&all[2..]).err().unwrap().message(), "embedded");
+}
+
+/// An engine whose load ends when another one's has begun.
+struct Waiting(ScriptedEngine, Arc<(Mutex<u32>, Condvar)>);
+
+impl Contender for Waiting {
+    fn name(&self) -> EngineName {
+        self.0.name()
+    }
+
+    fn release(&self) -> &str {
+        self.0.release()
+    }
+
+    fn open(&self, request: &LoadRequest) -> Result<Box<dyn Opened>, Status> {
+        let (begun, changed) = &*self.1;
+        let mut count = begun.lock().unwrap();
+        *count += 1;
+        changed.notify_all();
+        let waited = changed.wait_timeout_while(count, BUDGET, |count| *count < 2).unwrap();
+        assert!(!waited.1.timed_out(), "no other load began");
+        self.0.open(request)
+    }
+}
+
+#[test]
+fn engines_behind_the_first_load_at_once() {
+    let begun = Arc::new((Mutex::new(0), Condvar::new()));
+    let waiting = |name, cpu_ms| {
+        let engine = ScriptedEngine::new(name, cpu_ms, doubled);
+        Arc::new(Waiting(engine, Arc::clone(&begun))) as Arc<dyn Contender>
+    };
+    let contenders: Vec<Arc<dyn Contender>> = vec![
+        waiting(TensorFlow, 20),
+        Arc::new(ScriptedEngine::new(Embedded, 50, doubled)),
+        waiting(OnnxRuntime, 9),
+    ];
+    let turn = Mutex::new(());
+    let settings = Settings { budget: BUDGET, turn: &turn, recorded: &|_| Vec::new() };
+    let finding = Contest::new(&request(), settings).hold(&contenders).unwrap();
+    assert_eq!((finding.name, finding.entries.len()), (OnnxRuntime, 3));
 }

@@ -21,7 +21,7 @@ use vesta_engines::EngineName;
 
 pub(crate) use self::compare::compare;
 pub(crate) use self::contest::{
-    Contender, Contest, Finding, Opened, Reason, Serve, Settings, millis,
+    Contender, Contest, Entry, Finding, Opened, Reason, Serve, Settings, millis,
 };
 pub(crate) use self::inputs::{DRAWS, Draw, Drawn, draw, has_open_rows};
 pub(crate) use self::trial::is_callable;

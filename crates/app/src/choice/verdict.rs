@@ -14,6 +14,7 @@ use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use tracing::{info, warn};
 use vesta_engines::EngineName;
+use vesta_frontends::Weighed;
 
 use super::contest::{Entry, Finding, millis};
 
@@ -48,10 +49,12 @@ pub(crate) struct Question {
 }
 
 /// The engine that won.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Winner {
     pub(crate) name: EngineName,
     pub(crate) release: String,
+    /// All that were weighed.
+    pub(crate) weighed: Vec<Weighed>,
 }
 
 /// The folder of verdicts.
@@ -79,7 +82,9 @@ impl Verdicts {
         let name = word("engine")?;
         let name = EngineName::ALL.iter().copied().find(|known| known.as_str() == name)?;
         let is_same = word("files")? == digest_of(&question.artifact)?;
-        is_same.then_some(Winner { name, release: word("release")? })
+        let weighed = said.get("engines").and_then(Value::as_array).into_iter().flatten();
+        let weighed = weighed.map(weighed_of).collect::<Option<_>>()?;
+        is_same.then_some(Winner { name, release: word("release")?, weighed })
     }
 
     /// Keeps what was found.
@@ -141,13 +146,30 @@ fn hex(bytes: &[u8]) -> String {
 }
 
 fn entry_json(entry: &Entry) -> Value {
-    let engine = format!("{}=={}", entry.name, entry.release);
-    match &entry.outcome {
-        Ok((cpu, error)) => json!({
-            "engine": engine, "cpu_ms": millis(*cpu), "error": error, "reference": entry.is_reference
+    let Weighed { engine, release, is_reference, outcome } = entry.weighed();
+    let engine = format!("{engine}=={release}");
+    match outcome {
+        Ok((cpu_ms, error)) => json!({
+            "engine": engine, "cpu_ms": cpu_ms, "error": error, "reference": is_reference
         }),
-        Err(status) => json!({ "engine": engine, "out": status.message() }),
+        Err(why) => json!({ "engine": engine, "out": why }),
     }
+}
+
+/// What [`entry_json`] wrote.
+fn weighed_of(entry: &Value) -> Option<Weighed> {
+    let (engine, release) = entry.get("engine")?.as_str()?.split_once("==")?;
+    let number = |name: &str| entry.get(name)?.as_f64();
+    let outcome = match entry.get("out") {
+        Some(why) => Err(why.as_str()?.to_owned()),
+        None => Ok((number("cpu_ms")?, number("error")?)),
+    };
+    Some(Weighed {
+        engine: engine.to_owned(),
+        release: release.to_owned(),
+        is_reference: entry.get("reference").and_then(Value::as_bool).unwrap_or(false),
+        outcome,
+    })
 }
 
 /// Which processor this is, with all that engines choose their kernels by.
@@ -294,7 +316,9 @@ mod tests {
         let verdicts = world.verdicts();
         assert_eq!(verdicts.find(&world.question), None);
         verdicts.keep(&world.question, "m", &finding());
-        let winner = Winner { name: EngineName::TensorFlow, release: "2.21.0".to_owned() };
+        let weighed = finding().entries.iter().map(Entry::weighed).collect();
+        let release = "2.21.0".to_owned();
+        let winner = Winner { name: EngineName::TensorFlow, release, weighed };
         assert_eq!(world.verdicts().find(&world.question), Some(winner));
         verdicts.forget(&world.question);
         assert_eq!(verdicts.find(&world.question), None);

@@ -6,7 +6,6 @@
 use std::fs::File;
 use std::io::BufReader;
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
 
 use tracing::{info, warn};
 use vesta_engines::EngineName;
@@ -16,7 +15,7 @@ use vesta_model::{Code, Engine as _, LoadRequest, RunRequest, Session, Status, T
 use super::embedded::EmbeddedPlacement;
 use super::native::{NativePlacement, Newest};
 use super::{EngineSettings, Isolation, Place, Placed};
-use crate::choice::{Contender, Contest, Finding, Question, Reason, Settings, Verdicts};
+use crate::choice::{Contender, Contest, Entry, Finding, Question, Reason, Settings, Verdicts};
 
 /// Recorded requests that engines are tried on.
 const RECORDED_RUNS_MAX: usize = 8;
@@ -85,9 +84,8 @@ impl Auto {
     fn by_rule(&self, request: &LoadRequest) -> Result<Placed, Status> {
         let refusal = match self.embedded.load(request) {
             Ok(session) => {
-                let engine = self.embedded.identity();
                 let reason = Reason::Unmeasured("measuring is off".to_owned());
-                return Ok(Placed { session, engine, reason, trial: Duration::ZERO });
+                return Ok(Placed::without_trial(session, self.embedded.identity(), reason));
             }
             Err(status) if status.code() == Code::Unimplemented && self.may_go_native() => status,
             Err(status) => return Err(status),
@@ -103,8 +101,7 @@ impl Auto {
             "the version goes to TensorFlow"
         );
         let session = tensorflow.load(request)?;
-        let engine = tensorflow.identity();
-        Ok(Placed { session, engine, reason: Reason::Only, trial: Duration::ZERO })
+        Ok(Placed::without_trial(session, tensorflow.identity(), Reason::Only))
     }
 
     /// The fastest engine that agrees with the most exact one.
@@ -134,9 +131,10 @@ impl Auto {
         if finding.is_lasting() {
             self.verdicts.keep(&question, request.model.as_str(), &finding);
         }
-        let Finding { name, release, serve, reason, trial, .. } = finding;
+        let Finding { name, release, serve, reason, trial, entries } = finding;
         let engine = super::identity(name, &release);
-        Ok(Placed { session: serve()?, engine, reason, trial })
+        let weighed = entries.iter().map(Entry::weighed).collect();
+        Ok(Placed { session: serve()?, engine, reason, trial, weighed })
     }
 
     /// The engine that won an earlier contest, if that was on the same files among the same engines.
@@ -154,12 +152,11 @@ impl Auto {
             |c: &&Arc<dyn Contender>| c.name() == winner.name && c.release() == winner.release;
         let contender = contenders.iter().find(is_winner)?;
         match contender.open(request).and_then(|opened| opened.close()()) {
-            Ok(session) => Some(Placed {
-                session,
-                engine: super::identity(winner.name, &winner.release),
-                reason: Reason::Remembered,
-                trial: Duration::ZERO,
-            }),
+            Ok(session) => {
+                let engine = super::identity(winner.name, &winner.release);
+                let placed = Placed::without_trial(session, engine, Reason::Remembered);
+                Some(Placed { weighed: winner.weighed, ..placed })
+            }
             Err(status) => {
                 warn!(
                     model = %request.model, version = %request.version, engine = %winner.name,

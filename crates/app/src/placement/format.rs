@@ -9,13 +9,11 @@ use std::sync::Arc;
 
 use vesta_engines::{IrModel, LiteModel, OnnxModel};
 use vesta_model::{LoadRequest, Status};
+use vesta_savedmodel::SavedModel;
 
 use super::native::Newest;
 use super::{Place, Placed};
 use crate::choice::Reason;
-
-/// Files that make a folder a SavedModel.
-const SAVED_MODELS: [&str; 2] = ["saved_model.pb", "saved_model.pbtxt"];
 
 /// An engine for each format.
 pub(super) struct ByFormat {
@@ -32,7 +30,7 @@ pub(super) struct ByFormat {
 
 impl ByFormat {
     fn is_lite(&self, artifact: &Path) -> bool {
-        let has_saved_model = || SAVED_MODELS.iter().any(|file| artifact.join(file).exists());
+        let has_saved_model = || SavedModel::file_in(artifact).is_some();
         LiteModel::is_in(artifact)
             && (self.is_preferred || (self.is_taken_alone && !has_saved_model()))
     }

@@ -20,7 +20,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use vesta_engines::{EmbeddedEngine, EngineChoice, EngineName, EngineOptions, EngineStore};
-use vesta_frontends::{Metrics, WarmUp};
+use vesta_frontends::{Metrics, WarmUp, Weighed};
 use vesta_model::{Engine, EngineIdentity, LoadRequest, Session, Status};
 
 use self::auto::Auto;
@@ -86,13 +86,19 @@ struct Placed {
     reason: Reason,
     /// What trying engines out took.
     trial: Duration,
+    /// The engines that were weighed against each other.
+    weighed: Vec<Weighed>,
 }
 
 impl Placed {
+    /// A version that no engine was tried for.
+    fn without_trial(session: Arc<dyn Session>, engine: EngineIdentity, reason: Reason) -> Placed {
+        Placed { session, engine, reason, trial: Duration::ZERO, weighed: Vec::new() }
+    }
+
     /// Loads the version on an engine that nothing else was weighed against.
     fn by(engine: &dyn Engine, request: &LoadRequest, reason: Reason) -> Result<Placed, Status> {
-        let session = engine.load(request)?;
-        Ok(Placed { session, engine: engine.identity(), reason, trial: Duration::ZERO })
+        Ok(Placed::without_trial(engine.load(request)?, engine.identity(), reason))
     }
 }
 
@@ -206,12 +212,15 @@ impl Engine for Placements {
     }
 
     fn load(&self, request: &LoadRequest) -> Result<Arc<dyn Session>, Status> {
-        let place = match pin::engine_of(&request.artifact)? {
-            Some(own) => self.by_choice(&own).map_err(|status| pin::unavailable(&own, &status))?,
-            None => self.by_choice(&self.settings.choice)?,
+        let (place, named_by) = match pin::engine_of(&request.artifact)? {
+            Some(own) => {
+                let place = self.by_choice(&own);
+                (place.map_err(|status| pin::unavailable(&own, &status))?, pin::FILE)
+            }
+            None => (self.by_choice(&self.settings.choice)?, "--engine"),
         };
         let placed = place.place(request)?;
-        Ok(shown::shown(placed, request, &self.metrics))
+        Ok(shown::shown(placed, request, named_by, &self.metrics))
     }
 
     /// Any model may name the embedded engine, which runs fastest there; to others it is a thread as

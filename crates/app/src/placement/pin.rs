@@ -13,7 +13,7 @@ use vesta_engines::EngineChoice;
 use vesta_model::Status;
 
 /// The file, in a version's folder or in that of its model.
-const FILE: &str = "vesta.toml";
+pub(super) const FILE: &str = "vesta.toml";
 
 /// More is no file of settings.
 const BYTES_MAX: u64 = 64 << 10;

@@ -13,16 +13,23 @@ use super::Placed;
 use crate::choice::Reason;
 use crate::holding::Holding;
 
-/// Tells where a version runs.
-pub(super) fn shown(placed: Placed, request: &LoadRequest, metrics: &Metrics) -> Arc<dyn Session> {
-    let Placed { session, engine, reason, trial } = placed;
+/// Tells where a version runs. `named_by` says where an engine is named, if it is.
+pub(super) fn shown(
+    placed: Placed,
+    request: &LoadRequest,
+    named_by: &str,
+    metrics: &Metrics,
+) -> Arc<dyn Session> {
+    let Placed { session, engine, reason, trial, weighed } = placed;
     let because = match &reason {
-        Reason::Measured => "it is the fastest of those that agree",
-        Reason::Remembered => "it was the fastest of those that agree when they were measured",
-        Reason::Quick => "its runs are too short for another to be worth while",
-        Reason::Only => "no other engine runs it here",
-        Reason::Unmeasured(_) => "it comes first where nothing is measured",
-        Reason::Named => "it was named",
+        Reason::Measured => "it is the fastest of those that agree".to_owned(),
+        Reason::Remembered => {
+            "it was the fastest of those that agree when they were measured".to_owned()
+        }
+        Reason::Quick => "its runs are too short for another to be worth while".to_owned(),
+        Reason::Only => "no other engine runs it here".to_owned(),
+        Reason::Unmeasured(why) => format!("it comes first where nothing is measured: {why}"),
+        Reason::Named => format!("{named_by} names it"),
     };
     info!(
         model = %request.model, version = %request.version, engine = engine.name,
@@ -35,7 +42,11 @@ pub(super) fn shown(placed: Placed, request: &LoadRequest, metrics: &Metrics) ->
         engine: engine.name,
         release: engine.version,
         reason: reason.word(),
+        because,
         trial,
+        threads: request.threads,
+        contenders: weighed,
+        session: Arc::downgrade(&session),
     });
     Holding::shared(session, shown)
 }

@@ -16,6 +16,7 @@ use vesta_model::{
     Engine as _, EngineIdentity, LoadRequest, ModelDescription, Session as _, Signature, Status,
     Tensor, Version,
 };
+use vesta_savedmodel::SavedModel;
 use vesta_worker::{IsolatedEngine, IsolatedSession, RestartPolicy, WorkerOptions};
 
 use crate::choice::{DRAWS, Draw, Drawn, compare, draw, exactness, has_open_rows, is_callable};
@@ -85,7 +86,7 @@ impl Bench {
         let program = std::env::current_exe()
             .map_err(|e| Status::internal("the path of the program").with_cause(e))?;
         let is_lite =
-            LiteModel::is_in(&plan.artifact) && !plan.artifact.join("saved_model.pb").exists();
+            LiteModel::is_in(&plan.artifact) && SavedModel::file_in(&plan.artifact).is_none();
         let is_onnx = OnnxModel::is_alone_in(&plan.artifact);
         let is_ir = !is_lite && IrModel::is_alone_in(&plan.artifact);
         let takes = |name: EngineName| match name {

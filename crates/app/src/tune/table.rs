@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 
 use super::measure::{Figures, Plan, Row};
 use crate::choice::millis;
+use crate::columns::{aligned, three_digits};
 
 /// What stands where there is no figure.
 const NONE: &str = "-";
@@ -40,7 +41,7 @@ pub(super) fn as_text(plan: &Plan, rows: &[Row]) -> String {
         }
         lines.push(line);
     }
-    let mut text = aligned(&lines);
+    let mut text = aligned(&lines, 2);
     if !notes.is_empty() {
         text.push('\n');
         notes.iter().for_each(|note| text.push_str(&format!("{note}\n")));
@@ -55,7 +56,7 @@ fn cells(figures: &Figures) -> Vec<String> {
         memory.unwrap_or_else(|| NONE.to_owned()),
     ];
     cells.extend(figures.times.iter().map(|time| match time {
-        Some(Ok(time)) => shown(*time),
+        Some(Ok(time)) => three_digits(millis(*time)),
         Some(Err(_)) => "failed".to_owned(),
         None => NONE.to_owned(),
     }));
@@ -65,32 +66,6 @@ fn cells(figures: &Figures) -> Vec<String> {
         Some(Err(_)) => "differs".to_owned(),
     });
     cells
-}
-
-/// Three digits that mean something.
-fn shown(time: Duration) -> String {
-    match millis(time) {
-        ms if ms >= 100.0 => format!("{ms:.0}"),
-        ms if ms >= 10.0 => format!("{ms:.1}"),
-        ms if ms >= 1.0 => format!("{ms:.2}"),
-        ms => format!("{ms:.3}"),
-    }
-}
-
-/// Words to the left, figures to the right, two spaces between.
-fn aligned(lines: &[Vec<String>]) -> String {
-    let columns = lines.first().map_or(0, Vec::len);
-    let width = |column: usize| {
-        lines.iter().filter_map(|line| Some(line.get(column)?.chars().count())).max().unwrap_or(0)
-    };
-    let widths: Vec<usize> = (0..columns).map(width).collect();
-    let line = |line: &Vec<String>| {
-        let cells = line.iter().zip(&widths).enumerate().map(|(column, (cell, &width))| {
-            if column < 2 { format!("{cell:<width$}") } else { format!("{cell:>width$}") }
-        });
-        format!("{}\n", cells.collect::<Vec<String>>().join("  ").trim_end())
-    };
-    lines.iter().map(line).collect()
 }
 
 /// Everything, with times in milliseconds and sizes in bytes.

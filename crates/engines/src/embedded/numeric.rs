@@ -69,6 +69,7 @@ impl NumericModel {
             nodes: &nodes,
             feeds: feeds.iter().map(spec).collect(),
             fetches: fetches.iter().map(|fetch| fetch.tensor.clone()).collect(),
+            checks: &[],
             bodies: Vec::new(),
         };
         let translation =
@@ -175,7 +176,10 @@ impl NumericModel {
         let ids: Vec<NodeId> = wanted.iter().map(|&at| self.fetches[at].0).collect();
         let options = RunOptions::default().with_thread_pool(Some(threads::pool(threads)));
         let results = self.model.run(values, &ids, Some(options)).map_err(|error| {
-            Status::invalid_argument(format!("the embedded engine failed: {error}"))
+            let text = error.to_string();
+            let raised = vesta_onnx::raised_error(&text);
+            let own = || format!("the embedded engine failed: {text}");
+            Status::invalid_argument(raised.unwrap_or_else(own))
         })?;
         let tensors = wanted
             .iter()

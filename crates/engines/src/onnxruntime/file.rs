@@ -19,8 +19,8 @@ use vesta_protos::onnx::type_proto::Value as Kind;
 use vesta_protos::onnx::{
     GraphProto, ModelProto, NodeProto, TensorProto, TypeProto, ValueInfoProto,
 };
+use vesta_savedmodel::SavedModel;
 
-use super::SAVED_MODEL;
 use super::external::{Beside, each_tensor, is_external, unreadable};
 use super::session::{BoundModel, LoadedModel, name_of};
 use super::values::{from_onnx, status};
@@ -75,7 +75,7 @@ impl OnnxModel {
 
     /// Whether a version's folder has an ONNX file and no SavedModel.
     pub fn is_alone_in(artifact: &Path) -> bool {
-        !artifact.join(SAVED_MODEL).exists()
+        SavedModel::file_in(artifact).is_none()
             && candidates(artifact).is_ok_and(|found| !found.is_empty())
     }
 }

@@ -23,9 +23,6 @@ use vesta_model::{Engine, EngineIdentity, LoadRequest, Session, Status};
 pub use self::file::OnnxModel;
 pub(crate) use self::file::Parsed as OnnxFile;
 
-/// The file that makes a folder a SavedModel, whatever else lies beside it.
-pub(crate) const SAVED_MODEL: &str = "saved_model.pb";
-
 /// ONNX Runtime, opened in this process.
 pub struct OnnxRuntimeEngine {
     library: &'static OnnxRuntime,

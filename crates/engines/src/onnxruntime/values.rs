@@ -117,6 +117,9 @@ fn strings(shape: Shape, value: &OnnxValue) -> Option<Result<Tensor, Status>> {
 
 /// What ONNX Runtime said of tensors and models.
 pub(super) fn status(error: &OnnxRuntimeError) -> Status {
+    if let Some(raised) = vesta_onnx::raised_error(&error.message) {
+        return Status::invalid_argument(raised);
+    }
     let message = error.message.trim().replace('\n', "; ");
     if message.contains("Failed to allocate memory") {
         return Status::resource_exhausted(message);

@@ -11,12 +11,12 @@ use vesta_ffi::{OpenVino, OpenVinoModel, OpenVinoPort};
 use vesta_model::{
     Code, Encoding, LoadRequest, ModelDescription, PartialShape, Signature, Status, TensorSpec,
 };
+use vesta_savedmodel::SavedModel;
 
 use super::runner::{BoundModel, Ends, Runs};
 use super::values::{from_openvino, unfit, words};
 use crate::OnnxModel;
 use crate::bound::BoundSession;
-use crate::onnxruntime::SAVED_MODEL;
 
 /// The name that is taken when a folder has several IRs.
 const PREFERRED: &str = "model.xml";
@@ -73,7 +73,7 @@ impl IrModel {
 
     /// Whether a version's folder has an IR and neither a SavedModel nor an ONNX file.
     pub fn is_alone_in(artifact: &Path) -> bool {
-        !artifact.join(SAVED_MODEL).exists()
+        SavedModel::file_in(artifact).is_none()
             && !OnnxModel::is_alone_in(artifact)
             && candidates(artifact).is_ok_and(|found| !found.is_empty())
     }

@@ -321,7 +321,7 @@ impl Rest {
                 let spec = model_spec(get.model, get.choice)?;
                 if spec.name.as_str().is_empty() {
                     if url::is_list(target) {
-                        return Ok(self.list()?);
+                        return self.list_apart().await;
                     }
                     return Err(Refusal::invalid("Missing model name in request.").into());
                 }
@@ -329,6 +329,12 @@ impl Rest {
             }
             _ => Err(malformed().into()),
         }
+    }
+
+    async fn list_apart(&self) -> Outcome {
+        let rest = self.clone();
+        let list = tokio::task::spawn_blocking(move || rest.list()).await;
+        Ok(list.map_err(|e| Refusal::from(Status::internal("the list of models").with_cause(e)))??)
     }
 
     async fn predict(

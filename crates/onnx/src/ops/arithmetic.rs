@@ -16,11 +16,8 @@ pub(super) const FAMILY: Family = &[
     ("AddN", add_n),
     ("AddV2", add),
     ("ClipByValue", clip_by_value),
-    ("Div", |g, c| divide(g, c, Division::Truncate)),
     ("DivNoNan", div_no_nan),
     ("Equal", |g, c| equality(g, c, "Equal")),
-    ("FloorDiv", |g, c| divide(g, c, Division::Floor)),
-    ("FloorMod", floor_mod),
     ("Greater", |g, c| compare(g, c, "Greater")),
     ("GreaterEqual", |g, c| compare(g, c, "GreaterOrEqual")),
     ("Less", |g, c| compare(g, c, "Less")),
@@ -38,20 +35,19 @@ pub(super) const FAMILY: Family = &[
     ("SelectV2", select_broadcast),
     ("SquaredDifference", squared_difference),
     ("Sub", |g, c| binary(g, c, "Sub", NUMBERS)),
-    ("TruncateDiv", |g, c| divide(g, c, Division::Truncate)),
 ];
 
-fn pair(c: &Call<'_>) -> Result<[ValueId; 2], Reason> {
+pub(super) fn pair(c: &Call<'_>) -> Result<[ValueId; 2], Reason> {
     Ok([c.input(0)?, c.input(1)?])
 }
 
 /// A node over `ids`, with their broadcast sizes and the dtype of the first.
-fn over(g: &mut Graph, op: &'static str, ids: &[ValueId]) -> Result<ValueId, Reason> {
+pub(super) fn over(g: &mut Graph, op: &'static str, ids: &[ValueId]) -> Result<ValueId, Reason> {
     let dtype = ids.first().map_or(DType::Invalid, |&id| g.get(id).dtype);
     over_into(g, op, ids, dtype)
 }
 
-fn over_into(
+pub(super) fn over_into(
     g: &mut Graph,
     op: &'static str,
     ids: &[ValueId],
@@ -103,81 +99,7 @@ fn clip_by_value(g: &mut Graph, c: &Call<'_>) -> Outcome {
     Ok(vec![over(g, "Max", &[capped, low])?])
 }
 
-enum Division {
-    Truncate,
-    Floor,
-}
-
-/// Floating-point division is exact everywhere. Whole numbers divide by known, harmless divisors
-/// only: TensorFlow answers a division by zero with an error, an engine with a crash.
-fn divide(g: &mut Graph, c: &Call<'_>, division: Division) -> Outcome {
-    let ids = pair(c)?;
-    let dtype = g.get(ids[0]).dtype;
-    if FLOATS.contains(&dtype) {
-        let quotient = over(g, "Div", &ids)?;
-        return Ok(vec![match division {
-            Division::Floor => over(g, "Floor", &[quotient])?,
-            Division::Truncate if c.node.op == "TruncateDiv" => {
-                return refuse("there is no truncating division of floating-point numbers");
-            }
-            Division::Truncate => quotient,
-        }]);
-    }
-    expect_divisors(g, ids[1])?;
-    match division {
-        Division::Truncate => Ok(vec![over(g, "Div", &ids)?]),
-        Division::Floor => {
-            // What is left of the dividend after the modulus divides without rest.
-            let rest = modulus(g, &ids)?;
-            let whole = over(g, "Sub", &[ids[0], rest])?;
-            Ok(vec![over(g, "Div", &[whole, ids[1]])?])
-        }
-    }
-}
-
-/// Divisors must be known, and neither 0 nor -1, whose quotient can overflow.
-fn expect_divisors(g: &Graph, divisor: ValueId) -> Result<(), Reason> {
-    expect_dtype(g.get(divisor).dtype, &[DType::I32, DType::I64])?;
-    let divisors = g.constant_ints(divisor, "divisors")?;
-    if divisors.iter().any(|&n| n == 0 || n == -1) {
-        return refuse("a division of whole numbers by 0 or -1");
-    }
-    Ok(())
-}
-
-/// ONNX's `Mod` takes the sign of the divisor for whole numbers, as TensorFlow's does.
-fn modulus(g: &mut Graph, ids: &[ValueId]) -> Result<ValueId, Reason> {
-    let dtype = ids.first().map_or(DType::Invalid, |&id| g.get(id).dtype);
-    let dims = broadcast_all(g, ids);
-    combine(g, "Mod", ids, vec![("fmod", crate::graph::Attr::Int(0))], dtype, dims)
-}
-
-fn floor_mod(g: &mut Graph, c: &Call<'_>) -> Outcome {
-    let ids = pair(c)?;
-    if FLOATS.contains(&g.get(ids[0]).dtype) {
-        return Ok(vec![float_modulus(g, &ids)?]);
-    }
-    expect_divisors(g, ids[1])?;
-    Ok(vec![modulus(g, &ids)?])
-}
-
-/// What is left when both are divided as numbers, moved to the sign of the divisor.
-fn float_modulus(g: &mut Graph, ids: &[ValueId; 2]) -> Result<ValueId, Reason> {
-    let dtype = g.get(ids[0]).dtype;
-    let zero = zero(g, dtype)?;
-    let dims = broadcast_all(g, ids);
-    let rest = combine(g, "Mod", ids, vec![("fmod", crate::graph::Attr::Int(1))], dtype, dims)?;
-    let is_below = over_into(g, "Less", &[rest, zero], DType::Bool)?;
-    let is_divisor_below = over_into(g, "Less", &[ids[1], zero], DType::Bool)?;
-    let differs = over_into(g, "Xor", &[is_below, is_divisor_below], DType::Bool)?;
-    let is_none = over_into(g, "Equal", &[rest, zero], DType::Bool)?;
-    let is_some = over_into(g, "Not", &[is_none], DType::Bool)?;
-    let moves = over_into(g, "And", &[differs, is_some], DType::Bool)?;
-    let moved = over(g, "Add", &[rest, ids[1]])?;
-    over_into(g, "Where", &[moves, moved, rest], dtype)
-}
-
-fn zero(g: &mut Graph, dtype: DType) -> Result<ValueId, Reason> {
+pub(super) fn zero(g: &mut Graph, dtype: DType) -> Result<ValueId, Reason> {
     match crate::constant::Constant::scalar(dtype, 0.0) {
         Some(zero) => Ok(g.constant(zero)),
         None => refuse("its zero has no constant"),
@@ -215,9 +137,7 @@ fn compare(g: &mut Graph, c: &Call<'_>, op: &'static str) -> Outcome {
 fn equality(g: &mut Graph, c: &Call<'_>, op: &str) -> Outcome {
     let ids = pair(c)?;
     let dtype = g.get(ids[0]).dtype;
-    if dtype != DType::Bool {
-        expect_dtype(dtype, NUMBERS)?;
-    }
+    super::expect_movable(dtype)?;
     if !c.flag("incompatible_shape_error", true)? && !surely_broadcast(g, &ids) {
         return refuse("it compares tensors whose shapes may not fit each other");
     }
@@ -247,9 +167,7 @@ fn logical(g: &mut Graph, c: &Call<'_>, op: &'static str) -> Outcome {
 fn select_broadcast(g: &mut Graph, c: &Call<'_>) -> Outcome {
     let (condition, x, y) = (c.input(0)?, c.input(1)?, c.input(2)?);
     let dtype = g.get(x).dtype;
-    if dtype != DType::Bool {
-        expect_dtype(dtype, NUMBERS)?;
-    }
+    super::expect_movable(dtype)?;
     Ok(vec![over_into(g, "Where", &[condition, x, y], dtype)?])
 }
 

@@ -1,11 +1,12 @@
 //! Moving blocks of an image to channels or to the batch, and back.
 //!
-//! Invariant: what follows the batch has known sizes wherever a block has to divide them; the batch
-//! itself may be open.
+//! Invariant: a block that does not divide what it cuts is an error, when the graph is translated or,
+//! where sizes are known only then, in the run.
 
 use vesta_model::DType;
 
 use super::convolution::{Format, image_dims};
+use super::guards::{joined, part, reshaped, sizes, whole};
 use super::{FLOATS, NUMBERS, expect_dtype};
 use crate::call::Call;
 use crate::graph::{Attr, Graph};
@@ -42,8 +43,7 @@ fn blocks(g: &Graph, c: &Call<'_>) -> Result<Vec<usize>, Reason> {
 
 /// Where the paddings or crops stand.
 fn pairs(g: &Graph, c: &Call<'_>, axes: usize) -> Result<Vec<(usize, usize)>, Reason> {
-    let at = if c.node.op.ends_with("ND") { 2 } else { 1 };
-    let all = g.constant_ints(c.input(at)?, "paddings or crops")?;
+    let all = g.constant_ints(c.input(pairs_at(c))?, "paddings or crops")?;
     let pairs: Option<Vec<(usize, usize)>> = all
         .chunks_exact(2)
         .map(|pair| Some((usize::try_from(pair[0]).ok()?, usize::try_from(pair[1]).ok()?)))
@@ -51,6 +51,28 @@ fn pairs(g: &Graph, c: &Call<'_>, axes: usize) -> Result<Vec<(usize, usize)>, Re
     pairs
         .filter(|pairs| pairs.len() == axes)
         .ok_or_else(|| Reason("its paddings or crops do not fit its blocks".into()))
+}
+
+/// Sizes behind the batch, and paddings or crops.
+type Sizes = (Vec<usize>, Vec<(usize, usize)>);
+
+/// `None` where one of them is known only when the model runs.
+fn known_sizes(
+    g: &Graph,
+    c: &Call<'_>,
+    dims: &[Dim],
+    count: usize,
+) -> Result<Option<Sizes>, Reason> {
+    let is_known = g.constant_ints(c.input(pairs_at(c))?, "paddings or crops").is_ok();
+    match behind_batch(dims) {
+        Ok(sizes) if is_known => Ok(Some((sizes, pairs(g, c, count)?))),
+        _ => Ok(None),
+    }
+}
+
+/// Which input the paddings or crops are.
+fn pairs_at(c: &Call<'_>) -> usize {
+    if c.node.op.ends_with("ND") { 2 } else { 1 }
 }
 
 /// Sizes of the axes behind the batch, all of them known.
@@ -91,11 +113,13 @@ fn space_to_batch(g: &mut Graph, c: &Call<'_>, blocks: Vec<usize>) -> Outcome {
     let dtype = g.get(id).dtype;
     expect_dtype(dtype, NUMBERS)?;
     let dims = g.dims(id)?;
-    let (count, pads) = (blocks.len(), pairs(g, c, blocks.len())?);
+    let count = blocks.len();
     if dims.len() <= count {
         return refuse(format!("blocks of {count} axes over rank {}", dims.len()));
     }
-    let sizes = behind_batch(&dims)?;
+    let Some((sizes, pads)) = known_sizes(g, c, &dims, count)? else {
+        return space_to_batch_by_run(g, c, &blocks);
+    };
     let mut padded = sizes.clone();
     for (axis, (before, after)) in pads.iter().enumerate() {
         padded[axis] = padded[axis].saturating_add(*before).saturating_add(*after);
@@ -153,11 +177,13 @@ fn batch_to_space(g: &mut Graph, c: &Call<'_>, blocks: Vec<usize>) -> Outcome {
     let dtype = g.get(id).dtype;
     expect_dtype(dtype, NUMBERS)?;
     let dims = g.dims(id)?;
-    let (count, crops) = (blocks.len(), pairs(g, c, blocks.len())?);
+    let count = blocks.len();
     if dims.len() <= count {
         return refuse(format!("blocks of {count} axes over rank {}", dims.len()));
     }
-    let sizes = behind_batch(&dims)?;
+    let Some((sizes, crops)) = known_sizes(g, c, &dims, count)? else {
+        return batch_to_space_by_run(g, c, &blocks);
+    };
     if sizes.contains(&0) {
         return refuse("an image without cells");
     }
@@ -203,6 +229,115 @@ fn cropped(g: &mut Graph, id: ValueId, crops: &[(usize, usize)]) -> Outcome {
     let (name, starts, ends, axes) = (g.plain(id), g.ints(&starts), g.ints(&ends), g.ints(&axes));
     let inputs = [&*name, &starts, &ends, &axes, &steps];
     let name = g.emit("Slice", &inputs, vec![], dtype, Some(dims));
+    Ok(vec![g.result(name)])
+}
+
+/// The first and the second number of each pair, as int64 vectors; a run with one below 0 fails.
+fn sides(g: &mut Graph, c: &Call<'_>, count: usize) -> Result<(String, String), Reason> {
+    let wide = g.wide(c.input(pairs_at(c))?)?;
+    let dims = Some(vec![Dim::Known(count), Dim::Known(2)]);
+    let all = super::shaping::none_below_zero(g, &wide, dims)?;
+    let side = |g: &mut Graph, at: f64| -> Result<String, Reason> {
+        let at = g.scalar(DType::I64, at)?;
+        let attributes = vec![("axis", Attr::Int(1))];
+        let dims = Some(vec![Dim::Known(count)]);
+        Ok(g.emit("Gather", &[&all, &at], attributes, DType::I64, dims))
+    };
+    Ok((side(g, 0.0)?, side(g, 1.0)?))
+}
+
+/// As the other, with shapes that are computed. A `Reshape` fails where blocks do not divide.
+fn space_to_batch_by_run(g: &mut Graph, c: &Call<'_>, blocks: &[usize]) -> Outcome {
+    let id = c.input(0)?;
+    let (dtype, dims) = (g.get(id).dtype, g.dims(id)?);
+    let (rank, count) = (dims.len(), blocks.len());
+    let (before, after) = sides(g, c, count)?;
+    let (none, rest) = (g.ints(&[0]), g.ints(&vec![0; rank - count - 1]));
+    let pads = joined(g, &[&none, &before, &rest, &none, &after, &rest]);
+    let (name, zero) = (g.plain(id), g.scalar(dtype, 0.0)?);
+    let mut all = vec![dims[0]];
+    all.extend(g.symbols(count));
+    all.extend(&dims[count + 1..]);
+    let attributes = vec![("mode", Attr::Text("constant"))];
+    let name = g.emit("Pad", &[&name, &pads, &zero], attributes, dtype, Some(all));
+    let line = Some(vec![Dim::Known(count)]);
+    let sides: Vec<i64> = blocks.iter().map(|&n| n as i64).collect();
+    let sides = g.ints(&sides);
+    let (batch, cells) = (sizes(g, &name, 0, Some(1)), sizes(g, &name, 1, Some(count + 1)));
+    let kept = sizes(g, &name, count + 1, None);
+    let steps = whole(g, "Div", &cells, &sides, &line);
+    let (mut first, mut order) = (vec![batch.clone()], Vec::new());
+    for axis in 0..count {
+        first.extend([part(g, &steps, axis, axis + 1), part(g, &sides, axis, axis + 1)]);
+    }
+    first.push(kept.clone());
+    order.extend((0..count).map(|axis| 2 + 2 * axis));
+    order.push(0);
+    order.extend((0..count).map(|axis| 1 + 2 * axis));
+    order.extend(1 + 2 * count..rank + count);
+    let many = g.ints(&[blocks.iter().product::<usize>() as i64]);
+    let batch = whole(g, "Mul", &batch, &many, &Some(vec![Dim::Known(1)]));
+    let name = moved_by_run(g, &name, (&first, &order), &[batch, steps, kept], &dims[count + 1..]);
+    Ok(vec![g.result(name)])
+}
+
+/// Reshapes, permutes, reshapes by shapes of these parts.
+fn moved_by_run(
+    g: &mut Graph,
+    name: &str,
+    (first, order): (&[String], &[usize]),
+    last: &[String],
+    rest: &[Dim],
+) -> String {
+    let dtype = super::guards::facts(g, name).0;
+    let vector = |g: &mut Graph, parts: &[String]| {
+        let parts: Vec<&str> = parts.iter().map(String::as_str).collect();
+        joined(g, &parts)
+    };
+    let split = g.symbols(order.len());
+    let shape = vector(g, first);
+    let name = reshaped(g, name, &shape, Some(split.clone()));
+    let turned = crate::value::permute(&split, order);
+    let name = g.transpose(&name, order, dtype, Some(turned));
+    let shape = vector(g, last);
+    let known = super::guards::facts(g, &shape).1;
+    let rank = known.and_then(|dims| dims.first()?.known()).unwrap_or(rest.len());
+    let mut dims = g.symbols(rank.saturating_sub(rest.len()));
+    dims.extend(rest);
+    reshaped(g, &name, &shape, Some(dims))
+}
+
+fn batch_to_space_by_run(g: &mut Graph, c: &Call<'_>, blocks: &[usize]) -> Outcome {
+    let id = c.input(0)?;
+    let (dtype, dims) = (g.get(id).dtype, g.dims(id)?);
+    let (rank, count) = (dims.len(), blocks.len());
+    let name = g.plain(id);
+    let line = Some(vec![Dim::Known(count)]);
+    let sides_of_blocks: Vec<i64> = blocks.iter().map(|&n| n as i64).collect();
+    let block = g.ints(&sides_of_blocks);
+    let many = g.ints(&[blocks.iter().product::<usize>() as i64]);
+    let (batch, shape) = (sizes(g, &name, 0, Some(1)), sizes(g, &name, 1, None));
+    let batch = whole(g, "Div", &batch, &many, &Some(vec![Dim::Known(1)]));
+    let (cells, kept) = (sizes(g, &name, 1, Some(count + 1)), sizes(g, &name, count + 1, None));
+    let wide = whole(g, "Mul", &cells, &block, &line);
+    let mut order = vec![count];
+    order.extend((0..count).flat_map(|axis| [count + 1 + axis, axis]));
+    order.extend(2 * count + 1..rank + count);
+    let first = [block, batch.clone(), shape];
+    let rest = &dims[count + 1..];
+    let name = moved_by_run(g, &name, (&first, &order), &[batch, wide.clone(), kept], rest);
+    let (before, after) = sides(g, c, count)?;
+    let end = whole(g, "Sub", &wide, &after, &line);
+    let left = whole(g, "Sub", &end, &before, &line);
+    let left = super::shaping::none_below_zero(g, &left, line.clone())?;
+    let end = whole(g, "Add", &before, &left, &line);
+    let axes: Vec<i64> = (1..=count as i64).collect();
+    let (axes, steps) = (g.ints(&axes), g.ints(&vec![1; count]));
+    let mut cropped = vec![g.symbol()];
+    cropped.extend(g.symbols(count));
+    cropped.extend(rest);
+    let inputs = [&*name, &before, &end, &axes, &steps];
+    let name = g.emit("Slice", &inputs, vec![], dtype, Some(cropped));
     Ok(vec![g.result(name)])
 }
 

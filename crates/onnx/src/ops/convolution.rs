@@ -15,9 +15,7 @@ use crate::value::{ConvolutionOrigin, Dim, ValueId, known_dims, permute, to_chan
 
 pub(super) const FAMILY: Family = &[
     ("Conv2D", |g, c| convolve(g, c, 4)),
-    ("Conv2DBackpropInput", |g, c| convolve_transposed(g, c, 4)),
     ("Conv3D", |g, c| convolve(g, c, 5)),
-    ("Conv3DBackpropInputV2", |g, c| convolve_transposed(g, c, 5)),
     ("DepthwiseConv2dNative", convolve_by_channel),
 ];
 
@@ -110,19 +108,27 @@ impl Window {
     /// The strides and dilations of a node.
     pub(super) fn read(c: &Call<'_>, format: Format, kernel: Vec<usize>) -> Result<Window, Reason> {
         let rank = kernel.len() + 2;
-        let list = |name: &str| -> Result<Vec<usize>, Reason> {
-            let all = c.ints(name, &vec![1; rank])?;
-            let channels = format.channels(rank);
-            if all.len() != rank || all.first() != Some(&1) || all.get(channels) != Some(&1) {
-                return refuse(format!("its {name} {all:?} move over batch or channels"));
-            }
-            positive(&format.spatial(&all), name)
-        };
+        let list = |name: &str| Window::list(c, format, name, rank);
         Ok(Window { strides: list("strides")?, dilations: list("dilations")?, kernel })
     }
 
+    /// An attribute with a number for each axis: those of the image's axes.
+    pub(super) fn list(
+        c: &Call<'_>,
+        format: Format,
+        name: &str,
+        rank: usize,
+    ) -> Result<Vec<usize>, Reason> {
+        let all = c.ints(name, &vec![1; rank])?;
+        let channels = format.channels(rank);
+        if all.len() != rank || all.first() != Some(&1) || all.get(channels) != Some(&1) {
+            return refuse(format!("its {name} {all:?} move over batch or channels"));
+        }
+        positive(&format.spatial(&all), name)
+    }
+
     /// Cells from the first to the last that a window touches.
-    fn span(&self, axis: usize) -> usize {
+    pub(super) fn span(&self, axis: usize) -> usize {
         (self.kernel[axis].saturating_sub(1)).saturating_mul(self.dilations[axis]).saturating_add(1)
     }
 
@@ -223,14 +229,14 @@ pub(super) fn positive(items: &[i64], what: &str) -> Result<Vec<usize>, Reason> 
 }
 
 /// The sizes of a kernel, which must all be known and positive.
-fn kernel_dims(g: &Graph, id: ValueId, rank: usize) -> Result<Vec<usize>, Reason> {
+pub(super) fn kernel_dims(g: &Graph, id: ValueId, rank: usize) -> Result<Vec<usize>, Reason> {
     known_dims(&g.get(id).dims)
         .filter(|dims| dims.len() == rank && !dims.contains(&0))
         .ok_or_else(|| Reason("the shape of its kernel is not known".into()))
 }
 
 /// A kernel with its axes in another order and then under other sizes.
-fn arrange_kernel(
+pub(super) fn arrange_kernel(
     g: &mut Graph,
     id: ValueId,
     order: &[usize],
@@ -309,65 +315,6 @@ fn convolve_by_channel(g: &mut Graph, c: &Call<'_>) -> Outcome {
     let kernel = arrange_kernel(g, filter, &[2, 3, 0, 1], &arranged);
     let name = format.image(g, id)?;
     Ok(vec![finish(g, format, (name, attributes, g.get(id).dtype, dims), kernel)])
-}
-
-/// The gradient of a convolution, which is how TensorFlow states a transposed one. Its size is an
-/// input; the padding that leads to it must be known.
-fn convolve_transposed(g: &mut Graph, c: &Call<'_>, rank: usize) -> Outcome {
-    let (target, filter, id) = (c.input(0)?, c.input(1)?, c.input(2)?);
-    expect_dtype(g.get(id).dtype, FLOATS)?;
-    let format = Format::read(c, rank)?;
-    let sizes = kernel_dims(g, filter, rank)?;
-    let image = image_dims(g, id, format, rank)?;
-    let window = Window::read(c, format, sizes[..rank - 2].to_vec())?;
-    let Some(wanted) = g.get(target).elements.clone().filter(|all| all.len() == rank) else {
-        return refuse("the size of its result is known only when the model runs");
-    };
-    let wanted = super::shaping::target_dims(g, &wanted)?;
-    let wanted = match format {
-        Format::ChannelsFirst => wanted,
-        Format::ChannelsLast => permute(&wanted, &crate::value::to_channels_first(rank)),
-    };
-    if wanted[0] != image[0]
-        || wanted[1] != Dim::Known(sizes[rank - 2])
-        || image[1] != Dim::Known(sizes[rank - 1])
-    {
-        return refuse("the batch or channels of its result do not follow from its input");
-    }
-    let (Padding::Fixed(pads), true) =
-        (window.padding(c, format, &wanted)?, wanted[2..].iter().all(|dim| dim.known().is_some()))
-    else {
-        return refuse("the size of its result is known only when the model runs");
-    };
-    let forward = window.output(g, &wanted, &Padding::Fixed(pads.clone()));
-    if forward != image[2..] {
-        return refuse("the size of its result does not follow from its input");
-    }
-    // Cells at the end that no window reached when the image was made smaller.
-    let mut extra = Vec::new();
-    for axis in 0..rank - 2 {
-        let (Some(small), Some(large)) = (image[axis + 2].known(), wanted[axis + 2].known()) else {
-            return refuse("the size of its input is known only when the model runs");
-        };
-        let covered = small
-            .saturating_sub(1)
-            .saturating_mul(window.strides[axis])
-            .saturating_add(window.span(axis));
-        extra.push(
-            large.saturating_add(pads[axis].0).saturating_add(pads[axis].1).saturating_sub(covered)
-                as i64,
-        );
-    }
-    let mut attributes = window.attributes(&Padding::Fixed(pads));
-    attributes.push(("group", Attr::Int(1)));
-    attributes.push(("output_padding", Attr::Ints(extra)));
-    let mut order = vec![rank - 1, rank - 2];
-    order.extend(0..rank - 2);
-    let (kernel, _) = arrange_kernel(g, filter, &order, &permute(&sizes, &order));
-    let name = format.image(g, id)?;
-    let dtype = g.get(id).dtype;
-    let name = g.emit("ConvTranspose", &[&name, &kernel], attributes, dtype, Some(wanted));
-    Ok(vec![format.result(g, name)])
 }
 
 /// As [`Format::image`] says, backwards: sizes in TensorFlow's order of axes.

@@ -9,6 +9,7 @@ use vesta_model::DType;
 
 use super::convolution::{Format, image_dims};
 use super::gathering::guarded_wide;
+use super::guards::spread;
 use super::{NUMBERS, expect_dtype};
 use crate::call::Call;
 use crate::constant::Constant;
@@ -80,17 +81,6 @@ fn positions(
     let is_inside = g.emit("And", &[&is_above, &is_below], vec![], DType::Bool, Some(all.clone()));
     let at = g.emit("Where", &[&is_inside, &at, &zero], vec![], DType::F32, Some(all.clone()));
     Ok(Positions { at, is_inside, dims: all })
-}
-
-/// The value with axes of size 1 put in.
-fn spread(g: &mut Graph, name: &str, axes: &[i64]) -> String {
-    let (dtype, dims) = g.facts.get(name).cloned().unwrap_or((DType::Invalid, None));
-    let mut dims = dims.unwrap_or_default();
-    for &axis in axes {
-        dims.insert((axis as usize).min(dims.len()), Dim::Known(1));
-    }
-    let axes = g.ints(axes);
-    g.emit("Unsqueeze", &[name, &axes], vec![], dtype, Some(dims))
 }
 
 /// A cell nearest to each position; a half goes up.

@@ -37,7 +37,7 @@ pub(super) const FAMILY: Family = &[
     ("IsNan", |g, c| predicate(g, c, "IsNaN")),
     ("LeakyRelu", leaky_relu),
     ("Log", |g, c| unary(g, c, "Log", FLOATS)),
-    ("Log1p", log1p),
+    ("Log1p", |g, c| Ok(vec![log_of_one_more(g, c.input(0)?)?])),
     ("LogicalNot", |g, c| unary(g, c, "Not", &[DType::Bool])),
     ("Neg", |g, c| unary(g, c, "Neg", SIGNED)),
     ("Reciprocal", |g, c| unary(g, c, "Reciprocal", FLOATS)),
@@ -150,13 +150,12 @@ fn where_equal(
     combine(g, "Where", &[is_equal, then, other], vec![], dtype, dims)
 }
 
-/// The input, and numbers of its dtype.
+/// A value, and numbers of its dtype.
 fn with_numbers<const N: usize>(
     g: &mut Graph,
-    c: &Call<'_>,
+    id: ValueId,
     numbers: [f64; N],
 ) -> Result<(ValueId, DType, [ValueId; N]), Reason> {
-    let id = c.input(0)?;
     let dtype = g.get(id).dtype;
     expect_dtype(dtype, &[DType::F32, DType::F64])?;
     let mut ids = [id; N];
@@ -171,8 +170,8 @@ fn with_numbers<const N: usize>(
 
 /// `log(u) * x / (u - 1)` with `u = 1 + x`: what rounding takes from `u` is in both factors, so small
 /// values keep their digits.
-fn log1p(g: &mut Graph, c: &Call<'_>) -> Outcome {
-    let (x, dtype, [one, zero]) = with_numbers(g, c, [1.0, 0.0])?;
+pub(super) fn log_of_one_more(g: &mut Graph, id: ValueId) -> Result<ValueId, Reason> {
+    let (x, dtype, [one, zero]) = with_numbers(g, id, [1.0, 0.0])?;
     let sum = pair(g, "Add", [x, one], x, dtype)?;
     let difference = pair(g, "Sub", [sum, one], x, dtype)?;
     let log = same(g, sum, "Log", vec![])?;
@@ -180,12 +179,12 @@ fn log1p(g: &mut Graph, c: &Call<'_>) -> Outcome {
     let quotient = pair(g, "Div", [product, difference], x, dtype)?;
     let y = where_equal(g, [difference, zero], x, quotient)?;
     // From where on one more is none.
-    Ok(vec![where_equal(g, [sum, x], log, y)?])
+    where_equal(g, [sum, x], log, y)
 }
 
 /// `(u - 1) * x / log(u)` with `u = exp(x)`, likewise.
 fn expm1(g: &mut Graph, c: &Call<'_>) -> Outcome {
-    let (x, dtype, [one, minus_one]) = with_numbers(g, c, [1.0, -1.0])?;
+    let (x, dtype, [one, minus_one]) = with_numbers(g, c.input(0)?, [1.0, -1.0])?;
     let power = same(g, x, "Exp", vec![])?;
     let difference = pair(g, "Sub", [power, one], x, dtype)?;
     let log = same(g, power, "Log", vec![])?;
@@ -246,11 +245,15 @@ fn test(g: &mut Graph, id: ValueId, op: &'static str) -> Result<ValueId, Reason>
 }
 
 fn is_finite(g: &mut Graph, c: &Call<'_>) -> Outcome {
-    let id = c.input(0)?;
+    Ok(vec![finite(g, c.input(0)?)?])
+}
+
+/// Where a number is finite.
+pub(super) fn finite(g: &mut Graph, id: ValueId) -> Result<ValueId, Reason> {
     let (nan, infinite) = (test(g, id, "IsNaN")?, test(g, id, "IsInf")?);
     let dims = g.get(id).dims.clone();
     let either = combine(g, "Or", &[nan, infinite], vec![], DType::Bool, dims)?;
-    Ok(vec![same(g, either, "Not", vec![])?])
+    same(g, either, "Not", vec![])
 }
 
 /// Between dtypes whose conversion C++ defines, which is what TensorFlow and the engines do.

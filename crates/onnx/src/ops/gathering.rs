@@ -5,7 +5,7 @@
 
 use vesta_model::DType;
 
-use super::{NUMBERS, expect_dtype};
+use super::{expect_dtype, expect_movable};
 use crate::call::Call;
 use crate::constant::Constant;
 use crate::graph::{Attr, Graph, axis_of};
@@ -20,10 +20,6 @@ pub(super) const FAMILY: Family = &[
     ("OneHot", one_hot),
     ("Where", indices_of_true),
 ];
-
-fn expect_movable(dtype: DType) -> Result<(), Reason> {
-    if dtype == DType::Bool { Ok(()) } else { expect_dtype(dtype, NUMBERS) }
-}
 
 /// An index past the end of any axis that fits in memory, in either dtype of indices.
 const PAST_THE_END: f64 = i32::MAX as f64;

@@ -3,7 +3,7 @@
 use vesta_model::DType;
 
 use super::layout::is_channels_first;
-use super::{NUMBERS, expect_dtype};
+use super::{expect_movable, guards};
 use crate::call::Call;
 use crate::graph::{Attr, Graph, axis_of};
 use crate::refusal::{Reason, refuse};
@@ -27,10 +27,6 @@ pub(super) const FAMILY: Family = &[
     ("Tile", tile),
     ("Unpack", unpack),
 ];
-
-fn expect_movable(dtype: DType) -> Result<(), Reason> {
-    if dtype == DType::Bool { Ok(()) } else { expect_dtype(dtype, NUMBERS) }
-}
 
 fn concat(g: &mut Graph, parts: &[ValueId], axis: ValueId) -> Outcome {
     let axis = g.constant_int(axis, "axis")?;
@@ -157,8 +153,27 @@ fn split_evenly(g: &mut Graph, c: &Call<'_>) -> Outcome {
             split(g, id, axis, &vec![n / count; count])
         }
         Dim::Known(n) => refuse(format!("{count} equal parts of {n}")),
-        Dim::Symbol(_) => refuse("equal parts of a size that is known only when the model runs"),
+        Dim::Symbol(_) if (1..=PARTS_MAX).contains(&count) => split_by_run(g, id, axis, count),
+        Dim::Symbol(_) => refuse(format!("{count} equal parts")),
     }
+}
+
+/// Equal parts of a size that is computed in the run, which fails where they do not make up all of it.
+fn split_by_run(g: &mut Graph, id: ValueId, axis: usize, count: usize) -> Outcome {
+    let (dims, dtype) = (g.dims(id)?, g.get(id).dtype);
+    expect_movable(dtype)?;
+    let name = g.plain(id);
+    let one = Some(vec![Dim::Known(1)]);
+    let (size, divisor) = (guards::sizes(g, &name, axis, Some(axis + 1)), g.ints(&[count as i64]));
+    let each = guards::whole(g, "Div", &size, &divisor, &one);
+    let all = Some(vec![Dim::Known(count)]);
+    let numbers = g.emit("Expand", &[&each, &divisor], vec![], DType::I64, all);
+    let mut part = dims;
+    part[axis] = g.symbol();
+    let attributes = vec![("axis", Attr::Int(axis as i64))];
+    let given = vec![(dtype, Some(part)); count];
+    let names = g.emit_many("Split", &[&name, &numbers], attributes, given);
+    Ok(names.into_iter().map(|name| g.result(name)).collect())
 }
 
 fn split_by_sizes(g: &mut Graph, c: &Call<'_>) -> Outcome {
@@ -207,7 +222,10 @@ fn broadcast_to(g: &mut Graph, c: &Call<'_>) -> Outcome {
     expect_movable(dtype)?;
     let dims = match g.get(target).elements.clone() {
         Some(elements) => Some(super::shaping::target_dims(g, &elements)?),
-        None => None,
+        None => match g.get(target).dims.as_deref() {
+            Some([Dim::Known(rank)]) => Some(g.symbols(*rank)),
+            _ => None,
+        },
     };
     let (name, shape) = (g.plain(id), g.wide(target)?);
     let name = g.emit("Expand", &[&name, &shape], vec![], dtype, dims);

@@ -1,27 +1,43 @@
 //! The translators, one file for each family of operators.
 
 mod arithmetic;
+mod bits;
 mod blocks;
+pub(crate) mod checks;
 mod convolution;
 mod cropping;
 mod detection;
+mod diagonals;
+mod division;
 mod elementwise;
 mod folding;
+mod functions;
 mod gathering;
 mod generation;
+pub(crate) mod guards;
 mod joining;
 mod layout;
 pub(crate) mod lists;
 mod matrix;
+mod moving;
 mod normalization;
 mod padding;
 mod passing;
+mod patches;
 mod pooling;
+mod quantization;
 mod reduction;
+mod resampling;
 mod resizing;
+mod running;
 mod scattering;
+mod searching;
+mod segments;
 mod shaping;
 mod slicing;
+mod transposed;
+
+pub(crate) use functions::negative_zero;
 
 use vesta_model::DType;
 
@@ -31,25 +47,37 @@ use crate::registry::Family;
 /// All families.
 pub(crate) const FAMILIES: &[Family] = &[
     arithmetic::FAMILY,
+    bits::FAMILY,
     blocks::FAMILY,
     convolution::FAMILY,
     cropping::FAMILY,
     detection::FAMILY,
+    diagonals::FAMILY,
+    division::FAMILY,
     elementwise::FAMILY,
+    functions::FAMILY,
     gathering::FAMILY,
     generation::FAMILY,
     joining::FAMILY,
     lists::FAMILY,
     matrix::FAMILY,
+    moving::FAMILY,
     normalization::FAMILY,
     padding::FAMILY,
     passing::FAMILY,
+    patches::FAMILY,
     pooling::FAMILY,
+    quantization::FAMILY,
     reduction::FAMILY,
+    resampling::FAMILY,
     resizing::FAMILY,
+    running::FAMILY,
     scattering::FAMILY,
+    searching::FAMILY,
+    segments::FAMILY,
     shaping::FAMILY,
     slicing::FAMILY,
+    transposed::FAMILY,
 ];
 
 /// What most of ONNX's floating-point operators take.
@@ -78,6 +106,11 @@ const NUMBERS: &[DType] = &[
 /// Numbers with a sign.
 const SIGNED: &[DType] =
     &[DType::F32, DType::F64, DType::F16, DType::I8, DType::I16, DType::I32, DType::I64];
+
+/// Refuses what is neither a truth nor a number.
+fn expect_movable(dtype: DType) -> Result<(), Reason> {
+    if dtype == DType::Bool { Ok(()) } else { expect_dtype(dtype, NUMBERS) }
+}
 
 /// Refuses a dtype that is not `among` those that an operator takes.
 fn expect_dtype(dtype: DType, among: &[DType]) -> Result<(), Reason> {

@@ -3,7 +3,7 @@
 use vesta_model::DType;
 
 use super::layout::is_channels_first;
-use super::{NUMBERS, expect_dtype};
+use super::{NUMBERS, expect_dtype, guards};
 use crate::call::Call;
 use crate::graph::{Attr, Graph};
 use crate::refusal::{Reason, refuse};
@@ -66,18 +66,25 @@ fn mirror_pad(g: &mut Graph, c: &Call<'_>) -> Outcome {
     let mut name = if is_moved { g.channels_first(id)? } else { g.plain(id) };
     let mut lying = permute(&dims, &order);
     for (at, (before, after)) in permute(&pairs, &order).into_iter().enumerate() {
-        let Some(size) = lying[at].known() else {
-            if before + after == 0 {
-                continue;
+        let needed = before.max(after) + skipped;
+        match lying[at].known() {
+            _ if before + after == 0 => continue,
+            Some(size) if needed > size => {
+                return refuse(format!("it mirrors {} of {size} cells", before.max(after)));
             }
-            return refuse("it mirrors an axis whose size is known only when the model runs");
-        };
-        if before.max(after) + skipped > size {
-            return refuse(format!("it mirrors {} of {size} cells", before.max(after)));
+            Some(_) => {}
+            None => name = with_cells(g, &name, at, needed)?,
         }
         name = mirror(g, &name, &mut lying, at, (before, after), skipped);
     }
     Ok(vec![if is_moved { g.result_channels_first(name) } else { g.result(name) }])
+}
+
+/// The value as it is, in a run that fails where an axis has fewer cells than are mirrored.
+fn with_cells(g: &mut Graph, name: &str, axis: usize, needed: usize) -> Result<String, Reason> {
+    let (size, needed) = (guards::size(g, name, axis), g.scalar(DType::I64, needed as f64)?);
+    let is_short = guards::test(g, "Less", &size, &needed, &Some(vec![]));
+    Ok(guards::unless(g, name, &is_short, "paddings must be no greater than the dimension size"))
 }
 
 /// One axis between its own ends, backwards. Written as pieces: few engines have the operator's mode
@@ -113,9 +120,10 @@ fn mirror(
     if pieces.len() == 1 {
         return name.to_owned();
     }
-    if let Dim::Known(size) = &mut dims[axis] {
-        *size += before + after;
-    }
+    dims[axis] = match dims[axis] {
+        Dim::Known(size) => Dim::Known(size + before + after),
+        Dim::Symbol(_) => g.symbol(),
+    };
     let pieces: Vec<&str> = pieces.iter().map(String::as_str).collect();
     let attributes = vec![("axis", Attr::Int(axis as i64))];
     g.emit("Concat", &pieces, attributes, dtype, Some(dims.to_vec()))

@@ -18,6 +18,7 @@ pub(super) const FAMILY: Family = &[
     ("ArgMin", |g, c| arg_extremum(g, c, "ArgMin")),
     ("Cumsum", cumsum),
     ("EuclideanNorm", |g, c| reduce(g, c, "ReduceL2", FLOATS)),
+    ("L2Loss", half_of_squares),
     ("Max", |g, c| reduce(g, c, "ReduceMax", EXTREMA)),
     ("Mean", |g, c| reduce(g, c, "ReduceMean", FLOATS)),
     ("Min", |g, c| reduce(g, c, "ReduceMin", EXTREMA)),
@@ -58,6 +59,19 @@ fn reduce(g: &mut Graph, c: &Call<'_>, op: &'static str, dtypes: &[DType]) -> Ou
         return Ok(vec![alias(g, id)]);
     }
     Ok(vec![reduce_over(g, id, op, &axes, c.flag("keep_dims", false)?)?])
+}
+
+/// Half the sum of all squares.
+fn half_of_squares(g: &mut Graph, c: &Call<'_>) -> Outcome {
+    let id = c.input(0)?;
+    let dtype = g.get(id).dtype;
+    expect_dtype(dtype, &[DType::F32, DType::F64])?;
+    let name = g.plain(id);
+    let attributes = vec![("keepdims", Attr::Int(0)), ("noop_with_empty_axes", Attr::Int(0))];
+    let sum = g.emit("ReduceSumSquare", &[&name], attributes, dtype, Some(vec![]));
+    let half = g.scalar(dtype, 0.5)?;
+    let name = g.emit("Mul", &[&sum, &half], vec![], dtype, Some(vec![]));
+    Ok(vec![g.result(name)])
 }
 
 /// The operator set reduces numbers only, so a truth is a number for the while.

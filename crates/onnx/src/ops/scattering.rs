@@ -18,9 +18,12 @@ pub(super) const FAMILY: Family = &[
     ("TensorScatterAdd", |g, c| scatter_into(g, c, "add")),
     ("TensorScatterMax", |g, c| scatter_into(g, c, "max")),
     ("TensorScatterMin", |g, c| scatter_into(g, c, "min")),
+    ("TensorScatterSub", |g, c| scatter_into(g, c, "sub")),
     ("TensorScatterUpdate", |g, c| scatter_into(g, c, "none")),
     ("Unique", unique),
+    ("UniqueV2", unique),
     ("UniqueWithCounts", unique),
+    ("UniqueWithCountsV2", unique),
 ];
 
 /// Into zeros; what is written to one place twice is added.
@@ -50,10 +53,18 @@ fn scatter_into(g: &mut Graph, c: &Call<'_>, reduction: &'static str) -> Outcome
         expect_dtype(dtype, NUMBERS)?;
     }
     let dims = g.get(id).dims.clone();
-    let (name, updates) = (g.plain(id), g.plain(updates));
+    let (name, mut updates_name) = (g.plain(id), g.plain(updates));
     let indices = guarded_wide(g, indices)?;
+    let reduction = if reduction == "sub" {
+        expect_dtype(dtype, super::SIGNED)?;
+        let dims = g.get(updates).dims.clone();
+        updates_name = g.emit("Neg", &[&updates_name], vec![], dtype, dims);
+        "add"
+    } else {
+        reduction
+    };
     let attributes = vec![("reduction", Attr::Text(reduction))];
-    let name = g.emit("ScatterND", &[&name, &indices, &updates], attributes, dtype, dims);
+    let name = g.emit("ScatterND", &[&name, &indices, &updates_name], attributes, dtype, dims);
     Ok(vec![g.result(name)])
 }
 
@@ -65,6 +76,9 @@ fn unique(g: &mut Graph, c: &Call<'_>) -> Outcome {
     let dims = g.dims(id)?;
     if dims.len() != 1 {
         return refuse(format!("it looks at a tensor of rank {}", dims.len()));
+    }
+    if c.node.op.ends_with("V2") && !matches!(g.constant_ints(c.input(1)?, "axis")?[..], [] | [0]) {
+        return refuse("it tells slices apart");
     }
     let output = c.dtype("out_idx", DType::I32)?;
     expect_dtype(output, &[DType::I32, DType::I64])?;
@@ -84,7 +98,7 @@ fn unique(g: &mut Graph, c: &Call<'_>) -> Outcome {
     let values = values.clone();
     let values = if is_narrow { g.narrowed(values, dtype) } else { g.result(values) };
     let mut results = vec![values, g.narrowed(places.clone(), output)];
-    if c.node.op == "UniqueWithCounts" {
+    if c.node.op.starts_with("UniqueWithCounts") {
         results.push(g.narrowed(counts.clone(), output));
     }
     Ok(results)

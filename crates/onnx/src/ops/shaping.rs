@@ -2,6 +2,7 @@
 
 use vesta_model::DType;
 
+use super::guards;
 use crate::call::Call;
 use crate::graph::{Attr, Graph, axis_of};
 use crate::refusal::{Reason, refuse};
@@ -12,6 +13,7 @@ use crate::value::{
 };
 
 pub(super) const FAMILY: Family = &[
+    ("BroadcastArgs", broadcast_sizes),
     ("ExpandDims", expand_dims),
     ("Rank", rank),
     ("Reshape", reshape),
@@ -213,6 +215,41 @@ pub(super) fn none_below_zero(g: &mut Graph, name: &str, dims: Dims) -> Result<S
     let attributes = vec![("axis", Attr::Int(0))];
     let more = g.emit("Gather", &[&zeros, &place], attributes, DType::I64, dims.clone());
     Ok(g.emit("Add", &[name, &more], vec![], DType::I64, dims))
+}
+
+/// The sizes of two tensors combined element by element. The shorter begins with ones.
+fn broadcast_sizes(g: &mut Graph, c: &Call<'_>) -> Outcome {
+    let ids = [c.input(0)?, c.input(1)?];
+    let dtype = g.get(ids[0]).dtype;
+    let mut lengths = [0; 2];
+    for (length, id) in lengths.iter_mut().zip(ids) {
+        let [Dim::Known(known)] = g.dims(id)?[..] else {
+            return refuse("how many sizes it combines is known only when the model runs");
+        };
+        *length = known;
+    }
+    let rank = lengths[0].max(lengths[1]);
+    let line = Some(vec![Dim::Known(rank)]);
+    let mut names = Vec::new();
+    for (length, id) in lengths.into_iter().zip(ids) {
+        let name = g.wide(id)?;
+        names.push(if length == rank {
+            name
+        } else {
+            let ones = g.ints(&vec![1; rank - length]);
+            guards::joined(g, &[&ones, &name])
+        });
+    }
+    let one = g.scalar(DType::I64, 1.0)?;
+    let is_one = guards::test(g, "Equal", &names[0], &one, &line);
+    let is_other_one = guards::test(g, "Equal", &names[1], &one, &line);
+    let is_same = guards::test(g, "Equal", &names[0], &names[1], &line);
+    let either = guards::test(g, "Or", &is_one, &is_other_one, &line);
+    let fits = guards::test(g, "Or", &either, &is_same, &line);
+    let is_wrong = g.emit("Not", &[&fits], vec![], DType::Bool, line.clone());
+    let name = guards::choose(g, [&is_one, &names[1], &names[0]], &line);
+    let name = guards::unless(g, &name, &is_wrong, "shapes cannot be broadcast to each other");
+    Ok(vec![g.narrowed(name, dtype)])
 }
 
 /// The sizes as an int64 value, wherever the tensor lies.

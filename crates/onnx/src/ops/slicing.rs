@@ -2,7 +2,7 @@
 
 use vesta_model::DType;
 
-use super::{NUMBERS, expect_dtype};
+use super::expect_movable;
 use crate::call::Call;
 use crate::graph::{Attr, Graph, axis_of};
 use crate::refusal::{Reason, refuse};
@@ -17,10 +17,6 @@ const TO_END: i64 = i64::MAX;
 
 /// ONNX's word for "to before the start", for steps backwards.
 const TO_START: i64 = i64::MIN;
-
-fn expect_movable(dtype: DType) -> Result<(), Reason> {
-    if dtype == DType::Bool { Ok(()) } else { expect_dtype(dtype, NUMBERS) }
-}
 
 /// Where a cut begins or ends.
 #[derive(Clone, Copy, PartialEq, Eq)]

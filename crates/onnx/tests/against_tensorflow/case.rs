@@ -94,6 +94,7 @@ impl Case {
             nodes,
             feeds: self.feeds.clone(),
             fetches: self.fetches.clone(),
+            checks: &[],
             bodies: Vec::new(),
         }
     }

@@ -436,6 +436,9 @@ fn checks_are_dropped_and_listed() {
     let model = Model::new(nodes, vec![]).signature("s", &["x:0"], &["y:0"]);
     let mut frozen = model.open().unwrap().freeze("s").unwrap();
     assert_eq!(lines(&frozen.nodes), ["y Neg x:0"]);
+    let mut checks = lines(&frozen.checks);
+    checks.sort();
+    assert_eq!(checks, ["assert Assert x:0", "sane CheckNumerics x:0"]);
     frozen.dropped_checks.sort();
     assert_eq!(frozen.dropped_checks, ["assert", "sane"]);
 }

@@ -5,3 +5,4 @@
 mod graphs;
 mod recorded;
 mod support;
+mod text;

@@ -7,14 +7,15 @@ use bytes::Bytes;
 use http::HeaderMap;
 use http::header::ORIGIN;
 use prost_reflect::DynamicMessage;
-use vesta_model::{ModelName, ModelSpec, Status, VersionChoice};
+use vesta_model::{Label, ModelName, ModelSpec, SessionProcess, Status, Version, VersionChoice};
 use vesta_protos::tensorflow::serving as messages;
 use vesta_protos::vesta as ours;
-use vesta_serving::Phase;
+use vesta_serving::{Phase, VersionStatus};
 
-use super::Rest;
 use super::message_json::{Names, push_message};
 use super::url::{self, Order};
+use super::{Inner, Rest};
+use crate::metrics::{EngineChosen, Weighed};
 use crate::tfs::json::Refusal;
 use crate::tfs::metadata::signature_def_map;
 use crate::tfs::model_config::model_config_of;
@@ -58,7 +59,8 @@ impl Rest {
         Ok(out.into())
     }
 
-    /// Every model that is configured, or still has a version that has not ended.
+    /// Every model that is configured, or still has a version that has not ended, with what runs it.
+    /// Reads what the system tells of workers, so call it where blocking is allowed.
     pub(super) fn list(&self) -> Result<Bytes, Refusal> {
         let configured = self.inner.serving.configured();
         let mut models: Vec<ours::Model> = self
@@ -70,22 +72,37 @@ impl Rest {
                 configured.contains(name)
                     || versions.iter().any(|version| version.phase != Phase::End)
             })
-            .map(|(name, versions)| ours::Model {
-                name: name.as_str().to_owned(),
-                model_version_status: versions.iter().map(version_status).collect(),
-            })
+            .map(|(name, versions)| self.listed(&name, &versions))
             .collect();
         for name in configured {
             // One that nothing was found of yet is on no board.
             if let Err(at) = models.binary_search_by(|model| model.name.as_str().cmp(name.as_str()))
             {
-                let name = name.as_str().to_owned();
-                models.insert(at, ours::Model { name, model_version_status: Vec::new() });
+                models.insert(at, self.listed(&name, &[]));
             }
         }
         let mut out = Vec::new();
         push_message(&mut out, &ours::Models { models }, "vesta.Models", Names::Json)?;
         Ok(out.into())
+    }
+
+    fn listed(&self, name: &ModelName, versions: &[VersionStatus]) -> ours::Model {
+        let Inner { serving, metrics, .. } = &*self.inner;
+        let why = serving.reason_not_ready(name);
+        let label = |(label, version): (Label, Version)| (label.as_str().to_owned(), version.0);
+        let choice = |shown: &VersionStatus| metrics.choice_of(name.as_str(), shown.version.0);
+        ours::Model {
+            name: name.as_str().to_owned(),
+            model_version_status: versions.iter().map(version_status).collect(),
+            ready: why.is_none(),
+            not_ready_reason: why.unwrap_or_default(),
+            version_labels: serving.labels(name).into_iter().map(label).collect(),
+            loaded_versions: versions
+                .iter()
+                .filter_map(choice)
+                .filter_map(|c| loaded(&c))
+                .collect(),
+        }
     }
 
     /// The order at the target of a POST, where orders are taken.
@@ -140,6 +157,37 @@ impl Rest {
             }
         })
     }
+}
+
+/// What runs a version; `None` once it is gone.
+fn loaded(chosen: &EngineChosen) -> Option<ours::LoadedVersion> {
+    let process = chosen.session.upgrade()?.process();
+    let contender = |weighed: &Weighed| {
+        let Weighed { engine, release, is_reference, outcome } = weighed.clone();
+        let figures = outcome.as_ref().ok();
+        ours::Contender {
+            engine,
+            engine_version: release,
+            reference: is_reference,
+            cpu_ms: figures.map(|(cpu_ms, _)| *cpu_ms),
+            max_error: figures.map(|(_, error)| *error),
+            out: outcome.err(),
+        }
+    };
+    Some(ours::LoadedVersion {
+        version: chosen.version,
+        engine: chosen.engine.clone(),
+        engine_version: chosen.release.clone(),
+        reason: chosen.reason.to_owned(),
+        because: chosen.because.clone(),
+        threads: u32::try_from(chosen.threads).unwrap_or(u32::MAX),
+        isolation: if process.is_some() { "worker" } else { "inline" }.to_owned(),
+        worker: process.map(|SessionProcess { resident_bytes, restarts }| ours::Worker {
+            memory_bytes: resident_bytes,
+            restarts,
+        }),
+        contenders: chosen.contenders.iter().map(contender).collect(),
+    })
 }
 
 /// The model that a body describes, as `ModelConfig` in protobuf's JSON; `None` for an empty one.
