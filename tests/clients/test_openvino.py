@@ -12,34 +12,17 @@ import grpc
 import numpy as np
 import tensorflow as tf
 
-from models import Folders, Reference, content, save
+from models import KeptModels, Reference, content, save
 from server import BIN, ROOT, Server, need_openvino, quiet_free
 from test_inspect import vesta
-from test_program import ask, run
 
 KEPT = ROOT / "crates" / "engines" / "tests" / "models" / "ir"
 ENGINE = "--engine=openvino"
 
 
-class OpenVino(Folders):
-    def ir(self, name, file="model", version=1):
-        """A version with one of the kept models in it."""
-        folder = self.base / name / str(version)
-        folder.mkdir(parents=True)
-        for ending in ("xml", "bin"):
-            shutil.copy(KEPT / f"{name}.{ending}", folder / f"{file}.{ending}")
-        return folder
-
-    def post(self, server, model, **body):
-        status, text = ask(server, "POST", f"/v1/models/{model}:predict", json.dumps(body))
-        return status, json.loads(text)
-
-    def refused(self, model, *more):
-        """What the program says that serves no such model."""
-        done = run("--port=0", f"--grpc_socket_path={self.base / 's'}", "--strict_startup",
-                   *self.flags(model, *more), seconds=60)
-        self.assertEqual(done.returncode, 255, done.stdout)
-        return done.stdout
+class OpenVino(KeptModels):
+    kept = KEPT
+    file = "model.xml"
 
 
 class IrTest(OpenVino):
@@ -48,10 +31,9 @@ class IrTest(OpenVino):
         need_openvino()
 
     def test_a_version_with_an_ir_alone_needs_no_flag(self):
-        for name, flags in (("model", []), ("net v2", []), ("model", [ENGINE])):
+        for name, flags in (("model.xml", []), ("net v2.xml", []), ("model.xml", [ENGINE])):
             shutil.rmtree(self.base / "half_plus_two", ignore_errors=True)
-            self.ir("half_plus_two", name)
-            with self.subTest(name), Server(*self.flags("half_plus_two", *flags)) as server:
+            with self.subTest(name), self.serve("half_plus_two", *flags, file=name) as server:
                 self.assertIn("engine=openvino", server.log())
                 given = self.connect(server).predict("half_plus_two", x=np.float32([1, 2, 5]))
                 self.assertEqual(given["y"].tolist(), [2.5, 3.0, 4.5])
@@ -59,18 +41,15 @@ class IrTest(OpenVino):
                                  (200, {"predictions": [2.5, 3.0]}))
 
     def test_several_inputs_and_metadata(self):
-        self.ir("sum_and_difference")
-        with Server(*self.flags("sum_and_difference")) as server:
+        with self.serve("sum_and_difference") as server:
             answer = self.post(server, "sum_and_difference", instances=[{"a": 3.0, "b": 1.0}])
             self.assertEqual(answer, (200, {"predictions": [{"sum": 4.0, "difference": 2.0}]}))
-            _, text = ask(server, "GET", "/v1/models/sum_and_difference/metadata")
-            told = json.loads(text)["metadata"]["signature_def"]["signature_def"]["serving_default"]
-            self.assertEqual(sorted(told["inputs"]), ["a", "b"])
-            self.assertEqual(told["inputs"]["a"]["tensor_shape"]["dim"], [{"size": "-1", "name": ""}])
+            told = self.signatures(server, "sum_and_difference")["serving_default"]
+            self.assertEqual(sorted(told.inputs), ["a", "b"])
+            self.assertEqual([dim.size for dim in told.inputs["a"].tensor_shape.dim], [-1])
 
     def test_an_answer_does_not_wait_for_a_run_that_is_late(self):
-        self.ir("slow_half_plus_two")
-        with Server(*self.flags("slow_half_plus_two")) as server:
+        with self.serve("slow_half_plus_two") as server:
             client = self.connect(server)
             with self.assertRaises(grpc.RpcError) as caught:
                 client.predict("slow_half_plus_two", timeout=0.1, x=[1.0])
@@ -78,8 +57,7 @@ class IrTest(OpenVino):
             self.assertEqual(client.predict("slow_half_plus_two", x=[1.0])["y"].tolist(), [2.5])
 
     def test_integers_that_would_be_cut_off_are_refused(self):
-        self.ir("integers")
-        with Server(*self.flags("integers")) as server:
+        with self.serve("integers") as server:
             self.assertEqual(self.post(server, "integers", inputs=[7]), (200, {"outputs": [8]}))
             status, body = self.post(server, "integers", inputs=[1 << 40])
             self.assertEqual(status, 400)
@@ -95,15 +73,30 @@ class IrTest(OpenVino):
             (folder / "model.bin").write_bytes(bytes(8))
             with self.subTest(name):
                 self.assertIn("model.xml is damaged", self.refused(name))
-        (self.ir("half_plus_two") / "model.bin").write_bytes(b"")
+        (self.put("half_plus_two") / "model.bin").write_bytes(b"")
         self.assertIn("OpenVINO does not take model.xml", self.refused("half_plus_two"))
 
     def test_inspect_tells_of_it(self):
-        self.ir("half_plus_two")
+        self.put("half_plus_two")
         told = vesta("inspect", self.base / "half_plus_two").stdout
         for words in ("format     OpenVINO IR (model.xml)", "it runs no OpenVINO IR",
                       "run `vesta engine install openvino`"):
             self.assertIn(words, told)
+
+
+class OnnxFileTest(OpenVino):
+    kept = ROOT / "crates" / "engines" / "tests" / "models" / "onnx"
+    file = "model.onnx"
+
+    @classmethod
+    def setUpClass(cls):
+        need_openvino()
+
+    def test_an_onnx_file_is_served_by_name(self):
+        with self.serve("sum_and_difference", ENGINE) as server:
+            self.assertIn("engine=openvino", server.log())
+            answer = self.post(server, "sum_and_difference", instances=[{"a": 3.0, "b": 1.0}])
+            self.assertEqual(answer, (200, {"predictions": [{"sum": 4.0, "difference": 2.0}]}))
 
 
 class SavedModelTest(OpenVino):
@@ -157,7 +150,7 @@ class SavedModelTest(OpenVino):
             self.assertIn(want, engines["openvino"]["verdict"])
 
     def test_a_saved_model_comes_before_an_ir(self):
-        folder = self.ir("half_plus_two")
+        folder = self.put("half_plus_two")
         save(folder, lambda x: {"y": x + 100}, tf.TensorSpec([None], tf.float32, "x"))
         with Server(*self.flags("half_plus_two", ENGINE)) as server:
             self.assertEqual(self.post(server, "half_plus_two", instances=[1.0]),
@@ -166,7 +159,7 @@ class SavedModelTest(OpenVino):
 
 class WithoutEngineTest(OpenVino):
     def test_a_missing_engine_is_named_with_what_to_do(self):
-        self.ir("half_plus_two")
+        self.put("half_plus_two")
         words = ("--port=0", f"--grpc_socket_path={self.base / 's'}", "--strict_startup",
                  *self.flags("half_plus_two"))
         done = subprocess.run(
