@@ -1,6 +1,6 @@
 //! The engines that run models, behind the traits of `vesta-model`.
 //!
-//! Owns: the embedded engine, the adapters to TensorFlow, LiteRT and ONNX Runtime, the list of engines with
+//! Owns: the embedded engine, the adapters to TensorFlow, LiteRT, ONNX Runtime and OpenVINO, the list of engines with
 //! the choice among them, the store that native libraries lie in, what all of them say of a model, and its ONNX form.
 //! May not know: wires, serving, isolation.
 //! Invariant: an engine answers as TensorFlow does or refuses the model, saying what to do.
@@ -11,10 +11,13 @@ mod embedded;
 mod inspect;
 mod litert;
 mod onnxruntime;
+mod openvino;
 mod overrides;
+mod pool;
 mod registry;
 mod store;
 mod tensorflow;
+mod translated;
 
 pub use convert::{Conversion, ONNX_BYTES_MAX, Written, convert};
 pub use embedded::{EmbeddedEngine, EmbeddedSession, run_inside};
@@ -23,8 +26,9 @@ pub use inspect::{
 };
 pub use litert::{LITE_MODEL, LiteModel, LiteRtEngine, LiteRtOptions};
 pub use onnxruntime::{OnnxModel, OnnxRuntimeEngine};
+pub use openvino::{IrModel, OpenVinoEngine};
 pub use overrides::SessionOverrides;
-pub use registry::{EngineChoice, EngineName, EngineOptions, build, check_adapter};
+pub use registry::{EngineChoice, EngineName, EngineOptions, build};
 pub use store::{
     Damaged, EngineStore, InstallRequest, Installed, Outcome, Progress, Survey, Voucher,
     engine_of_wheel,
