@@ -10,6 +10,7 @@ mod convert;
 mod embedded;
 mod inspect;
 mod litert;
+mod model_settings;
 mod onnxruntime;
 mod overrides;
 mod registry;
@@ -22,6 +23,7 @@ pub use inspect::{
     EngineReport, Format, Inspection, SignatureReport, Sizes, Subject, inspect, unknown_signature,
 };
 pub use litert::{LITE_MODEL, LiteModel, LiteRtEngine, LiteRtOptions};
+pub use model_settings::{MODEL_SETTINGS, engine_of, graph_names_of, unavailable_engine};
 pub use onnxruntime::{OnnxModel, OnnxRuntimeEngine};
 pub use overrides::SessionOverrides;
 pub use registry::{EngineChoice, EngineName, EngineOptions, build, check_adapter};

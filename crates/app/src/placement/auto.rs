@@ -8,7 +8,7 @@ use std::io::BufReader;
 use std::sync::{Arc, Mutex};
 
 use tracing::{info, warn};
-use vesta_engines::{EngineName, check_adapter};
+use vesta_engines::{EngineName, check_adapter, graph_names_of};
 use vesta_frontends::{WARM_UP_FILE, WarmUp};
 use vesta_model::{Code, Engine as _, LoadRequest, RunRequest, Session, Status, Tensor};
 
@@ -172,12 +172,14 @@ impl Auto {
 
     fn question(&self, request: &LoadRequest, contenders: &[Arc<dyn Contender>]) -> Question {
         let engines = contenders.iter().map(|c| format!("{}=={}", c.name(), c.release()));
+        // The model's own settings may lie beside the version's folder, whose files alone are compared.
+        let graph = graph_names_of(&request.artifact);
         Question {
             artifact: request.artifact.clone(),
             engines: engines.collect(),
             tags: request.tags.clone(),
             threads: request.threads,
-            options: format!("{:?} {:?}", self.settings.options, self.settings.isolation),
+            options: format!("{:?} {:?} {graph:?}", self.settings.options, self.settings.isolation),
         }
     }
 

@@ -1,6 +1,6 @@
 //! Which engine runs a version, and in which process.
 //!
-//! Owns the flags about that, the model's own word on it, the decision, and the engines that carry it
+//! Owns the flags about that, the decision, and the engines that carry it
 //! out. Invariants: a native library is never opened in the server's process unless the operator said
 //! `--allow_native_inline`; a model's own word (`vesta.toml`) goes before the server's (`--engine`), and
 //! both before a measurement.
@@ -10,7 +10,6 @@ mod contenders;
 mod embedded;
 mod format;
 mod native;
-mod pin;
 mod shown;
 mod trial;
 
@@ -19,7 +18,10 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use vesta_engines::{EmbeddedEngine, EngineChoice, EngineName, EngineOptions, EngineStore};
+use vesta_engines::{
+    EmbeddedEngine, EngineChoice, EngineName, EngineOptions, EngineStore, MODEL_SETTINGS,
+    engine_of, unavailable_engine,
+};
 use vesta_frontends::{Metrics, WarmUp, Weighed};
 use vesta_model::{Engine, EngineIdentity, LoadRequest, Session, Status};
 
@@ -212,10 +214,10 @@ impl Engine for Placements {
     }
 
     fn load(&self, request: &LoadRequest) -> Result<Arc<dyn Session>, Status> {
-        let (place, named_by) = match pin::engine_of(&request.artifact)? {
+        let (place, named_by) = match engine_of(&request.artifact)? {
             Some(own) => {
                 let place = self.by_choice(&own);
-                (place.map_err(|status| pin::unavailable(&own, &status))?, pin::FILE)
+                (place.map_err(|status| unavailable_engine(&own, &status))?, MODEL_SETTINGS)
             }
             None => (self.by_choice(&self.settings.choice)?, "--engine"),
         };

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use vesta_ffi::OnnxRuntime;
 use vesta_model::{Code, LoadRequest, Signature, Status};
 use vesta_onnx::Translation;
-use vesta_savedmodel::{FrozenGraph, SavedModel};
+use vesta_savedmodel::FrozenGraph;
 
 use super::exactness;
 use super::session::{BoundModel, Feed, LoadedModel, name_of};
@@ -18,6 +18,7 @@ use super::weights::Weights;
 use crate::bound::BoundSession;
 use crate::convert::translated;
 use crate::embedded::is_callable;
+use crate::model_settings::open_model;
 
 /// A signature in ONNX.
 struct Translated {
@@ -31,7 +32,7 @@ pub(super) fn load(
     library: &'static OnnxRuntime,
     request: &LoadRequest,
 ) -> Result<BoundSession<LoadedModel>, Status> {
-    let model = SavedModel::open(&request.artifact, &request.tags)?;
+    let model = open_model(&request.artifact, &request.tags)?;
     let mut description = model.description().clone();
     let (mut signatures, mut weights) = (Vec::new(), Weights::default());
     for (name, _) in description.signatures.iter().filter(|(_, own)| is_callable(own)) {

@@ -1,7 +1,7 @@
 //! `vesta.toml`: what a model's own folder says of it.
 //!
 //! Owns: the file's form, where it is looked for, and how mistakes in it are told. May not know: what
-//! becomes of the engine that it names.
+//! becomes of the engine that it names, or whether a graph has the tensors that it names.
 //! Invariant: a file with a mistake stops the load of its versions; nothing in it is passed over.
 
 use std::io::ErrorKind;
@@ -9,11 +9,13 @@ use std::ops::Range;
 use std::path::Path;
 
 use serde::Deserialize;
-use vesta_engines::EngineChoice;
 use vesta_model::Status;
+use vesta_savedmodel::{GraphNames, SavedModel};
+
+use crate::EngineChoice;
 
 /// The file, in a version's folder or in that of its model.
-pub(super) const FILE: &str = "vesta.toml";
+pub const MODEL_SETTINGS: &str = "vesta.toml";
 
 /// More is no file of settings.
 const BYTES_MAX: u64 = 64 << 10;
@@ -23,6 +25,24 @@ const BYTES_MAX: u64 = 64 << 10;
 #[serde(deny_unknown_fields)]
 struct Keys {
     engine: Option<toml::Spanned<String>>,
+    graph: Option<GraphKeys>,
+}
+
+/// The table `[graph]`.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct GraphKeys {
+    file: Option<String>,
+    #[serde(default)]
+    inputs: Vec<String>,
+    #[serde(default)]
+    outputs: Vec<String>,
+}
+
+/// What one file says.
+struct Told {
+    engine: Option<EngineChoice>,
+    graph: Option<GraphNames>,
 }
 
 /// The engine that a version's own folder, or else its model's, names; `None` where neither does.
@@ -30,23 +50,45 @@ struct Keys {
 /// # Errors
 /// `INVALID_ARGUMENT` for a mistake, with file, line, column and what is allowed; why a file that is
 /// there cannot be read.
-pub(super) fn engine_of(artifact: &Path) -> Result<Option<EngineChoice>, Status> {
+pub fn engine_of(artifact: &Path) -> Result<Option<EngineChoice>, Status> {
+    first(artifact, |told| told.engine)
+}
+
+/// What a version's own folder, or else its model's, says of a frozen graph: `[graph]`, with `inputs`,
+/// `outputs` and `file`, each of which may be left out.
+///
+/// # Errors
+/// As [`engine_of`].
+pub fn graph_names_of(artifact: &Path) -> Result<GraphNames, Status> {
+    Ok(first(artifact, |told| told.graph)?.unwrap_or_default())
+}
+
+/// Opens the SavedModel or frozen graph of a version's folder, with what its settings say of it.
+///
+/// # Errors
+/// Those of the settings, and of [`SavedModel::open_named`].
+pub(crate) fn open_model(artifact: &Path, tags: &[String]) -> Result<SavedModel, Status> {
+    // A mistake in the settings stops the load whatever the format.
+    SavedModel::open_named(artifact, tags, &graph_names_of(artifact)?)
+}
+
+fn first<T>(artifact: &Path, of: impl Fn(Told) -> Option<T>) -> Result<Option<T>, Status> {
     let places = [Some(artifact), artifact.parent()];
     for folder in places.into_iter().flatten() {
-        let path = folder.join(FILE);
+        let path = folder.join(MODEL_SETTINGS);
         let Some(text) = text_of(&path)? else { continue };
-        if let Some(choice) = read(&path, &text)? {
-            return Ok(Some(choice));
+        if let Some(found) = of(read(&path, &text)?) {
+            return Ok(Some(found));
         }
     }
     Ok(None)
 }
 
 /// Why an engine that a model names is not to be had.
-pub(super) fn unavailable(choice: &EngineChoice, status: &Status) -> Status {
+pub fn unavailable_engine(choice: &EngineChoice, status: &Status) -> Status {
     let flag = format!("--engine={choice}: ");
     let said = status.message().strip_prefix(&flag).unwrap_or(status.message());
-    Status::new(status.code(), format!("{FILE} says engine = \"{choice}\", but {said}"))
+    Status::new(status.code(), format!("{MODEL_SETTINGS} says engine = \"{choice}\", but {said}"))
 }
 
 fn text_of(path: &Path) -> Result<Option<String>, Status> {
@@ -68,17 +110,19 @@ fn text_of(path: &Path) -> Result<Option<String>, Status> {
     })
 }
 
-fn read(path: &Path, text: &str) -> Result<Option<EngineChoice>, Status> {
+fn read(path: &Path, text: &str) -> Result<Told, Status> {
     let keys: Keys =
         toml::from_str(text).map_err(|error| mistake(path, text, error.span(), error.message()))?;
-    let Some(engine) = keys.engine else { return Ok(None) };
-    let span = Some(engine.span());
-    let choice = engine.get_ref().parse::<EngineChoice>().map_err(|status| {
-        // The texts are those of the flag, whose place the file takes.
-        let said = status.message().strip_prefix("--engine=").unwrap_or(status.message());
-        mistake(path, text, span, &format!("engine = {said}"))
-    })?;
-    Ok(Some(choice))
+    let engine = |engine: toml::Spanned<String>| {
+        let span = Some(engine.span());
+        engine.get_ref().parse::<EngineChoice>().map_err(|status| {
+            // The texts are those of the flag, whose place the file takes.
+            let said = status.message().strip_prefix("--engine=").unwrap_or(status.message());
+            mistake(path, text, span, &format!("engine = {said}"))
+        })
+    };
+    let graph = |GraphKeys { file, inputs, outputs }| GraphNames { file, inputs, outputs };
+    Ok(Told { engine: keys.engine.map(engine).transpose()?, graph: keys.graph.map(graph) })
 }
 
 fn mistake(path: &Path, text: &str, span: Option<Range<usize>>, problem: &str) -> Status {
@@ -104,7 +148,7 @@ mod tests {
         }
 
         fn put(&self, folder: &str, text: &str) {
-            std::fs::write(self.0.path().join(folder).join(FILE), text).unwrap();
+            std::fs::write(self.0.path().join(folder).join(MODEL_SETTINGS), text).unwrap();
         }
 
         fn engine(&self) -> Result<Option<String>, String> {
@@ -131,10 +175,24 @@ mod tests {
     }
 
     #[test]
+    fn a_graphs_tensors_are_those_of_the_first_file_that_names_any() {
+        let world = World::new();
+        let names = || graph_names_of(&world.0.path().join("1")).unwrap();
+        assert_eq!(names(), GraphNames::default());
+        world.put(".", "[graph]\ninputs = ['a']\noutputs = ['b:0']\nfile = 'g.pb'\n");
+        world.put("1", "engine = 'embedded'");
+        assert_eq!(names().outputs, ["b:0"]);
+        assert_eq!((names().file.as_deref(), names().inputs), (Some("g.pb"), vec!["a".to_owned()]));
+        world.put("1", "[graph]\ninput = ['c']");
+        let told = world.engine().unwrap_err();
+        assert!(told.starts_with("BASE/1/vesta.toml:2:1: unknown field `input`"), "{told}");
+    }
+
+    #[test]
     fn engines_that_are_not_to_be_had_are_told_without_the_flag() {
         let choice = "embedded==9".parse().unwrap();
         let status = Status::not_found("--engine=embedded==9: there is one alone");
-        let told = unavailable(&choice, &status);
+        let told = unavailable_engine(&choice, &status);
         assert_eq!(
             told.message(),
             "vesta.toml says engine = \"embedded==9\", but there is one alone"
@@ -147,7 +205,7 @@ mod tests {
         for (text, want) in [
             (
                 "\n engin = \"auto\"\n",
-                "BASE/1/vesta.toml:2:2: unknown field `engin`, expected `engine`",
+                "BASE/1/vesta.toml:2:2: unknown field `engin`, expected `engine` or `graph`",
             ),
             (
                 "# of ours\nengine = \"torch\"\n",
