@@ -23,7 +23,9 @@ pub use inspect::{
     EngineReport, Format, Inspection, SignatureReport, Sizes, Subject, inspect, unknown_signature,
 };
 pub use litert::{LITE_MODEL, LiteModel, LiteRtEngine, LiteRtOptions};
-pub use model_settings::{MODEL_SETTINGS, engine_of, graph_names_of, unavailable_engine};
+pub use model_settings::{
+    MODEL_SETTINGS, ModelSettings, model_settings, part_of_runs, unavailable_engine,
+};
 pub use onnxruntime::{OnnxModel, OnnxRuntimeEngine};
 pub use overrides::SessionOverrides;
 pub use registry::{EngineChoice, EngineName, EngineOptions, build, check_adapter};

@@ -1,7 +1,7 @@
 //! `vesta.toml`: what a model's own folder says of it.
 //!
 //! Owns: the file's form, where it is looked for, and how mistakes in it are told. May not know: what
-//! becomes of the engine that it names, or whether a graph has the tensors that it names.
+//! becomes of the engine that it names.
 //! Invariant: a file with a mistake stops the load of its versions; nothing in it is passed over.
 
 use std::io::ErrorKind;
@@ -25,6 +25,7 @@ const BYTES_MAX: u64 = 64 << 10;
 #[serde(deny_unknown_fields)]
 struct Keys {
     engine: Option<toml::Spanned<String>>,
+    shadow_check_rate: Option<toml::Spanned<f64>>,
     graph: Option<GraphKeys>,
 }
 
@@ -39,28 +40,33 @@ struct GraphKeys {
     outputs: Vec<String>,
 }
 
-/// What one file says.
-struct Told {
-    engine: Option<EngineChoice>,
-    graph: Option<GraphNames>,
+/// What the files of a version and of its model say.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct ModelSettings {
+    /// The engine that runs it.
+    pub engine: Option<EngineChoice>,
+    /// The part of its runs that is made again on the reference.
+    pub shadow_check_rate: Option<f64>,
+    /// `[graph]`: the tensors of a frozen graph.
+    pub graph: Option<GraphNames>,
 }
 
-/// The engine that a version's own folder, or else its model's, names; `None` where neither does.
+/// What a version's own folder says, and for what it leaves out its model's.
 ///
 /// # Errors
 /// `INVALID_ARGUMENT` for a mistake, with file, line, column and what is allowed; why a file that is
 /// there cannot be read.
-pub fn engine_of(artifact: &Path) -> Result<Option<EngineChoice>, Status> {
-    first(artifact, |told| told.engine)
-}
-
-/// What a version's own folder, or else its model's, says of a frozen graph: `[graph]`, with `inputs`,
-/// `outputs` and `file`, each of which may be left out.
-///
-/// # Errors
-/// As [`engine_of`].
-pub fn graph_names_of(artifact: &Path) -> Result<GraphNames, Status> {
-    Ok(first(artifact, |told| told.graph)?.unwrap_or_default())
+pub fn model_settings(artifact: &Path) -> Result<ModelSettings, Status> {
+    let mut own = ModelSettings::default();
+    for folder in [Some(artifact), artifact.parent()].into_iter().flatten() {
+        let path = folder.join(MODEL_SETTINGS);
+        let Some(text) = text_of(&path)? else { continue };
+        let here = read(&path, &text)?;
+        own.engine = own.engine.or(here.engine);
+        own.shadow_check_rate = own.shadow_check_rate.or(here.shadow_check_rate);
+        own.graph = own.graph.or(here.graph);
+    }
+    Ok(own)
 }
 
 /// Opens the SavedModel or frozen graph of a version's folder, with what its settings say of it.
@@ -68,20 +74,8 @@ pub fn graph_names_of(artifact: &Path) -> Result<GraphNames, Status> {
 /// # Errors
 /// Those of the settings, and of [`SavedModel::open_named`].
 pub(crate) fn open_model(artifact: &Path, tags: &[String]) -> Result<SavedModel, Status> {
-    // A mistake in the settings stops the load whatever the format.
-    SavedModel::open_named(artifact, tags, &graph_names_of(artifact)?)
-}
-
-fn first<T>(artifact: &Path, of: impl Fn(Told) -> Option<T>) -> Result<Option<T>, Status> {
-    let places = [Some(artifact), artifact.parent()];
-    for folder in places.into_iter().flatten() {
-        let path = folder.join(MODEL_SETTINGS);
-        let Some(text) = text_of(&path)? else { continue };
-        if let Some(found) = of(read(&path, &text)?) {
-            return Ok(Some(found));
-        }
-    }
-    Ok(None)
+    let names = model_settings(artifact)?.graph.unwrap_or_default();
+    SavedModel::open_named(artifact, tags, &names)
 }
 
 /// Why an engine that a model names is not to be had.
@@ -110,19 +104,39 @@ fn text_of(path: &Path) -> Result<Option<String>, Status> {
     })
 }
 
-fn read(path: &Path, text: &str) -> Result<Told, Status> {
+fn read(path: &Path, text: &str) -> Result<ModelSettings, Status> {
     let keys: Keys =
         toml::from_str(text).map_err(|error| mistake(path, text, error.span(), error.message()))?;
-    let engine = |engine: toml::Spanned<String>| {
-        let span = Some(engine.span());
+    let engine = keys.engine.map(|engine| {
         engine.get_ref().parse::<EngineChoice>().map_err(|status| {
             // The texts are those of the flag, whose place the file takes.
             let said = status.message().strip_prefix("--engine=").unwrap_or(status.message());
-            mistake(path, text, span, &format!("engine = {said}"))
+            mistake(path, text, Some(engine.span()), &format!("engine = {said}"))
         })
-    };
+    });
+    let rate = keys.shadow_check_rate.map(|rate| {
+        part_of_runs(*rate.get_ref()).map_err(|problem| {
+            let said = format!("shadow_check_rate = {problem}");
+            mistake(path, text, Some(rate.span()), &said)
+        })
+    });
     let graph = |GraphKeys { file, inputs, outputs }| GraphNames { file, inputs, outputs };
-    Ok(Told { engine: keys.engine.map(engine).transpose()?, graph: keys.graph.map(graph) })
+    Ok(ModelSettings {
+        engine: engine.transpose()?,
+        shadow_check_rate: rate.transpose()?,
+        graph: keys.graph.map(graph),
+    })
+}
+
+/// A rate as it is given.
+///
+/// # Errors
+/// What is wrong with it, in words.
+pub fn part_of_runs(rate: f64) -> Result<f64, String> {
+    if (0.0..=1.0).contains(&rate) {
+        return Ok(rate);
+    }
+    Err(format!("{rate} is no part of the runs; give a number from 0 (none) to 1 (all)"))
 }
 
 fn mistake(path: &Path, text: &str, span: Option<Range<usize>>, problem: &str) -> Status {
@@ -152,12 +166,15 @@ mod tests {
         }
 
         fn engine(&self) -> Result<Option<String>, String> {
-            let choice = engine_of(&self.0.path().join("1"));
+            Ok(self.own()?.engine.map(|choice| choice.to_string()))
+        }
+
+        fn own(&self) -> Result<ModelSettings, String> {
             let told = |status: Status| {
                 let base = self.0.path().display().to_string();
                 status.message().replace(&base, "BASE")
             };
-            Ok(choice.map_err(told)?.map(|choice| choice.to_string()))
+            model_settings(&self.0.path().join("1")).map_err(told)
         }
     }
 
@@ -175,16 +192,32 @@ mod tests {
     }
 
     #[test]
+    fn each_key_is_looked_for_by_itself() {
+        let world = World::new();
+        world.put(".", "engine = \"auto\"\nshadow_check_rate = 1\n");
+        world.put("1", "shadow_check_rate = 0.25\n");
+        let own = world.own().unwrap();
+        assert_eq!(own.shadow_check_rate, Some(0.25));
+        assert_eq!(own.engine, Some(EngineChoice::Auto));
+        world.put("1", "");
+        assert_eq!(world.own().unwrap().shadow_check_rate, Some(1.0));
+    }
+
+    #[test]
     fn a_graphs_tensors_are_those_of_the_first_file_that_names_any() {
         let world = World::new();
-        let names = || graph_names_of(&world.0.path().join("1")).unwrap();
-        assert_eq!(names(), GraphNames::default());
+        let names = || world.own().unwrap().graph;
+        assert_eq!(names(), None);
         world.put(".", "[graph]\ninputs = ['a']\noutputs = ['b:0']\nfile = 'g.pb'\n");
         world.put("1", "engine = 'embedded'");
-        assert_eq!(names().outputs, ["b:0"]);
-        assert_eq!((names().file.as_deref(), names().inputs), (Some("g.pb"), vec!["a".to_owned()]));
+        let names = names().unwrap();
+        assert_eq!(
+            (names.file.as_deref(), &names.inputs[..]),
+            (Some("g.pb"), &["a".to_owned()][..])
+        );
+        assert_eq!(names.outputs, ["b:0"]);
         world.put("1", "[graph]\ninput = ['c']");
-        let told = world.engine().unwrap_err();
+        let told = world.own().unwrap_err();
         assert!(told.starts_with("BASE/1/vesta.toml:2:1: unknown field `input`"), "{told}");
     }
 
@@ -205,7 +238,7 @@ mod tests {
         for (text, want) in [
             (
                 "\n engin = \"auto\"\n",
-                "BASE/1/vesta.toml:2:2: unknown field `engin`, expected `engine` or `graph`",
+                "BASE/1/vesta.toml:2:2: unknown field `engin`, expected one of `engine`, `shadow_check_rate`, ",
             ),
             (
                 "# of ours\nengine = \"torch\"\n",
@@ -220,6 +253,14 @@ mod tests {
                 "BASE/1/vesta.toml:1:10: invalid type: integer `3`, expected a string",
             ),
             ("engine = \"auto\"\nengine = \"auto\"\n", "BASE/1/vesta.toml:2:1: duplicate key"),
+            (
+                "shadow_check_rate = 1.5",
+                "BASE/1/vesta.toml:1:21: shadow_check_rate = 1.5 is no part of the runs; give a number",
+            ),
+            (
+                "shadow_check_rate = nan",
+                "BASE/1/vesta.toml:1:21: shadow_check_rate = NaN is no part",
+            ),
             ("engine tensorflow", "BASE/1/vesta.toml:1:"),
         ] {
             world.put("1", text);

@@ -6,23 +6,19 @@
 
 use std::path::{Path, PathBuf};
 
-use bytes::{Buf as _, Bytes};
+use bytes::Bytes;
 use prost::Message as _;
-use prost::encoding::{DecodeContext, decode_key, skip_field};
 use vesta_model::Status;
 use vesta_protos::tensorflow::{self as tf, GraphDef, MetaGraphDef};
 
 use crate::disk;
 use crate::interface;
+use crate::wire::{self, NODES_MAX};
 
 /// Files of SavedModels that end as graphs do.
 const OTHER_FILES: [&str; 3] = ["saved_model.pb", "fingerprint.pb", "keras_metadata.pb"];
 /// Protocol buffers end at 2 GiB.
 const FILE_BYTES_MAX: u64 = 2 << 30;
-/// A node takes hundreds of bytes in memory, and two in the file.
-const NODES_MAX: usize = 1_000_000;
-/// The field of a GraphDef that holds a node.
-const NODE_FIELD: u32 = 1;
 
 /// What is said of a frozen graph that it does not say itself. All may be left open.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -108,7 +104,7 @@ fn parse(path: &Path, bytes: Bytes) -> Result<GraphDef, Status> {
              `tf.io.write_graph(graph, folder, name, as_text=False)`",
         ));
     }
-    let count = count_nodes(bytes.clone());
+    let count = wire::graph_nodes(&bytes);
     if count.is_none_or(|count| count == 0) {
         let saved = tf::SavedModel::decode(bytes);
         return Err(no_graph(match saved {
@@ -131,19 +127,4 @@ fn parse(path: &Path, bytes: Bytes) -> Result<GraphDef, Status> {
     GraphDef::decode(bytes).map_err(|error| {
         no_graph("it cannot be parsed as a GraphDef; copy it again").with_cause(error)
     })
-}
-
-/// How many nodes a GraphDef says that it has, before memory is taken for them; `None` for other
-/// bytes.
-fn count_nodes(mut bytes: Bytes) -> Option<usize> {
-    let mut count = 0;
-    while bytes.has_remaining() {
-        let (field, wire) = decode_key(&mut bytes).ok()?;
-        if field == NODE_FIELD && wire != prost::encoding::WireType::LengthDelimited {
-            return None;
-        }
-        count += usize::from(field == NODE_FIELD);
-        skip_field(wire, field, &mut bytes, DecodeContext::default()).ok()?;
-    }
-    Some(count)
 }

@@ -26,6 +26,7 @@ mod proofs;
 mod signature;
 mod tensor;
 mod variables;
+mod wire;
 
 pub use bodies::FrozenBody;
 pub use freeze::{Feed, FrozenGraph};

@@ -10,6 +10,7 @@ mod contenders;
 mod embedded;
 mod format;
 mod native;
+mod shadow;
 mod shown;
 mod trial;
 
@@ -20,7 +21,7 @@ use std::time::Duration;
 
 use vesta_engines::{
     EmbeddedEngine, EngineChoice, EngineName, EngineOptions, EngineStore, MODEL_SETTINGS,
-    engine_of, unavailable_engine,
+    model_settings, unavailable_engine,
 };
 use vesta_frontends::{Metrics, WarmUp, Weighed};
 use vesta_model::{Engine, EngineIdentity, LoadRequest, Session, Status};
@@ -29,9 +30,11 @@ use self::auto::Auto;
 use self::embedded::EmbeddedPlacement;
 use self::format::ByFormat;
 use self::native::{NativePlacement, Newest};
+use self::shadow::References;
 pub(crate) use self::trial::TriedEngine;
 use crate::choice::Reason;
 use crate::logs::LogFormat;
+pub(crate) use vesta_engines::part_of_runs;
 
 /// The flag `isolation`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -79,6 +82,9 @@ pub(crate) struct EngineSettings {
     pub(crate) choice_budget: Duration,
     /// Where the outcome is remembered; `None` where there is no place.
     pub(crate) verdicts: Option<PathBuf>,
+    /// The part of the runs of a version on a chosen engine that is made again on the reference, from 0
+    /// to 1, unless the version says otherwise.
+    pub(crate) shadow_check_rate: f64,
 }
 
 /// A version where it runs.
@@ -90,12 +96,15 @@ struct Placed {
     trial: Duration,
     /// The engines that were weighed against each other.
     weighed: Vec<Weighed>,
+    /// What its answers can be held to from now on, where its engine was chosen by measuring.
+    references: Option<References>,
 }
 
 impl Placed {
     /// A version that no engine was tried for.
     fn without_trial(session: Arc<dyn Session>, engine: EngineIdentity, reason: Reason) -> Placed {
-        Placed { session, engine, reason, trial: Duration::ZERO, weighed: Vec::new() }
+        let (trial, weighed) = (Duration::ZERO, Vec::new());
+        Placed { session, engine, reason, trial, weighed, references: None }
     }
 
     /// Loads the version on an engine that nothing else was weighed against.
@@ -214,15 +223,17 @@ impl Engine for Placements {
     }
 
     fn load(&self, request: &LoadRequest) -> Result<Arc<dyn Session>, Status> {
-        let (place, named_by) = match engine_of(&request.artifact)? {
-            Some(own) => {
-                let place = self.by_choice(&own);
-                (place.map_err(|status| unavailable_engine(&own, &status))?, MODEL_SETTINGS)
+        let own = model_settings(&request.artifact)?;
+        let (place, named_by) = match own.engine {
+            Some(engine) => {
+                let place = self.by_choice(&engine);
+                (place.map_err(|status| unavailable_engine(&engine, &status))?, MODEL_SETTINGS)
             }
             None => (self.by_choice(&self.settings.choice)?, "--engine"),
         };
         let placed = place.place(request)?;
-        Ok(shown::shown(placed, request, named_by, &self.metrics))
+        let rate = own.shadow_check_rate.unwrap_or(self.settings.shadow_check_rate);
+        Ok(shown::shown(placed, request, named_by, rate, &self.metrics))
     }
 
     /// Any model may name the embedded engine, which runs fastest there; to others it is a thread as
