@@ -145,7 +145,7 @@ fn as_json(inspection: &Inspection) -> Value {
     let signature_json = match inspection.subject {
         Subject::SavedModel => signature_json,
         Subject::Lite => lite_signature_json,
-        Subject::Onnx => onnx_signature_json,
+        Subject::Onnx | Subject::Ir => onnx_signature_json,
     };
     let format = |format: &vesta_engines::Format| json!({ "name": format.name, "file": format.file, "served": format.is_served });
     json!({
@@ -208,7 +208,7 @@ fn signature_text(report: &SignatureReport, subject: Subject) -> String {
     let counts = match subject {
         Subject::SavedModel => vec![("TensorFlow  ", tensorflow), ("ONNX        ", onnx)],
         Subject::Lite => vec![("whole file  ", tensorflow)],
-        Subject::Onnx => vec![("whole file  ", onnx)],
+        Subject::Onnx | Subject::Ir => vec![("whole file  ", onnx)],
     };
     for (what, counts) in counts {
         text.push_str(&format!("  {what}{}\n", counts_text(counts)));

@@ -192,7 +192,6 @@ impl Placements {
                 (Arc::new(Named(Arc::new(embedded()))), false)
             }
             EngineChoice::Named { name, version } => {
-                vesta_engines::check_adapter(*name)?;
                 let installed = EngineStore::from_env().find(*name, version.as_deref())?;
                 let native =
                     NativePlacement::new(&self.program, &installed, settings, self.log_format)?;
@@ -211,6 +210,7 @@ impl Placements {
             saved_models,
             lite_models: newest(EngineName::LiteRt),
             onnx_models: newest(EngineName::OnnxRuntime),
+            ir_models: newest(EngineName::OpenVino),
             is_preferred: settings.prefer_tflite,
             is_taken_alone,
         }))
