@@ -13,7 +13,7 @@ use crate::python::Python;
 use crate::run::{say, take};
 
 /// Engines, the one that others are held against first; the last is whichever is chosen.
-const ENGINES: [&str; 4] = ["tensorflow", "onnxruntime", "embedded", "auto"];
+const ENGINES: [&str; 5] = ["tensorflow", "onnxruntime", "openvino", "embedded", "auto"];
 
 /// Turns of each engine, after one that does not count.
 const TURNS: usize = 5;
