@@ -69,6 +69,9 @@ pub(crate) struct List {
     /// The number of elements, an int64 vector of one, where the list has no tensor yet because the
     /// sizes of its elements are not known.
     pub(crate) unmade: Option<String>,
+    /// Axes of the elements that have no size until the first element is put in: the tensor has 0
+    /// there.
+    pub(crate) grown: Vec<usize>,
 }
 
 /// A tensor of the TensorFlow graph and the ONNX values that hold it.

@@ -2,11 +2,13 @@
 //!
 //! A list is one tensor in ONNX: elements have one shape, and the first axis counts them. Reading is
 //! picking a row, writing is replacing one. Invariant: a list that is made for elements of unknown
-//! sizes has no tensor until something says what they are; until then nothing can be read of it.
+//! sizes has no tensor until something says what they are; until then nothing can be read of it. What
+//! a loop's body alone can say is said in its first round, by the tensor growing from nothing.
 
 use vesta_model::DType;
 
 use super::gathering::guarded_wide;
+use super::guards::{choose, facts, joined, sizes, test, whole};
 use super::{NUMBERS, expect_dtype};
 use crate::call::Call;
 use crate::graph::{Attr, Graph};
@@ -37,9 +39,14 @@ fn expect_element(dtype: DType) -> Result<(), Reason> {
 
 /// The list that the ONNX value `name` holds.
 fn listed(g: &mut Graph, name: String) -> ValueId {
+    growing(g, name, vec![])
+}
+
+/// The list that the ONNX value `name` holds, where these axes of its elements have no size yet.
+fn growing(g: &mut Graph, name: String, grown: Vec<usize>) -> ValueId {
     let (dtype, dims) = g.facts.get(&name).cloned().unwrap_or((DType::Invalid, None));
     let elements = dims.as_ref().map(|dims| dims.get(1..).unwrap_or_default().to_vec());
-    let list = List { dtype, dims: elements, unmade: None };
+    let list = List { dtype, dims: elements, unmade: None, grown };
     g.add(Value { plain: Some(name), list: Some(list), ..Value::new(DType::Variant, dims) })
 }
 
@@ -75,45 +82,53 @@ fn element_dims(g: &Graph, id: ValueId) -> Option<Vec<Option<Dim>>> {
     Some(elements.into_iter().map(dim).collect())
 }
 
-/// A list of `count` (an int64 vector of one) elements of zeros.
+/// A size as an int64 vector of one, where it can be read of a tensor.
+fn size_of(g: &mut Graph, dim: Dim) -> Option<String> {
+    match dim {
+        Dim::Known(n) => Some(g.ints(&[n as i64])),
+        Dim::Symbol(symbol) => {
+            let (id, axis) = g.sized_by(symbol)?;
+            let name = g.plain(id);
+            Some(sizes(g, &name, axis, Some(axis + 1)))
+        }
+    }
+}
+
+/// A list of `count` (an int64 vector of one) elements of zeros. `None` is a size that the first
+/// element brings.
 fn zeros(
     g: &mut Graph,
     dtype: DType,
     count: &str,
     number: Dim,
-    dims: &[Dim],
+    dims: &[Option<Dim>],
 ) -> Result<ValueId, Reason> {
-    let mut pieces = vec![count.to_owned()];
-    for &dim in dims {
-        pieces.push(match dim {
-            Dim::Known(n) => g.ints(&[n as i64]),
-            Dim::Symbol(symbol) => {
-                let Some((id, axis)) = g.sized_by(symbol) else {
-                    return refuse("a size of its list's elements is nowhere to be read");
-                };
-                let shape = super::shaping::runtime_shape(g, id);
-                let at = g.ints(&[axis as i64]);
-                let attributes = vec![("axis", Attr::Int(0))];
-                let one = Some(vec![Dim::Known(1)]);
-                g.emit("Gather", &[&shape, &at], attributes, DType::I64, one)
-            }
-        });
+    let (mut pieces, mut all, mut grown) = (vec![count.to_owned()], vec![number], Vec::new());
+    for (axis, &dim) in dims.iter().enumerate() {
+        let Some(dim) = dim else {
+            pieces.push(g.ints(&[0]));
+            all.push(g.symbol());
+            grown.push(axis);
+            continue;
+        };
+        let Some(size) = size_of(g, dim) else {
+            return refuse("a size of its list's elements is nowhere to be read");
+        };
+        pieces.push(size);
+        all.push(dim);
     }
     let zero = g.scalar(dtype, 0.0)?;
-    let rank = Some(vec![Dim::Known(pieces.len())]);
     let pieces: Vec<&str> = pieces.iter().map(String::as_str).collect();
     let shape = match pieces[..] {
         [one] => one.to_owned(),
-        _ => g.emit("Concat", &pieces, vec![("axis", Attr::Int(0))], DType::I64, rank),
+        _ => joined(g, &pieces),
     };
-    let mut all = vec![number];
-    all.extend(dims);
     let name = g.emit("Expand", &[&zero, &shape], vec![], dtype, Some(all));
-    Ok(listed(g, name))
+    Ok(growing(g, name, grown))
 }
 
-/// Makes the tensor of a list, for elements of these sizes.
-pub(crate) fn make(g: &mut Graph, id: ValueId, dims: &[Dim]) -> Result<ValueId, Reason> {
+/// Makes the tensor of a list, for elements of these sizes; `None` is one that the first element brings.
+pub(crate) fn make(g: &mut Graph, id: ValueId, dims: &[Option<Dim>]) -> Result<ValueId, Reason> {
     let list = list_of(g, id)?;
     let Some(count) = list.unmade else { return Ok(id) };
     let number = g.get(id).dims.as_ref().and_then(|dims| dims.first().copied());
@@ -121,15 +136,40 @@ pub(crate) fn make(g: &mut Graph, id: ValueId, dims: &[Dim]) -> Result<ValueId, 
     zeros(g, list.dtype, &count, number, dims)
 }
 
+/// The tensor of a list that may have no sizes yet, with those of `item` when it has none.
+fn grow(g: &mut Graph, name: &str, list: &List, item: ValueId) -> Result<String, Reason> {
+    let rank = g.rank(item)?;
+    let numbers = Some(vec![Dim::Known(rank)]);
+    let wanted = super::shaping::runtime_shape(g, item);
+    let own = sizes(g, name, 1, Some(rank + 1));
+    let axes: Vec<i64> = list.grown.iter().map(|&axis| axis as i64).collect();
+    let axes = g.ints(&axes);
+    let row = vec![("axis", Attr::Int(0))];
+    let open = Some(vec![Dim::Known(list.grown.len())]);
+    let open = g.emit("Gather", &[&own, &axes], row, DType::I64, open);
+    let attributes = vec![("keepdims", Attr::Int(0)), ("noop_with_empty_axes", Attr::Int(0))];
+    let largest = g.emit("ReduceMax", &[&open], attributes, DType::I64, Some(vec![]));
+    let none = g.scalar(DType::I64, 0.0)?;
+    let is_new = test(g, "Equal", &largest, &none, &Some(vec![]));
+    let missing = whole(g, "Sub", &wanted, &own, &numbers);
+    let missing = choose(g, [&is_new, &missing, &none], &numbers);
+    let before = g.ints(&vec![0; rank + 2]);
+    let pads = joined(g, &[&before, &missing]);
+    let zero = g.scalar(list.dtype, 0.0)?;
+    let number = facts(g, name).1.and_then(|dims| dims.first().copied());
+    let mut dims = vec![number.unwrap_or_else(|| g.symbol())];
+    dims.extend(g.dims(item)?);
+    let mode = vec![("mode", Attr::Text("constant"))];
+    Ok(g.emit("Pad", &[name, &pads, &zero], mode, list.dtype, Some(dims)))
+}
+
 fn new_list(g: &mut Graph, c: &Call<'_>, shape: ValueId, count: String, number: Dim) -> Outcome {
     let dtype = c.dtype("element_dtype", DType::Invalid)?;
     expect_element(dtype)?;
-    let dims =
-        element_dims(g, shape).and_then(|dims| dims.into_iter().collect::<Option<Vec<Dim>>>());
-    if let Some(dims) = dims {
+    if let Some(dims) = element_dims(g, shape).filter(|dims| dims.iter().all(Option::is_some)) {
         return Ok(vec![zeros(g, dtype, &count, number, &dims)?]);
     }
-    let list = List { dtype, dims: None, unmade: Some(count) };
+    let list = List { dtype, dims: None, unmade: Some(count), grown: vec![] };
     let value = Value { list: Some(list), ..Value::new(DType::Variant, Some(vec![number])) };
     Ok(vec![g.add(value)])
 }
@@ -207,7 +247,15 @@ fn made_for(g: &mut Graph, id: ValueId, item: ValueId) -> Result<(String, List, 
         return refuse(format!("a list of {} takes {}", list.dtype, g.get(item).dtype));
     }
     let dims = g.dims(item)?;
-    let Some(count) = &list.unmade else { return made_list(g, id) };
+    let Some(count) = &list.unmade else {
+        let (name, list, own) = made_list(g, id)?;
+        if list.grown.is_empty() {
+            return Ok((name, list, own));
+        }
+        let name = grow(g, &name, &list, item)?;
+        let all = own.into_iter().take(1).chain(dims).collect();
+        return Ok((name, list, all));
+    };
     let shape = super::shaping::runtime_shape(g, item);
     let attributes = vec![("axis", Attr::Int(0))];
     let rank = Some(vec![Dim::Known(dims.len() + 1)]);
@@ -238,7 +286,7 @@ fn set_item(g: &mut Graph, c: &Call<'_>) -> Outcome {
     let item = lengthened(g, item, list.dtype)?;
     let attributes = vec![("reduction", Attr::Text("none"))];
     let name = g.emit("ScatterND", &[&name, &rows, &item], attributes, list.dtype, Some(dims));
-    Ok(vec![listed(g, name)])
+    Ok(vec![growing(g, name, list.grown)])
 }
 
 fn push_back(g: &mut Graph, c: &Call<'_>) -> Outcome {
@@ -250,7 +298,7 @@ fn push_back(g: &mut Graph, c: &Call<'_>) -> Outcome {
     }
     let attributes = vec![("axis", Attr::Int(0))];
     let name = g.emit("Concat", &[&name, &item], attributes, list.dtype, Some(dims));
-    Ok(vec![listed(g, name)])
+    Ok(vec![growing(g, name, list.grown)])
 }
 
 fn length(g: &mut Graph, c: &Call<'_>) -> Outcome {
@@ -274,8 +322,9 @@ fn stack(g: &mut Graph, c: &Call<'_>) -> Outcome {
     let id = c.input(0)?;
     let said = element_dims(g, c.input(1)?);
     let list = list_of(g, id)?;
-    let id = match (&list.unmade, said.clone().and_then(|dims| dims.into_iter().collect())) {
-        (Some(_), Some(dims)) => make(g, id, &Vec::<Dim>::clone(&dims))?,
+    let said = said.filter(|dims| dims.iter().all(Option::is_some));
+    let id = match (&list.unmade, said) {
+        (Some(_), Some(dims)) => make(g, id, &dims)?,
         _ => id,
     };
     let (name, list, mut dims) = made_list(g, id)?;
