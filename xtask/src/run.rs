@@ -53,6 +53,23 @@ pub(crate) fn tee(folder: &Path, command: &mut Command) -> Result<(bool, String)
     Ok((child.wait()?.success(), taken))
 }
 
+/// Cargo, as a person would start it.
+///
+/// This program was itself started by cargo, which describes its package in the environment; build scripts
+/// that look there would see a change and build their crates (`ring`, and all that needs it) once more.
+pub(crate) fn cargo() -> Command {
+    let mut command = Command::new("cargo");
+    for (name, _) in std::env::vars_os() {
+        let of_package = |name: &str| {
+            ["CARGO_PKG_", "CARGO_MANIFEST_"].iter().any(|start| name.starts_with(start))
+        };
+        if name.to_str().is_some_and(of_package) {
+            command.env_remove(&name);
+        }
+    }
+    command
+}
+
 /// Runs a command quietly and gives what it printed.
 ///
 /// # Errors

@@ -7,7 +7,7 @@ use anyhow::{Result, bail};
 
 use crate::engine;
 use crate::python::Python;
-use crate::run::{say, show, tee, works};
+use crate::run::{cargo, say, show, tee, works};
 use crate::tidy;
 
 /// Where the recorded answers and test models lie when they are beside the repository.
@@ -37,7 +37,7 @@ pub(crate) fn run(root: &Path, rust_only: bool, strict: bool) -> Result<()> {
     let mut count = Count::default();
     checks(root, strict)?;
     let python = if rust_only { None } else { Some(Python::set_up(root)?) };
-    show(root, Command::new("cargo").args(["build", "--release", "--locked", "-p", "vesta"]))?;
+    show(root, cargo().args(["build", "--release", "--locked", "-p", "vesta"]))?;
     let engines = engine::install(root, strict)?;
     count.add(rust(root, &engines, python.as_ref(), strict)?);
     if let Some(python) = &python {
@@ -58,12 +58,12 @@ pub(crate) fn run(root: &Path, rust_only: bool, strict: bool) -> Result<()> {
 /// What needs no test runner: rules, form, lints.
 fn checks(root: &Path, strict: bool) -> Result<()> {
     tidy::run(root)?;
-    let cargo = |arguments: &[&str]| show(root, Command::new("cargo").args(arguments));
+    let run = |arguments: &[&str]| show(root, cargo().args(arguments));
     if present("rustfmt", strict)? {
-        cargo(&["fmt", "--all", "--check"])?;
+        run(&["fmt", "--all", "--check"])?;
     }
     if present("cargo-clippy", strict)? {
-        cargo(&[
+        run(&[
             "clippy",
             "--workspace",
             "--all-targets",
@@ -90,7 +90,7 @@ fn present(program: &str, strict: bool) -> Result<bool> {
 
 /// Unit, property, engine and scenario tests.
 fn rust(root: &Path, engines: &Path, python: Option<&Python>, strict: bool) -> Result<Count> {
-    let mut command = Command::new("cargo");
+    let mut command = cargo();
     command.env("VESTA_HOME", engines);
     let with_nextest = works("cargo-nextest", "--version");
     if with_nextest {

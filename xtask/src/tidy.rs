@@ -4,6 +4,7 @@
 
 mod edges;
 mod flags;
+mod models;
 mod rows;
 mod sources;
 
@@ -22,6 +23,7 @@ pub(crate) fn run(root: &Path) -> Result<()> {
     let mut problems = edges::check(root)?;
     let files = tracked(root, &["*.rs"])?;
     problems.extend(sources::check(root, &files)?);
+    problems.extend(models::check(root, &tracked(root, models::PATTERNS)?)?);
     problems.extend(rows::check(root)?);
     problems.extend(flags::check(root)?);
     if problems.is_empty() {

@@ -11,11 +11,10 @@ mod served;
 mod worker;
 
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
 use anyhow::{Result, bail};
 
-use crate::run::show;
+use crate::run::{cargo, show};
 
 /// A folder with a program that was built already, as for the client tests.
 const BIN: &str = "VESTA_BIN";
@@ -42,7 +41,7 @@ pub(crate) fn run(root: &Path, name: &str) -> Result<()> {
         bail!("no benchmark is called {name}; choose {}", names.join(" or "));
     };
     if std::env::var_os(BIN).is_none() {
-        show(root, Command::new("cargo").args(["build", "--release", "--locked", "-p", "vesta"]))?;
+        show(root, cargo().args(["build", "--release", "--locked", "-p", "vesta"]))?;
     }
     benchmark(root)
 }

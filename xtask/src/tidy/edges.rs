@@ -2,12 +2,11 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::process::Command;
 
 use anyhow::{Context as _, Result};
 use serde_json::Value;
 
-use crate::run::take;
+use crate::run::{cargo, take};
 
 /// Crate and what it may see of ours. `app` and tests see all.
 const EDGES: &[(&str, &[&str])] = &[
@@ -33,10 +32,8 @@ const APP: &str = "vesta";
 
 /// Looks at the workspace as cargo sees it.
 pub(super) fn check(root: &Path) -> Result<Vec<String>> {
-    let metadata = take(
-        root,
-        Command::new("cargo").args(["metadata", "--format-version=1", "--no-deps", "--offline"]),
-    )?;
+    let metadata =
+        take(root, cargo().args(["metadata", "--format-version=1", "--no-deps", "--offline"]))?;
     let metadata: Value = serde_json::from_str(&metadata)?;
     let packages = metadata["packages"].as_array().context("cargo metadata lists packages")?;
     let mut seen = BTreeMap::new();
