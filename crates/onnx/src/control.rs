@@ -70,10 +70,10 @@ impl State {
         }
         if let Some(list) = &mut self.list {
             list.dims = Some(own.get(1..).unwrap_or_default().to_vec());
-            let others = other.list.iter().flat_map(|list| &list.grown);
-            for axis in others.filter(|axis| !list.grown.contains(axis)).collect::<Vec<_>>() {
-                list.grown.push(*axis);
-                held = false;
+            if let (None, Some(grown)) =
+                (&list.grown, other.list.as_ref().and_then(|it| it.grown.as_ref()))
+            {
+                (list.grown, held) = (Some(grown.clone()), false);
             }
         }
         held

@@ -99,7 +99,8 @@ fn suppress(g: &mut Graph, c: &Call<'_>) -> Outcome {
     let padded_to = is_padded.then(|| (most.clone(), known_most));
     if sigma > 0.0 {
         let (most, lowest) = (&most, &lowest);
-        let field = SoftField { boxes: &boxes, scores: &flat_scores, most, lowest, sigma: sigma as f32 };
+        let field =
+            SoftField { boxes: &boxes, scores: &flat_scores, most, lowest, sigma: sigma as f32 };
         let taken = soft_suppression::suppress(g, &field)?;
         return results(g, version, taken, padded_to);
     }

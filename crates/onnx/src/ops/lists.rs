@@ -8,13 +8,13 @@
 use vesta_model::DType;
 
 use super::gathering::guarded_wide;
-use super::guards::{choose, facts, joined, sizes, test, whole};
+use super::guards::{choose, facts, joined, part, sizes, test, unless, whole};
 use super::{NUMBERS, expect_dtype};
 use crate::call::Call;
 use crate::graph::{Attr, Graph};
 use crate::refusal::{Reason, refuse};
 use crate::registry::{Family, Outcome};
-use crate::value::{Dim, Dims, Element, List, Value, ValueId, known_dims};
+use crate::value::{Dim, Dims, Element, Grown, List, Value, ValueId, known_dims};
 
 pub(super) const FAMILY: Family = &[
     ("EmptyTensorList", empty),
@@ -28,6 +28,10 @@ pub(super) const FAMILY: Family = &[
     ("TensorListStack", stack),
 ];
 
+/// TensorFlow's word for a list whose elements have no size since none was put in.
+const NOTHING_SET: &str = "Tried to stack list which only contains uninitialized tensors and has a \
+    non-fully-defined element shape: <unknown>";
+
 /// Whether a value is a list without a tensor.
 pub(crate) fn is_unmade(value: &Value) -> bool {
     value.list.as_ref().is_some_and(|list| list.unmade.is_some())
@@ -39,11 +43,11 @@ fn expect_element(dtype: DType) -> Result<(), Reason> {
 
 /// The list that the ONNX value `name` holds.
 fn listed(g: &mut Graph, name: String) -> ValueId {
-    growing(g, name, vec![])
+    growing(g, name, None)
 }
 
-/// The list that the ONNX value `name` holds, where these axes of its elements have no size yet.
-fn growing(g: &mut Graph, name: String, grown: Vec<usize>) -> ValueId {
+/// The list that the ONNX value `name` holds, which may have no rows yet.
+fn growing(g: &mut Graph, name: String, grown: Option<Grown>) -> ValueId {
     let (dtype, dims) = g.facts.get(&name).cloned().unwrap_or((DType::Invalid, None));
     let elements = dims.as_ref().map(|dims| dims.get(1..).unwrap_or_default().to_vec());
     let list = List { dtype, dims: elements, unmade: None, grown };
@@ -103,12 +107,13 @@ fn zeros(
     number: Dim,
     dims: &[Option<Dim>],
 ) -> Result<ValueId, Reason> {
-    let (mut pieces, mut all, mut grown) = (vec![count.to_owned()], vec![number], Vec::new());
-    for (axis, &dim) in dims.iter().enumerate() {
+    let is_grown = dims.contains(&None);
+    let first = if is_grown { g.ints(&[0]) } else { count.to_owned() };
+    let (mut pieces, mut all) = (vec![first], vec![if is_grown { g.symbol() } else { number }]);
+    for &dim in dims {
         let Some(dim) = dim else {
             pieces.push(g.ints(&[0]));
             all.push(g.symbol());
-            grown.push(axis);
             continue;
         };
         let Some(size) = size_of(g, dim) else {
@@ -124,7 +129,7 @@ fn zeros(
         _ => joined(g, &pieces),
     };
     let name = g.emit("Expand", &[&zero, &shape], vec![], dtype, Some(all));
-    Ok(growing(g, name, grown))
+    Ok(growing(g, name, is_grown.then(|| Grown { count: count.to_owned(), number })))
 }
 
 /// Makes the tensor of a list, for elements of these sizes; `None` is one that the first element brings.
@@ -136,31 +141,32 @@ pub(crate) fn make(g: &mut Graph, id: ValueId, dims: &[Option<Dim>]) -> Result<V
     zeros(g, list.dtype, &count, number, dims)
 }
 
-/// The tensor of a list that may have no sizes yet, with those of `item` when it has none.
-fn grow(g: &mut Graph, name: &str, list: &List, item: ValueId) -> Result<String, Reason> {
+/// The tensor of a list that may have no rows yet, with `count` of them, as large as `item`, when it
+/// has none.
+fn grow(
+    g: &mut Graph,
+    name: &str,
+    count: &str,
+    dtype: DType,
+    item: ValueId,
+) -> Result<String, Reason> {
     let rank = g.rank(item)?;
-    let numbers = Some(vec![Dim::Known(rank)]);
-    let wanted = super::shaping::runtime_shape(g, item);
-    let own = sizes(g, name, 1, Some(rank + 1));
-    let axes: Vec<i64> = list.grown.iter().map(|&axis| axis as i64).collect();
-    let axes = g.ints(&axes);
-    let row = vec![("axis", Attr::Int(0))];
-    let open = Some(vec![Dim::Known(list.grown.len())]);
-    let open = g.emit("Gather", &[&own, &axes], row, DType::I64, open);
-    let attributes = vec![("keepdims", Attr::Int(0)), ("noop_with_empty_axes", Attr::Int(0))];
-    let largest = g.emit("ReduceMax", &[&open], attributes, DType::I64, Some(vec![]));
-    let none = g.scalar(DType::I64, 0.0)?;
-    let is_new = test(g, "Equal", &largest, &none, &Some(vec![]));
+    let numbers = Some(vec![Dim::Known(rank + 1)]);
+    let of_item = super::shaping::runtime_shape(g, item);
+    let wanted = joined(g, &[count, &of_item]);
+    let own = sizes(g, name, 0, Some(rank + 1));
     let missing = whole(g, "Sub", &wanted, &own, &numbers);
+    let rows = part(g, &own, 0, 1);
+    let none = g.ints(&[0]);
+    let is_new = test(g, "Equal", &rows, &none, &Some(vec![Dim::Known(1)]));
     let missing = choose(g, [&is_new, &missing, &none], &numbers);
-    let before = g.ints(&vec![0; rank + 2]);
+    let before = g.ints(&vec![0; rank + 1]);
     let pads = joined(g, &[&before, &missing]);
-    let zero = g.scalar(list.dtype, 0.0)?;
-    let number = facts(g, name).1.and_then(|dims| dims.first().copied());
-    let mut dims = vec![number.unwrap_or_else(|| g.symbol())];
+    let zero = g.scalar(dtype, 0.0)?;
+    let mut dims = vec![g.symbol()];
     dims.extend(g.dims(item)?);
     let mode = vec![("mode", Attr::Text("constant"))];
-    Ok(g.emit("Pad", &[name, &pads, &zero], mode, list.dtype, Some(dims)))
+    Ok(g.emit("Pad", &[name, &pads, &zero], mode, dtype, Some(dims)))
 }
 
 fn new_list(g: &mut Graph, c: &Call<'_>, shape: ValueId, count: String, number: Dim) -> Outcome {
@@ -169,7 +175,7 @@ fn new_list(g: &mut Graph, c: &Call<'_>, shape: ValueId, count: String, number: 
     if let Some(dims) = element_dims(g, shape).filter(|dims| dims.iter().all(Option::is_some)) {
         return Ok(vec![zeros(g, dtype, &count, number, &dims)?]);
     }
-    let list = List { dtype, dims: None, unmade: Some(count), grown: vec![] };
+    let list = List { dtype, dims: None, unmade: Some(count), grown: None };
     let value = Value { list: Some(list), ..Value::new(DType::Variant, Some(vec![number])) };
     Ok(vec![g.add(value)])
 }
@@ -249,11 +255,9 @@ fn made_for(g: &mut Graph, id: ValueId, item: ValueId) -> Result<(String, List, 
     let dims = g.dims(item)?;
     let Some(count) = &list.unmade else {
         let (name, list, own) = made_list(g, id)?;
-        if list.grown.is_empty() {
-            return Ok((name, list, own));
-        }
-        let name = grow(g, &name, &list, item)?;
-        let all = own.into_iter().take(1).chain(dims).collect();
+        let Some(grown) = &list.grown else { return Ok((name, list, own)) };
+        let name = grow(g, &name, &grown.count, list.dtype, item)?;
+        let all = facts(g, &name).1.unwrap_or_default();
         return Ok((name, list, all));
     };
     let shape = super::shaping::runtime_shape(g, item);
@@ -304,12 +308,16 @@ fn push_back(g: &mut Graph, c: &Call<'_>) -> Outcome {
 fn length(g: &mut Graph, c: &Call<'_>) -> Outcome {
     let id = c.input(0)?;
     let list = list_of(g, id)?;
-    let count = match list.unmade {
-        Some(count) => count,
-        None => {
+    let one = Some(vec![Dim::Known(1)]);
+    let count = match (list.unmade, list.grown) {
+        (Some(count), _) => count,
+        (None, grown) => {
             let name = g.plain(id);
-            let attributes = vec![("start", Attr::Int(0)), ("end", Attr::Int(1))];
-            g.emit("Shape", &[&name], attributes, DType::I64, Some(vec![Dim::Known(1)]))
+            let rows = sizes(g, &name, 0, Some(1));
+            match grown {
+                Some(grown) => whole(g, "Max", &rows, &grown.count, &one),
+                None => rows,
+            }
         }
     };
     let wide = g.reshape(&count, &[], Some(vec![]));
@@ -327,7 +335,16 @@ fn stack(g: &mut Graph, c: &Call<'_>) -> Outcome {
         (Some(_), Some(dims)) => make(g, id, &dims)?,
         _ => id,
     };
-    let (name, list, mut dims) = made_list(g, id)?;
+    let (mut name, list, mut dims) = made_list(g, id)?;
+    if let Some(grown) = &list.grown {
+        let rows = sizes(g, &name, 0, Some(1));
+        let none = g.ints(&[0]);
+        let is_none = test(g, "Equal", &rows, &none, &Some(vec![Dim::Known(1)]));
+        name = unless(g, &name, &is_none, NOTHING_SET);
+        if grown.number != Dim::Known(0) {
+            dims[0] = grown.number;
+        }
+    }
     let wanted = usize::try_from(c.int("num_elements", -1)?).ok();
     let differs = |own: Dim, wanted: usize| own.known().is_some_and(|own| own != wanted);
     if wanted.is_some_and(|wanted| differs(dims[0], wanted)) {

@@ -135,7 +135,8 @@ fn cells(g: &mut Graph, [from, to]: [&str; 2], dim: Dim, lie: Lie) -> Result<Cel
 fn scale(g: &mut Graph, from: &str, to: &str, lie: Lie) -> Result<String, Reason> {
     let none = Some(vec![]);
     let quotient = |g: &mut Graph, from: &str, to: &str| {
-        let (from, to) = (g.cast(from, DType::F32, none.clone()), g.cast(to, DType::F32, none.clone()));
+        let (from, to) =
+            (g.cast(from, DType::F32, none.clone()), g.cast(to, DType::F32, none.clone()));
         two(g, "Div", &from, &to, (DType::F32, none.clone()))
     };
     let plain = quotient(g, from, to);

@@ -4,17 +4,16 @@
 
 use vesta_model::DType;
 
+use super::expect_movable;
 use super::gathering::guarded_wide;
 use super::guards::{counted, joined, reshaped, size, sizes, spread, whole};
-use super::expect_movable;
 use crate::call::Call;
 use crate::graph::{Attr, Graph};
 use crate::refusal::refuse;
 use crate::registry::{Family, Outcome};
 use crate::value::Dim;
 
-pub(super) const FAMILY: Family =
-    &[("DynamicStitch", stitch), ("ParallelDynamicStitch", stitch)];
+pub(super) const FAMILY: Family = &[("DynamicStitch", stitch), ("ParallelDynamicStitch", stitch)];
 
 /// As many rows as the largest place says. A place that no row says is undefined in TensorFlow.
 fn stitch(g: &mut Graph, c: &Call<'_>) -> Outcome {
