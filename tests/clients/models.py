@@ -25,7 +25,7 @@ from tensorflow_serving.apis import (
     prediction_service_pb2_grpc)
 
 from server import Server, missing
-from test_program import ask
+from test_program import ask, run
 
 
 def package_folder(package, *parts):
@@ -100,13 +100,23 @@ class KeptModels(Folders):
         """A version with one of the kept models in it."""
         folder = self.base / (model or name) / str(version)
         folder.mkdir(parents=True)
-        shutil.copy((self.kept / name).with_suffix(pathlib.Path(self.file).suffix),
-                    folder / (file or self.file))
+        kept = (self.kept / name).with_suffix(pathlib.Path(self.file).suffix)
+        put = folder / (file or self.file)
+        shutil.copy(kept, put)
+        if kept.suffix == ".xml":  # its weights lie beside it
+            shutil.copy(kept.with_suffix(".bin"), put.with_suffix(".bin"))
         return folder
 
     def serve(self, name, *more, file=None):
         self.put(name, file=file)
         return Server(*self.flags(name, *more))
+
+    def refused(self, model, *more):
+        """What the program says that serves no such model."""
+        done = run("--port=0", f"--grpc_socket_path={self.base / 's'}", "--strict_startup",
+                   *self.flags(model, *more), seconds=60)
+        self.assertEqual(done.returncode, 255, done.stdout)
+        return done.stdout
 
     def post(self, server, model, **body):
         status, text = ask(server, "POST", f"/v1/models/{model}:predict", json.dumps(body))

@@ -40,6 +40,11 @@ def need_onnxruntime():
         missing(f"ONNX Runtime is not installed in {HOME}; run `vesta engine install onnxruntime`")
 
 
+def need_openvino():
+    if not list(HOME.glob("engines/openvino/*/engine.json")):
+        missing(f"OpenVINO is not installed in {HOME}; run `vesta engine install openvino`")
+
+
 def need_shared(folder):
     if not (SHARED / folder).is_dir():
         missing(f"test models are missing: {SHARED / folder}")

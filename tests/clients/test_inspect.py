@@ -50,7 +50,7 @@ class Inspect(Files):
                       "input   image   float   [?,32,32,3]  serving_default_image:0",
                       "Conv2D 9", "embedded", "runs, in the server's own process",
                       "engine tensorflow is not installed; run `vesta engine install tensorflow`",
-                      "openvino is not available in this build"):
+                      "openvino", "onnxruntime"):
             self.assertIn(words, told)
 
     def test_inspect_as_json_has_all_of_it(self):

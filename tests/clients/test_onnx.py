@@ -18,7 +18,7 @@ import tensorflow as tf
 from models import KeptModels, Reference, content, package_folder, save
 from server import BIN, ROOT, Server, need_onnxruntime, quiet_free
 from test_inspect import vesta
-from test_program import ask, run, wait_for
+from test_program import ask, wait_for
 
 KEPT = ROOT / "crates" / "engines" / "tests" / "models" / "onnx"
 ENGINE = "--engine=onnxruntime"
@@ -27,13 +27,6 @@ ENGINE = "--engine=onnxruntime"
 class Onnx(KeptModels):
     kept = KEPT
     file = "model.onnx"
-
-    def refused(self, model, *more):
-        """What the program says that serves no such model."""
-        done = run("--port=0", f"--grpc_socket_path={self.base / 's'}", "--strict_startup",
-                   *self.flags(model, *more), seconds=60)
-        self.assertEqual(done.returncode, 255, done.stdout)
-        return done.stdout
 
 
 class OnnxFileTest(Onnx):

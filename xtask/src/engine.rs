@@ -1,5 +1,6 @@
 //! Engines for the tests. TensorFlow is one wheel, for the Python that judges and for the engine that is
-//! judged; LiteRT, ONNX Runtime and an older TensorFlow are fetched by the program, as a person does it.
+//! judged; LiteRT, ONNX Runtime, OpenVINO and an older TensorFlow are fetched by the program, as a person
+//! does it.
 //!
 //! Invariant: a wheel comes through pip and has a sum that is pinned, by `requirements.txt` or by
 //! `vesta`, which compares it in any case.
@@ -20,9 +21,10 @@ pub(crate) const WHEELS: &str = "target/wheels";
 const HOME: &str = "target/engines";
 
 /// The releases that are tested, besides the newest of TensorFlow.
-const OTHERS: [(&str, &str); 3] = [
+const OTHERS: [(&str, &str); 4] = [
     ("LiteRT", "litert==2.3.0"),
     ("ONNX Runtime", "onnxruntime==1.31.1"),
+    ("OpenVINO", "openvino==2026.4.1"),
     // Beside the newest, so that two releases of one engine serve at once.
     ("older TensorFlow", "tensorflow==2.15.1"),
 ];

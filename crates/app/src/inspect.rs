@@ -13,8 +13,8 @@ use crate::commands::{complain, print};
 const USAGE: &str = "\
 usage: vesta inspect MODEL_DIR [--signature NAME] [--tags A,B] [--json]
 
-tells the signatures, operators and sizes of a SavedModel, or else of a model.tflite, and what each
-engine says of it. MODEL_DIR is a version's folder, or a model's, of which the newest version is taken.
+tells the signatures, operators and sizes of a SavedModel or frozen graph, or else of a model.tflite,
+and what each engine says of it. MODEL_DIR is a version's folder, or a model's, of which the newest version is taken.
 
   --signature NAME   this signature alone
   --tags A,B         the tags of the graph (serve)
@@ -145,7 +145,7 @@ fn as_json(inspection: &Inspection) -> Value {
     let signature_json = match inspection.subject {
         Subject::SavedModel => signature_json,
         Subject::Lite => lite_signature_json,
-        Subject::Onnx => onnx_signature_json,
+        Subject::Onnx | Subject::Ir => onnx_signature_json,
     };
     let format = |format: &vesta_engines::Format| json!({ "name": format.name, "file": format.file, "served": format.is_served });
     json!({
@@ -208,7 +208,7 @@ fn signature_text(report: &SignatureReport, subject: Subject) -> String {
     let counts = match subject {
         Subject::SavedModel => vec![("TensorFlow  ", tensorflow), ("ONNX        ", onnx)],
         Subject::Lite => vec![("whole file  ", tensorflow)],
-        Subject::Onnx => vec![("whole file  ", onnx)],
+        Subject::Onnx | Subject::Ir => vec![("whole file  ", onnx)],
     };
     for (what, counts) in counts {
         text.push_str(&format!("  {what}{}\n", counts_text(counts)));

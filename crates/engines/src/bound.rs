@@ -1,16 +1,17 @@
 //! One version on a native engine: its signatures in the engine's terms, and runs whose inputs lie on
 //! the heap until the engine takes them.
 //!
-//! Owns: what every such engine checks before a run, and the memory of inputs. May not know: any engine.
-//! Invariant: an engine is given a request that fits its signature, with a tensor for each input.
+//! Owns: what every such engine checks before a run, the memory of inputs, and the form in which C++ kernels
+//! take tensors. May not know: any engine. Invariant: an engine is given a request that fits its signature,
+//! with a tensor for each input, of its dtype and of a shape that the engine takes.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Instant;
 
 use vesta_model::{
-    AlignedBytes, DType, InputLayout, ModelDescription, Run, RunRequest, Session, Signature,
-    Status, Tensor, TensorSpec, strings_byte_len,
+    AlignedBytes, DType, InputLayout, ModelDescription, PartialShape, Run, RunRequest, Session,
+    Signature, Status, Tensor, TensorSpec, strings_byte_len,
 };
 
 /// An engine with a version in it.
@@ -36,6 +37,11 @@ pub(crate) trait Runner: Send + Sync + 'static {
 pub(crate) trait Bound: Send + Sync {
     /// As clients see it.
     fn signature(&self) -> &Signature;
+
+    /// The shapes that the engine holds inputs to, one for each; none where it takes any.
+    fn shapes(&self) -> &[PartialShape] {
+        &[]
+    }
 }
 
 /// A tensor whose bytes an engine reads in place.
@@ -100,8 +106,59 @@ impl<R: Runner> Session for BoundSession<R> {
                 inputs.len()
             )));
         }
-        self.shared.runner.run(bound, request, inputs, deadline)
+        self.shared.run(bound, request, inputs, deadline)
     }
+}
+
+impl<R: Runner> Shared<R> {
+    fn run(
+        &self,
+        bound: &R::Bound,
+        request: &RunRequest,
+        inputs: Vec<Tensor>,
+        deadline: Option<Instant>,
+    ) -> Result<Vec<Tensor>, Status> {
+        check(bound, &inputs)?;
+        if is_past(deadline) {
+            return Err(late());
+        }
+        self.runner.run(bound, request, inputs, deadline)
+    }
+}
+
+/// Checks that tensors, one for each input, are what the engine takes.
+fn check(bound: &impl Bound, inputs: &[Tensor]) -> Result<(), Status> {
+    let specs = &bound.signature().inputs;
+    for (TensorSpec { alias, .. }, (shape, tensor)) in
+        specs.iter().zip(bound.shapes().iter().zip(inputs))
+    {
+        if !shape.accepts(tensor.shape()) {
+            return Err(Status::invalid_argument(format!(
+                "input {alias} has shape {}, but the model declares {shape}, and the engine holds it \
+                 to that; send a tensor of the declared shape",
+                tensor.shape(),
+            )));
+        }
+    }
+    for (spec, tensor) in specs.iter().zip(inputs) {
+        if tensor.dtype() != spec.fed_dtype() {
+            return Err(Status::invalid_argument(format!(
+                "input {} is of {}, and {} was given",
+                spec.alias,
+                spec.fed_dtype(),
+                tensor.dtype()
+            )));
+        }
+    }
+    Ok(())
+}
+
+pub(crate) fn is_past(deadline: Option<Instant>) -> bool {
+    deadline.is_some_and(|deadline| Instant::now() >= deadline)
+}
+
+pub(crate) fn late() -> Status {
+    Status::deadline_exceeded("the run was stopped at its deadline")
 }
 
 /// The signature that a request means, if the request fits it.
@@ -171,6 +228,41 @@ impl<R: Runner> Run for HeapRun<R> {
                 Tensor::whole(spec.fed_dtype(), layout.shape.clone(), Arc::new(memory))
             })
             .collect::<Result<Vec<_>, Status>>()?;
-        shared.runner.run(bound, &request, tensors, deadline)
+        shared.run(bound, &request, tensors, deadline)
+    }
+}
+
+/// The same tensor as C++ kernels expect it.
+pub(crate) fn fit_for_kernels(tensor: Tensor) -> Result<Tensor, Status> {
+    aligned(clean(tensor)?)
+}
+
+/// A boolean is 0 or 1 in C++, where any other byte is undefined; clients may have sent one.
+fn clean(tensor: Tensor) -> Result<Tensor, Status> {
+    if tensor.dtype() != DType::Bool || tensor.bytes().iter().all(|&byte| byte <= 1) {
+        return Ok(tensor);
+    }
+    let bytes: Vec<u8> = tensor.bytes().iter().map(|&byte| u8::from(byte != 0)).collect();
+    Tensor::copied(DType::Bool, tensor.shape().clone(), &bytes)
+}
+
+/// The same tensor where kernels expect it to lie.
+fn aligned(tensor: Tensor) -> Result<Tensor, Status> {
+    if tensor.bytes().as_ptr().addr().is_multiple_of(AlignedBytes::ALIGNMENT) {
+        return Ok(tensor);
+    }
+    Tensor::copied(tensor.dtype(), tensor.shape().clone(), tensor.bytes())
+}
+
+#[cfg(test)]
+mod tests {
+    use vesta_model::Shape;
+
+    use super::*;
+
+    #[test]
+    fn booleans_are_zero_or_one() {
+        let odd = Tensor::copied(DType::Bool, Shape::vector(3), &[0, 7, 1]).unwrap();
+        assert_eq!(clean(odd).unwrap().bytes(), [0, 1, 1]);
     }
 }

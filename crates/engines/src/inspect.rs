@@ -8,11 +8,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use vesta_model::{Engine as _, LoadRequest, ModelDescription, Signature, Status};
-use vesta_savedmodel::SavedModel;
+use vesta_savedmodel::{SavedModel, graph_files};
 
 use crate::convert::translated;
-use crate::registry::check_adapter;
-use crate::{EmbeddedEngine, EngineName, EngineStore, LITE_MODEL, LiteModel, OnnxModel};
+use crate::model_settings::open_model;
+use crate::{EmbeddedEngine, EngineName, EngineStore, IrModel, LITE_MODEL, LiteModel, OnnxModel};
 
 /// Folders within folders that are looked into for sizes.
 const DEPTH_MAX: usize = 16;
@@ -39,12 +39,14 @@ pub struct Inspection {
 /// Which model of a folder is looked into: the SavedModel, where there is one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Subject {
-    /// A SavedModel.
+    /// A SavedModel, or a frozen graph.
     SavedModel,
     /// The `model.tflite`.
     Lite,
     /// The ONNX file.
     Onnx,
+    /// The OpenVINO IR, whose signature its engine tells when it is loaded.
+    Ir,
 }
 
 /// A kind of model by the file that makes it one.
@@ -61,7 +63,8 @@ pub struct Format {
 /// Bytes on disk.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Sizes {
-    /// `saved_model.pb`, `saved_model.pbtxt`, `model.tflite` or the ONNX file.
+    /// `saved_model.pb`, `saved_model.pbtxt`, the frozen graph, `model.tflite`, the ONNX file, or both files
+    /// of the IR.
     pub graph_bytes: u64,
     /// The folder `variables`.
     pub variables_bytes: u64,
@@ -108,8 +111,8 @@ pub fn inspect(
         let found: Vec<String> =
             formats.iter().map(|format| format!("{} ({})", format.name, format.file)).collect();
         return Err(Status::unimplemented(format!(
-            "{} holds {}, which this build does not serve; give a SavedModel, a {LITE_MODEL} or an \
-             ONNX file",
+            "{} holds {}, which this build does not serve; give a SavedModel, a frozen graph, a \
+             {LITE_MODEL}, an ONNX file or an OpenVINO IR",
             artifact.display(),
             found.join(" and ")
         )));
@@ -121,8 +124,15 @@ pub fn inspect(
     if OnnxModel::is_alone_in(artifact) {
         return inspect_onnx(artifact, formats, only, store);
     }
-    let tag_sets = SavedModel::tag_sets(artifact)?;
-    let model = SavedModel::open(artifact, tags)?;
+    if IrModel::is_alone_in(artifact) {
+        return inspect_ir(artifact, formats, only, store);
+    }
+    let model = open_model(artifact, tags)?;
+    let tag_sets = match model.frozen_graph() {
+        Some(_) => Vec::new(),
+        None => SavedModel::tag_sets(artifact)?,
+    };
+    let graph_bytes = model.file_bytes();
     let description = model.description();
     if let Some(name) = only.filter(|&name| !description.signatures.contains_key(name)) {
         return Err(unknown_signature(name, description));
@@ -132,7 +142,7 @@ pub fn inspect(
         wanted.map(|signature| report(&model, signature)).collect();
     drop(model);
     let engines = EngineName::ALL.iter().map(|&name| match name {
-        EngineName::OnnxRuntime => by_translation(&signatures, store),
+        EngineName::OnnxRuntime | EngineName::OpenVino => by_translation(name, &signatures, store),
         name => said(name, artifact, tags, store),
     });
     let engines = engines.collect();
@@ -140,7 +150,7 @@ pub fn inspect(
         artifact: artifact.to_owned(),
         formats,
         tag_sets,
-        sizes: sizes(artifact),
+        sizes: Sizes { graph_bytes, ..sizes(artifact) },
         subject: Subject::SavedModel,
         signatures,
         engines,
@@ -219,6 +229,37 @@ fn inspect_onnx(
     })
 }
 
+/// Looks into the IR of a folder without another model.
+fn inspect_ir(
+    artifact: &Path,
+    formats: Vec<Format>,
+    only: Option<&str>,
+    store: &EngineStore,
+) -> Result<Inspection, Status> {
+    let ir = IrModel::open(artifact)?;
+    if let Some(name) = only.filter(|&name| name != Signature::DEFAULT_NAME) {
+        return Err(Status::not_found(format!(
+            "the model has no signature {name}; choose {}",
+            Signature::DEFAULT_NAME
+        )));
+    }
+    let verdict = |mut said: EngineReport| {
+        if said.name != EngineName::OpenVino {
+            said.verdict = Err(Status::unimplemented("it runs no OpenVINO IR"));
+        }
+        said
+    };
+    Ok(Inspection {
+        artifact: artifact.to_owned(),
+        formats,
+        tag_sets: Vec::new(),
+        sizes: Sizes { graph_bytes: ir.file_bytes, ..sizes(artifact) },
+        subject: Subject::Ir,
+        signatures: Vec::new(),
+        engines: EngineName::ALL.iter().map(|&name| verdict(native(name, store))).collect(),
+    })
+}
+
 /// The error of a signature that is not there, with those that are.
 ///
 /// Code `NOT_FOUND`.
@@ -254,9 +295,13 @@ fn said(name: EngineName, artifact: &Path, tags: &[String], store: &EngineStore)
     }
 }
 
-/// What ONNX Runtime makes of a SavedModel: it needs each signature's translation.
-fn by_translation(signatures: &[SignatureReport], store: &EngineStore) -> EngineReport {
-    let said = native(EngineName::OnnxRuntime, store);
+/// What an engine that reads ONNX makes of a SavedModel: it needs each signature's translation.
+fn by_translation(
+    name: EngineName,
+    signatures: &[SignatureReport],
+    store: &EngineStore,
+) -> EngineReport {
+    let said = native(name, store);
     let callable = |report: &&SignatureReport| crate::embedded::is_callable(&report.signature);
     let refusal = signatures.iter().filter(callable).find_map(|report| report.onnx.as_ref().err());
     match refusal {
@@ -273,9 +318,7 @@ fn native(name: EngineName, store: &EngineStore) -> EngineReport {
     }
     let releases = store.installed().into_iter().filter(|engine| engine.name == name);
     let versions: Vec<String> = releases.map(|engine| engine.version).collect();
-    let adapter = check_adapter(name)
-        .map_err(|_| Status::unimplemented(format!("{name} is not available in this build")));
-    let verdict = adapter.and_then(|()| store.find(name, None)).map(|engine| {
+    let verdict = store.find(name, None).map(|engine| {
         format!("installed in {}; it runs in a worker process", engine.folder.display())
     });
     EngineReport { name, versions, verdict }
@@ -312,6 +355,8 @@ fn formats(artifact: &Path) -> Result<Vec<Format>, Status> {
             _ => Status::failed_precondition(text),
         }
     };
+    let graphs = graph_files(artifact);
+    let are_graphs_served = SavedModel::file_in(artifact).is_none();
     let mut formats = Vec::new();
     for entry in std::fs::read_dir(artifact).map_err(unreadable)? {
         let file = entry.map_err(unreadable)?.file_name().to_string_lossy().into_owned();
@@ -322,11 +367,9 @@ fn formats(artifact: &Path) -> Result<Vec<Format>, Status> {
             (_, Some("onnx")) => ("ONNX", true),
             (_, Some("tflite")) => ("TensorFlow Lite", file == LITE_MODEL),
             (_, Some("xml")) if artifact.join(&file).with_extension("bin").is_file() => {
-                ("OpenVINO IR", false)
+                ("OpenVINO IR", true)
             }
-            (_, Some("pb")) if file != "fingerprint.pb" && file != "keras_metadata.pb" => {
-                ("frozen graph", false)
-            }
+            (_, Some("pb")) if graphs.contains(&file) => ("frozen graph", are_graphs_served),
             _ => continue,
         };
         formats.push(Format { name, file, is_served });
@@ -338,9 +381,7 @@ fn formats(artifact: &Path) -> Result<Vec<Format>, Status> {
 fn sizes(artifact: &Path) -> Sizes {
     let folder = |name: &str| folder_bytes(&artifact.join(name), DEPTH_MAX);
     Sizes {
-        graph_bytes: SavedModel::file_in(artifact)
-            .and_then(|file| file.metadata().ok())
-            .map_or(0, |metadata| metadata.len()),
+        graph_bytes: 0,
         variables_bytes: folder("variables"),
         assets_bytes: folder("assets") + folder("assets.extra"),
     }

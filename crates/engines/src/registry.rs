@@ -12,6 +12,7 @@ use vesta_model::{Engine, Status};
 use crate::embedded::EmbeddedEngine;
 use crate::litert::{LiteRtEngine, LiteRtOptions};
 use crate::onnxruntime::OnnxRuntimeEngine;
+use crate::openvino::OpenVinoEngine;
 use crate::store::EngineStore;
 use crate::tensorflow::{TensorFlowEngine, TensorFlowOptions};
 
@@ -46,7 +47,7 @@ impl EngineName {
             EngineName::Embedded => EmbeddedEngine::NAME,
             EngineName::TensorFlow => TensorFlowEngine::NAME,
             EngineName::LiteRt => LiteRtEngine::NAME,
-            EngineName::OpenVino => "openvino",
+            EngineName::OpenVino => OpenVinoEngine::NAME,
             EngineName::OnnxRuntime => OnnxRuntimeEngine::NAME,
         }
     }
@@ -60,6 +61,15 @@ impl EngineName {
             | EngineName::OpenVino
             | EngineName::OnnxRuntime => true,
             EngineName::LiteRt => false,
+        }
+    }
+
+    /// Whether what it computes of SavedModels is held to TensorFlow operator by operator, so that it
+    /// may be chosen for one that nobody asked for.
+    pub const fn is_held_to_tensorflow(self) -> bool {
+        match self {
+            EngineName::Embedded | EngineName::TensorFlow | EngineName::OnnxRuntime => true,
+            EngineName::OpenVino | EngineName::LiteRt => false,
         }
     }
 }
@@ -143,8 +153,7 @@ pub struct EngineOptions {
 ///
 /// # Errors
 /// `NOT_FOUND` for a release that is not installed or another one of the embedded engine than this,
-/// `FAILED_PRECONDITION` for a library that cannot be opened, `UNIMPLEMENTED` for engines that this
-/// build has no adapter for.
+/// `FAILED_PRECONDITION` for a library that cannot be opened.
 pub fn build(choice: &EngineChoice, options: &EngineOptions) -> Result<Arc<dyn Engine>, Status> {
     let (name, version) = match choice {
         EngineChoice::Auto => (EngineName::Embedded, None),
@@ -174,29 +183,11 @@ pub fn build(choice: &EngineChoice, options: &EngineOptions) -> Result<Arc<dyn E
             let installed = EngineStore::from_env().find(name, version)?;
             Ok(Arc::new(OnnxRuntimeEngine::open(&installed.folder, &installed.version)?))
         }
-        EngineName::OpenVino => Err(no_adapter(name)),
+        EngineName::OpenVino => {
+            let installed = EngineStore::from_env().find(name, version)?;
+            Ok(Arc::new(OpenVinoEngine::open(&installed.folder, &installed.version)?))
+        }
     }
-}
-
-/// Whether this build can run models on an engine.
-///
-/// # Errors
-/// `UNIMPLEMENTED`, with what to choose instead.
-pub fn check_adapter(name: EngineName) -> Result<(), Status> {
-    match name {
-        EngineName::Embedded
-        | EngineName::TensorFlow
-        | EngineName::LiteRt
-        | EngineName::OnnxRuntime => Ok(()),
-        EngineName::OpenVino => Err(no_adapter(name)),
-    }
-}
-
-fn no_adapter(name: EngineName) -> Status {
-    Status::unimplemented(format!(
-        "--engine={name}: {name} is not available in this build; choose auto, embedded, tensorflow, \
-         litert or onnxruntime"
-    ))
 }
 
 #[cfg(test)]
@@ -227,9 +218,7 @@ mod tests {
         assert!(build("embedded").is_ok());
         assert!(build(&format!("embedded=={}", env!("CARGO_PKG_VERSION"))).is_ok());
         assert!(build("embedded==9.9.9").err().unwrap().message().contains("in version"));
-        let error = build("openvino==2026.4").err().unwrap();
-        assert!(error.message().contains("not available in this build"), "{error}");
-        for name in ["tensorflow==0.0.1", "onnxruntime==0.0.1"] {
+        for name in ["tensorflow==0.0.1", "onnxruntime==0.0.1", "openvino==0.0.1"] {
             let error = build(name).err().unwrap();
             let advice = format!("vesta engine install {name}");
             assert!(error.message().contains(&advice), "{error}");

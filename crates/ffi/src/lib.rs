@@ -1,7 +1,7 @@
 //! The only crate of Vesta with `unsafe`.
 //!
 //! Owns: views of shared memory, early changes of the environment, what faults do to a process, the
-//! processor time of another process, the C APIs of TensorFlow, LiteRT and ONNX Runtime.
+//! processor time of another process, the C APIs of TensorFlow, LiteRT, ONNX Runtime and OpenVINO.
 //! May not know: anything of ours; it speaks in bytes, descriptors and `std::io::Error`.
 //! Invariant: no safe function of this crate can be called so that memory is misread, whatever the
 //! process at the other end of a shared mapping does.
@@ -10,6 +10,7 @@ mod cpu_clock;
 mod environment;
 mod litert;
 mod onnxruntime;
+mod openvino;
 mod shared_memory;
 mod signals;
 mod tensorflow;
@@ -19,6 +20,10 @@ pub use environment::set_before_threads;
 pub use litert::{LiteRt, LiteRtError, LiteRtInput, LiteRtModel, LiteRtOutput};
 pub use onnxruntime::{
     OnnxRunOptions, OnnxRuntime, OnnxRuntimeError, OnnxSession, OnnxTexts, OnnxValue,
+};
+pub use openvino::{
+    OpenVino, OpenVinoError, OpenVinoInput, OpenVinoModel, OpenVinoOutput, OpenVinoPort,
+    OpenVinoRequest,
 };
 pub use shared_memory::SharedMemory;
 pub use signals::die_of_faults;

@@ -8,7 +8,7 @@ use std::io::BufReader;
 use std::sync::{Arc, Mutex};
 
 use tracing::{info, warn};
-use vesta_engines::{EngineName, check_adapter};
+use vesta_engines::{EngineName, model_settings};
 use vesta_frontends::{WARM_UP_FILE, WarmUp, Weighed};
 use vesta_model::{Code, Engine as _, LoadRequest, RunRequest, Session, Status, Tensor};
 
@@ -47,8 +47,7 @@ impl Auto {
         let mut names: Vec<EngineName> = EngineName::ALL
             .iter()
             .copied()
-            .filter(|&name| name != EngineName::Embedded && name.runs_saved_models())
-            .filter(|&name| check_adapter(name).is_ok())
+            .filter(|&name| name != EngineName::Embedded && name.is_held_to_tensorflow())
             .collect();
         names.sort_by_key(|&name| name != EngineName::TensorFlow);
         let natives = names.into_iter().map(newest).collect();
@@ -205,12 +204,14 @@ impl Auto {
 
     fn question(&self, request: &LoadRequest, contenders: &[Arc<dyn Contender>]) -> Question {
         let engines = contenders.iter().map(|c| format!("{}=={}", c.name(), c.release()));
+        // The model's own settings may lie beside the version's folder, whose files alone are compared.
+        let graph = model_settings(&request.artifact).map(|own| own.graph);
         Question {
             artifact: request.artifact.clone(),
             engines: engines.collect(),
             tags: request.tags.clone(),
             threads: request.threads,
-            options: format!("{:?} {:?}", self.settings.options, self.settings.isolation),
+            options: format!("{:?} {:?} {graph:?}", self.settings.options, self.settings.isolation),
         }
     }
 

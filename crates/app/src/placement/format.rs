@@ -1,5 +1,5 @@
-//! Which file of a version is the model: `model.tflite` goes to LiteRT, an ONNX file to ONNX Runtime,
-//! all else to the engine that runs SavedModels.
+//! Which file of a version is the model: `model.tflite` goes to LiteRT, an ONNX file to ONNX Runtime, an
+//! IR to OpenVINO, all else to the engine that runs SavedModels.
 //!
 //! May not know: what is in the files. Invariant: of two models in one folder, `--prefer_tflite_model`
 //! alone decides, as in the original.
@@ -7,7 +7,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use vesta_engines::{LiteModel, OnnxModel};
+use vesta_engines::{IrModel, LiteModel, OnnxModel};
 use vesta_model::{LoadRequest, Status};
 use vesta_savedmodel::SavedModel;
 
@@ -20,9 +20,10 @@ pub(super) struct ByFormat {
     pub(super) saved_models: Arc<dyn Place>,
     pub(super) lite_models: Newest,
     pub(super) onnx_models: Newest,
+    pub(super) ir_models: Newest,
     /// Whether `model.tflite` comes before a SavedModel beside it.
     pub(super) is_preferred: bool,
-    /// Whether a `model.tflite` or an ONNX file without a SavedModel is served without being preferred.
+    /// Whether a `model.tflite`, an ONNX file or an IR without a SavedModel is served without being preferred.
     /// The original does not; where an engine was named, neither do we.
     pub(super) is_taken_alone: bool,
 }
@@ -46,6 +47,10 @@ impl Place for ByFormat {
         if self.is_taken_alone && OnnxModel::is_alone_in(artifact) {
             OnnxModel::open(artifact)?;
             return Placed::by(&*self.onnx_models.find()?, request, Reason::Only);
+        }
+        if self.is_taken_alone && IrModel::is_alone_in(artifact) {
+            IrModel::open(artifact)?;
+            return Placed::by(&*self.ir_models.find()?, request, Reason::Only);
         }
         self.saved_models.place(request)
     }

@@ -9,8 +9,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use vesta_engines::{
-    EmbeddedEngine, EngineChoice, EngineName, EngineOptions, EngineStore, LiteModel, OnnxModel,
-    check_adapter, unknown_signature,
+    EmbeddedEngine, EngineChoice, EngineName, EngineOptions, EngineStore, IrModel, LiteModel,
+    OnnxModel, unknown_signature,
 };
 use vesta_model::{
     Engine as _, EngineIdentity, LoadRequest, ModelDescription, Session as _, Signature, Status,
@@ -88,13 +88,12 @@ impl Bench {
         let is_lite =
             LiteModel::is_in(&plan.artifact) && SavedModel::file_in(&plan.artifact).is_none();
         let is_onnx = OnnxModel::is_alone_in(&plan.artifact);
-        let takes = |name: EngineName| {
-            check_adapter(name).is_ok()
-                && match name {
-                    EngineName::LiteRt => is_lite,
-                    EngineName::OnnxRuntime if is_onnx => true,
-                    _ => name.runs_saved_models() && !is_lite && !is_onnx,
-                }
+        let is_ir = !is_lite && IrModel::is_alone_in(&plan.artifact);
+        let takes = |name: EngineName| match name {
+            EngineName::LiteRt => is_lite,
+            EngineName::OnnxRuntime if is_onnx => true,
+            EngineName::OpenVino if is_onnx || is_ir => true,
+            _ => name.runs_saved_models() && !is_lite && !is_onnx && !is_ir,
         };
         let mut engines = vec![(EngineName::Embedded, EmbeddedEngine.identity().version)];
         let installed = EngineStore::from_env().installed();

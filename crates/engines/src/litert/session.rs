@@ -4,8 +4,8 @@
 //! one serves one run at a time; a model that keeps state has one.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use vesta_ffi::LiteRt;
@@ -20,16 +20,14 @@ use super::signatures::{self, Served};
 use super::values::Fed;
 use super::{read_file, unbundled};
 use crate::bound::{Bound, BoundSession, Runner};
+use crate::pool::Pool;
 
 /// A version loaded in LiteRT.
 pub(super) struct LoadedModel {
     source: Arc<Source>,
     /// Of each graph, what is run before it.
     parsings: Vec<Option<Parsing>>,
-    pool: Mutex<Pool>,
-    /// Told when an interpreter comes back.
-    returned: Condvar,
-    interpreters_max: usize,
+    interpreters: Pool<Interpreter>,
 }
 
 /// A signature in terms of a graph.
@@ -50,12 +48,6 @@ enum Feed {
     Input(usize),
     /// What the graph's Examples give, by position.
     Parsed(usize),
-}
-
-#[derive(Default)]
-struct Pool {
-    idle: Vec<Interpreter>,
-    made: usize,
 }
 
 impl LoadedModel {
@@ -102,9 +94,7 @@ impl LoadedModel {
         let runner = LoadedModel {
             source,
             parsings: wanted.into_iter().map(|(_, parsing)| parsing).collect(),
-            pool: Mutex::new(Pool { idle: vec![first], made: 1 }),
-            returned: Condvar::new(),
-            interpreters_max,
+            interpreters: Pool::new(vec![first], interpreters_max),
         };
         Ok(BoundSession::new(ModelDescription { signatures }, runner, bound))
     }
@@ -198,53 +188,12 @@ impl Runner for LoadedModel {
         if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
             return Err(Status::deadline_exceeded("the deadline passed before the run began"));
         }
-        let mut interpreter = self.take(deadline)?;
+        let make = || Interpreter::new(Arc::clone(&self.source));
+        let mut interpreter = self.interpreters.take(deadline, make)?;
         let outcome = interpreter.run(bound.graph, &fed, deadline);
-        self.put_back(interpreter);
+        self.interpreters.put_back(interpreter);
         let outputs = outcome?;
         Ok(request.outputs.iter().map(|&n| outputs[bound.outputs[n]].clone()).collect())
-    }
-}
-
-impl LoadedModel {
-    /// An interpreter that nobody else has.
-    fn take(&self, deadline: Option<Instant>) -> Result<Interpreter, Status> {
-        let mut pool = self.pool();
-        loop {
-            if let Some(interpreter) = pool.idle.pop() {
-                return Ok(interpreter);
-            }
-            if pool.made < self.interpreters_max {
-                pool.made += 1;
-                drop(pool);
-                return Interpreter::new(Arc::clone(&self.source)).inspect_err(|_| {
-                    self.pool().made -= 1;
-                    self.returned.notify_one();
-                });
-            }
-            let Some(deadline) = deadline else {
-                pool = self.returned.wait(pool).unwrap_or_else(PoisonError::into_inner);
-                continue;
-            };
-            let left = deadline.saturating_duration_since(Instant::now());
-            if left.is_zero() {
-                return Err(Status::deadline_exceeded(
-                    "no interpreter of the model became free before the deadline",
-                ));
-            }
-            let waited = self.returned.wait_timeout(pool, left);
-            pool = waited.unwrap_or_else(PoisonError::into_inner).0;
-        }
-    }
-
-    fn put_back(&self, interpreter: Interpreter) {
-        self.pool().idle.push(interpreter);
-        self.returned.notify_one();
-    }
-
-    /// A panic elsewhere leaves whole values.
-    fn pool(&self) -> MutexGuard<'_, Pool> {
-        self.pool.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

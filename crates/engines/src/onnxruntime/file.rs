@@ -22,7 +22,7 @@ use vesta_protos::onnx::{
 use vesta_savedmodel::SavedModel;
 
 use super::external::{Beside, each_tensor, is_external, unreadable};
-use super::session::{BoundModel, Feed, LoadedModel, name_of};
+use super::session::{BoundModel, LoadedModel, name_of};
 use super::values::{from_onnx, status};
 use super::weights::Weights;
 use crate::bound::BoundSession;
@@ -101,12 +101,11 @@ pub(super) fn load(
         let text = format!("ONNX Runtime does not take {}: {}", file.name, status.message());
         Status::new(status.code(), text)
     })?;
-    let feed =
-        |spec: &TensorSpec| Ok(Feed { name: name_of(&spec.alias)?, shape: spec.shape.clone() });
-    let feeds = signature.inputs.iter().map(feed).collect::<Result<_, Status>>()?;
-    let fetches =
-        signature.outputs.iter().map(|spec| name_of(&spec.alias)).collect::<Result<_, _>>()?;
-    let bound = BoundModel { signature: Arc::clone(&signature), session, feeds, fetches };
+    let named = |spec: &TensorSpec| name_of(&spec.alias);
+    let feeds = signature.inputs.iter().map(named).collect::<Result<_, Status>>()?;
+    let fetches = signature.outputs.iter().map(named).collect::<Result<_, Status>>()?;
+    let shapes = signature.inputs.iter().map(|spec| spec.shape.clone()).collect();
+    let bound = BoundModel { signature: Arc::clone(&signature), session, feeds, shapes, fetches };
     let bound = [(signature.name.clone(), bound)].into();
     Ok(BoundSession::new(described(signature), LoadedModel::new(library), bound))
 }
@@ -139,18 +138,18 @@ fn chosen(artifact: &Path) -> Result<PathBuf, Status> {
 }
 
 /// A file as it was read.
-struct Parsed {
+pub(crate) struct Parsed {
     /// Its name.
-    name: String,
+    pub(crate) name: String,
     /// Its bytes.
-    bytes: Bytes,
-    model: ModelProto,
+    pub(crate) bytes: Bytes,
+    pub(crate) model: ModelProto,
 }
 
 impl Parsed {
     /// Reads the file. It is not mapped: a file that is changed in its place must not change what
     /// serves.
-    fn read(artifact: &Path) -> Result<Parsed, Status> {
+    pub(crate) fn read(artifact: &Path) -> Result<Parsed, Status> {
         let path = chosen(artifact)?;
         let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
         let metadata = path.metadata().map_err(|error| unreadable(&path, &error))?;
@@ -177,7 +176,7 @@ impl Parsed {
     /// # Errors
     /// `DATA_LOSS` for ends that make no sense, `UNIMPLEMENTED` for those that are no tensors that a
     /// request can carry.
-    fn signature(&self) -> Result<Signature, Status> {
+    pub(crate) fn signature(&self) -> Result<Signature, Status> {
         let graph = self.graph()?;
         let sparse = graph.sparse_initializer.iter().flat_map(|sparse| &sparse.values);
         let constants: BTreeSet<&str> =
@@ -250,7 +249,7 @@ impl Parsed {
     }
 
     /// Reads the tensors that lie in other files into the model; tells whether there were any.
-    fn gather(&mut self, artifact: &Path) -> Result<bool, Status> {
+    pub(crate) fn gather(&mut self, artifact: &Path) -> Result<bool, Status> {
         let mut beside = None;
         each_tensor(&mut self.model, &mut |tensor| {
             if is_external(tensor) {

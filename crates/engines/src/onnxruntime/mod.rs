@@ -21,6 +21,7 @@ use vesta_ffi::OnnxRuntime;
 use vesta_model::{Engine, EngineIdentity, LoadRequest, Session, Status};
 
 pub use self::file::OnnxModel;
+pub(crate) use self::file::Parsed as OnnxFile;
 
 /// ONNX Runtime, opened in this process.
 pub struct OnnxRuntimeEngine {

@@ -12,7 +12,7 @@ use vesta_model::{PartialShape, RunRequest, Signature, Status, Tensor};
 
 use super::deadlines::Deadlines;
 use super::values::{from_value, status, to_value};
-use crate::bound::{Bound, Runner};
+use crate::bound::{Bound, Runner, is_past, late};
 
 /// A version loaded in ONNX Runtime.
 pub(super) struct LoadedModel {
@@ -25,16 +25,11 @@ pub(super) struct BoundModel {
     pub(super) signature: Arc<Signature>,
     pub(super) session: OnnxSession,
     /// The model's inputs, one for each of the signature's.
-    pub(super) feeds: Vec<Feed>,
+    pub(super) feeds: Vec<CString>,
+    /// The shapes that they take.
+    pub(super) shapes: Vec<PartialShape>,
     /// The model's outputs, one for each of the signature's.
     pub(super) fetches: Vec<CString>,
-}
-
-/// An input of a model.
-pub(super) struct Feed {
-    pub(super) name: CString,
-    /// The shapes that it takes.
-    pub(super) shape: PartialShape,
 }
 
 impl LoadedModel {
@@ -57,6 +52,10 @@ impl Bound for BoundModel {
     fn signature(&self) -> &Signature {
         &self.signature
     }
+
+    fn shapes(&self) -> &[PartialShape] {
+        &self.shapes
+    }
 }
 
 impl Runner for LoadedModel {
@@ -69,12 +68,8 @@ impl Runner for LoadedModel {
         inputs: Vec<Tensor>,
         deadline: Option<Instant>,
     ) -> Result<Vec<Tensor>, Status> {
-        bound.check(&inputs)?;
         if request.outputs.is_empty() {
             return Ok(Vec::new());
-        }
-        if is_past(deadline) {
-            return Err(late());
         }
         let options = Arc::new(OnnxRunOptions::new(self.library).map_err(|error| status(&error))?);
         let values = inputs
@@ -82,7 +77,7 @@ impl Runner for LoadedModel {
             .map(|input| to_value(self.library, input))
             .collect::<Result<Vec<OnnxValue>, _>>()?;
         let feeds: Vec<(&CStr, &OnnxValue)> =
-            bound.feeds.iter().map(|feed| feed.name.as_c_str()).zip(&values).collect();
+            bound.feeds.iter().map(CString::as_c_str).zip(&values).collect();
         let fetches: Vec<&CStr> =
             request.outputs.iter().map(|&index| bound.fetches[index].as_c_str()).collect();
         let listed = deadline
@@ -98,38 +93,4 @@ impl Runner for LoadedModel {
             .map(|(&index, value)| from_value(&bound.signature.outputs[index].alias, value))
             .collect()
     }
-}
-
-impl BoundModel {
-    /// Checks that the tensors are what the model takes.
-    fn check(&self, inputs: &[Tensor]) -> Result<(), Status> {
-        for ((spec, feed), tensor) in self.signature.inputs.iter().zip(&self.feeds).zip(inputs) {
-            if !feed.shape.accepts(tensor.shape()) {
-                return Err(Status::invalid_argument(format!(
-                    "input {} has shape {}, but the model declares {}, and ONNX Runtime holds it to \
-                     that; send a tensor of the declared shape",
-                    spec.alias,
-                    tensor.shape(),
-                    feed.shape
-                )));
-            }
-            if tensor.dtype() != spec.fed_dtype() {
-                return Err(Status::invalid_argument(format!(
-                    "input {} is of {}, and {} was given",
-                    spec.alias,
-                    spec.fed_dtype(),
-                    tensor.dtype()
-                )));
-            }
-        }
-        Ok(())
-    }
-}
-
-fn is_past(deadline: Option<Instant>) -> bool {
-    deadline.is_some_and(|deadline| Instant::now() >= deadline)
-}
-
-fn late() -> Status {
-    Status::deadline_exceeded("the run was stopped at its deadline")
 }

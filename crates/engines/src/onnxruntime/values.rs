@@ -4,10 +4,10 @@
 use std::sync::Arc;
 
 use vesta_ffi::{OnnxRuntime, OnnxRuntimeError, OnnxValue};
-use vesta_model::{AlignedBytes, DType, Memory, Shape, Status, StringsBuilder, Tensor};
+use vesta_model::{DType, Memory, Shape, Status, StringsBuilder, Tensor};
 use vesta_protos::onnx::tensor_proto::DataType;
 
-use crate::bound::Fed;
+use crate::bound::{Fed, fit_for_kernels};
 
 /// The dtypes that both know.
 const DTYPES: &[(DataType, DType)] = &[
@@ -77,26 +77,9 @@ pub(super) fn to_value(library: &'static OnnxRuntime, tensor: Tensor) -> Result<
             tensor.strings().ok_or_else(|| Status::internal("a tensor of strings holds none"))?;
         return OnnxValue::strings(library, &dims, strings.iter()).map_err(|error| status(&error));
     }
-    let tensor = aligned(clean(tensor)?)?;
+    let tensor = fit_for_kernels(tensor)?;
     let element = to_onnx(tensor.dtype())?;
     OnnxValue::over(library, element, &dims, Arc::new(Fed(tensor))).map_err(|error| status(&error))
-}
-
-/// A boolean is 0 or 1 in C++, where any other byte is undefined; clients may have sent one.
-fn clean(tensor: Tensor) -> Result<Tensor, Status> {
-    if tensor.dtype() != DType::Bool || tensor.bytes().iter().all(|&byte| byte <= 1) {
-        return Ok(tensor);
-    }
-    let bytes: Vec<u8> = tensor.bytes().iter().map(|&byte| u8::from(byte != 0)).collect();
-    Tensor::copied(DType::Bool, tensor.shape().clone(), &bytes)
-}
-
-/// The same tensor where kernels expect it to lie.
-fn aligned(tensor: Tensor) -> Result<Tensor, Status> {
-    if tensor.bytes().as_ptr().addr().is_multiple_of(AlignedBytes::ALIGNMENT) {
-        return Ok(tensor);
-    }
-    Tensor::copied(tensor.dtype(), tensor.shape().clone(), tensor.bytes())
 }
 
 /// The tensor that ONNX Runtime gave for the output called `alias`.
@@ -160,11 +143,5 @@ mod tests {
         }
         assert_eq!(from_onnx(0), None);
         assert!(to_onnx(DType::Resource).is_err());
-    }
-
-    #[test]
-    fn booleans_are_zero_or_one() {
-        let odd = Tensor::copied(DType::Bool, Shape::vector(3), &[0, 7, 1]).unwrap();
-        assert_eq!(clean(odd).unwrap().bytes(), [0, 1, 1]);
     }
 }

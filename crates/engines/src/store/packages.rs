@@ -57,7 +57,17 @@ const LITERT: Package = Package {
 
 const OPENVINO: Package = Package {
     names: &[("", "openvino")],
-    libraries: &[needed("openvino/libs/", "libopenvino_c.so."), besides("openvino/libs/", "lib")],
+    // What runs models on a processor: not the plugins of other devices and the forms that are not read.
+    libraries: &[
+        needed("openvino/libs/", "libopenvino_c.so."),
+        needed("openvino/libs/", "libopenvino.so."),
+        needed("openvino/libs/", "libopenvino_intel_cpu_plugin.so"),
+        needed("openvino/libs/", "libopenvino_ir_frontend.so."),
+        needed("openvino/libs/", "libopenvino_onnx_frontend.so."),
+        needed("openvino/libs/", "libtbb.so."),
+        besides("openvino/libs/", "libtbb"),
+        besides("openvino/libs/", "libhwloc.so."),
+    ],
     top: "openvino/",
 };
 
@@ -181,6 +191,26 @@ const PINS: &[(&str, &str)] = &[
     (
         "tensorflow-2.21.0-cp313-cp313-manylinux_2_27_aarch64.whl",
         "a10abdfb8b1189210c251021a3f153b7ccc52a8e6521351f3dc3331e8ba593e0",
+    ),
+    (
+        "openvino-2026.4.1-22982-cp310-cp310-manylinux_2_28_x86_64.whl",
+        "47dcccbab40a23aed1dc4af7c43a9c813cc61f684d66498e1627d407d5f2770b",
+    ),
+    (
+        "openvino-2026.4.1-22982-cp311-cp311-manylinux_2_28_x86_64.whl",
+        "2d22b1da03f7caf74df30e9f6417d0ab2f637e4a38e08e1dcd294d2c37407aaf",
+    ),
+    (
+        "openvino-2026.4.1-22982-cp312-cp312-manylinux_2_28_x86_64.whl",
+        "6b4375c17ddcac83a5180349e2e2bb811185c261066e2a920659892d58ef0e3b",
+    ),
+    (
+        "openvino-2026.4.1-22982-cp313-cp313-manylinux_2_28_x86_64.whl",
+        "a9b637846c579d7b81b17b6585e0c7b1947574e8d13cf83d7307ce50cd2c352e",
+    ),
+    (
+        "openvino-2026.4.1-22982-cp312-cp312-manylinux_2_35_aarch64.whl",
+        "82efccb2f9f1bdc7e5a1996e05a3b719ebff9232dd54b44150d6d2e983a86b7d",
     ),
     (
         "openvino-2026.4.0-22959-cp310-cp310-manylinux_2_28_x86_64.whl",

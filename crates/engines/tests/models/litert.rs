@@ -34,7 +34,8 @@ fn load(engine: &dyn Engine, name: &str) -> Arc<dyn Session> {
 fn conforms(engine: &dyn Engine) {
     let folder = version("counter");
     let counter = Given::Model(SuiteModel::new(request(folder.path()), &[]));
-    KEPT.conform(engine, counter, b"\x10\0\0\0TFL3 and no more");
+    let (_folder, strings) = KEPT.strings();
+    KEPT.conform(engine, Given::Model(strings), counter, b"\x10\0\0\0TFL3 and no more");
 }
 
 #[test]

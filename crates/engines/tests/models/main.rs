@@ -5,6 +5,7 @@ mod demo;
 mod litert;
 mod native;
 mod onnxruntime;
+mod openvino;
 mod original;
 mod shared_data;
 mod suite;

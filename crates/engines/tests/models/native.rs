@@ -63,6 +63,11 @@ impl Kept {
     pub(crate) fn version(&self, name: &str) -> tempfile::TempDir {
         let folder = tempfile::tempdir().unwrap();
         std::fs::copy(self.path(name), folder.path().join(self.file)).unwrap();
+        // An IR has its weights beside it.
+        let weights = self.path(name).with_extension("bin");
+        if weights.exists() {
+            std::fs::copy(weights, folder.path().join(self.file).with_extension("bin")).unwrap();
+        }
         folder
     }
 
@@ -71,21 +76,33 @@ impl Kept {
         loaded.unwrap_or_else(|status| panic!("{name}: {status}"))
     }
 
+    /// The model that gives strings back; its folder lives as long as the first.
+    pub(crate) fn strings(&self) -> (tempfile::TempDir, SuiteModel) {
+        let folder = self.version("string_identity");
+        let model = SuiteModel::new(request(folder.path()), &[]);
+        (folder, model)
+    }
+
     /// Holds an engine to the suite, on these models; `damaged` is the start of none.
-    pub(crate) fn conform(&self, engine: &dyn Engine, counter: Given, damaged: &[u8]) {
-        let names =
-            ["half_plus_two", "slow_half_plus_two", "string_identity", "sum_and_difference"];
+    pub(crate) fn conform(
+        &self,
+        engine: &dyn Engine,
+        strings: Given,
+        counter: Given,
+        damaged: &[u8],
+    ) {
+        let names = ["half_plus_two", "slow_half_plus_two", "sum_and_difference"];
         let folders = names.map(|name| self.version(name));
-        let spoiled = tempfile::tempdir().unwrap();
+        let spoiled = self.version("half_plus_two");
         std::fs::write(spoiled.path().join(self.file), damaged).unwrap();
         let model = |folder: &Path| Given::Model(SuiteModel::new(request(folder), &[]));
-        let [half, slow, text, sum] = folders.each_ref().map(|folder| model(folder.path()));
+        let [half, slow, sum] = folders.each_ref().map(|folder| model(folder.path()));
         let report = engine_suite(
             engine,
             &SuiteModels {
                 half_plus_two: half,
                 slow_half_plus_two: slow,
-                string_identity: text,
+                string_identity: strings,
                 sum_and_difference: sum,
                 counter,
                 damaged: model(spoiled.path()),

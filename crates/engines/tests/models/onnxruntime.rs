@@ -12,7 +12,7 @@ use vesta_model::{
 use vesta_testkit::Given;
 
 use crate::native::{Kept, installed, isolated, serve, serve_as_worker};
-use crate::shared_data::{call, floats, folder, output, request, strings};
+use crate::shared_data::{call, floats, output, request, strings};
 use crate::suite;
 use crate::written::{self, node, write};
 
@@ -47,19 +47,13 @@ fn refusal(engine: &dyn Engine, name: &str) -> Status {
 
 /// Holds an engine to the suite, on ONNX files.
 fn conforms_on_files(engine: &dyn Engine) {
-    KEPT.conform(engine, suite::refused_counter(), b"\xff\xffno model");
-}
-
-/// A SavedModel that gives strings back, which has no translation.
-fn refused_strings() -> Given {
-    match folder() {
-        Some(shared) => Given::Refused(request(&shared.join("golden/models/id_string/1"))),
-        None => Given::Missing("the shared models".to_owned()),
-    }
+    let (_folder, strings) = KEPT.strings();
+    let strings = Given::Model(strings);
+    KEPT.conform(engine, strings, suite::refused_counter(), b"\xff\xffno model");
 }
 
 fn conforms_on_saved_models(engine: &dyn Engine) {
-    suite::conforms_with(engine, suite::refused_counter(), refused_strings());
+    suite::conforms_with(engine, suite::refused_counter(), suite::refused_strings());
 }
 
 #[test]

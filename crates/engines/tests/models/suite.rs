@@ -89,6 +89,14 @@ pub(crate) fn refused_counter() -> Given {
     }
 }
 
+/// A SavedModel that gives strings back, which has no translation.
+pub(crate) fn refused_strings() -> Given {
+    match folder() {
+        Some(shared) => Given::Refused(request(&shared.join("golden/models/id_string/1"))),
+        None => Given::Missing("the shared models".to_owned()),
+    }
+}
+
 /// Holds an engine to the suite.
 pub(crate) fn conforms(engine: &dyn Engine, counter: Given) {
     conforms_with(engine, counter, given("id_string/1", &[]));

@@ -8,7 +8,7 @@ mod cells;
 
 use std::fmt::Write;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use vesta_model::{
     Engine, InputLayout, LoadRequest, RunRequest, Session, Signature, Status, Tensor,
@@ -72,6 +72,8 @@ pub struct Cell {
     pub name: &'static str,
     /// What came of it.
     pub outcome: Outcome,
+    /// How long it took.
+    pub took: Duration,
 }
 
 /// What came of all cells.
@@ -96,9 +98,9 @@ impl SuiteReport {
     /// All cells, one per line.
     pub fn text(&self) -> String {
         let mut text = String::new();
-        for Cell { name, outcome } in &self.cells {
+        for Cell { name, outcome, took } in &self.cells {
             let _ = match outcome {
-                Outcome::Passed => writeln!(text, "pass {name}"),
+                Outcome::Passed => writeln!(text, "pass {name} ({} ms)", took.as_millis()),
                 Outcome::Skipped(reason) => writeln!(text, "SKIP {name}: {reason}"),
                 Outcome::Failed(why) => writeln!(text, "FAIL {name}: {why}"),
             };
@@ -130,12 +132,13 @@ pub fn engine_suite(engine: &dyn Engine, models: &SuiteModels) -> SuiteReport {
     let cells = cells::ALL
         .iter()
         .map(|(name, pick, test)| {
+            let begun = Instant::now();
             let outcome = match pick(models) {
                 Given::Missing(reason) => Outcome::Skipped(reason.clone()),
                 Given::Refused(load) => tried(|| cells::refused(engine, load)),
                 Given::Model(model) => tried(|| test(engine, model)),
             };
-            Cell { name, outcome }
+            Cell { name, outcome, took: begun.elapsed() }
         })
         .collect();
     SuiteReport { cells }
@@ -185,7 +188,7 @@ mod tests {
     use super::*;
 
     fn report(outcome: Outcome) -> SuiteReport {
-        SuiteReport { cells: vec![Cell { name: "x", outcome }] }
+        SuiteReport { cells: vec![Cell { name: "x", outcome, took: Duration::ZERO }] }
     }
 
     #[test]

@@ -1,0 +1,126 @@
+//! Models that OpenVINO reads as ONNX: files, and the translations of SavedModels.
+//!
+//! May not know: what an operator means. Invariant: a translation is given whole, with no file to look
+//! for.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use prost::Message as _;
+use vesta_ffi::{OpenVino, OpenVinoModel};
+use vesta_model::{DType, LoadRequest, ModelDescription, Status, TensorSpec};
+use vesta_onnx::Translation;
+use vesta_protos::onnx::ModelProto;
+
+use super::runner::{BoundModel, Ends, Runs};
+use super::values::words;
+use crate::bound::BoundSession;
+use crate::convert::ONNX_BYTES_MAX;
+use crate::onnxruntime::OnnxFile;
+use crate::registry::EngineName;
+use crate::translated::{TranslatedSignature, refused, translate_all};
+
+/// Loads a version that is an ONNX file.
+pub(super) fn load_file(
+    library: &'static OpenVino,
+    request: &LoadRequest,
+) -> Result<BoundSession<Runs>, Status> {
+    let mut file = OnnxFile::read(&request.artifact)?;
+    let signature = Arc::new(file.signature()?);
+    let is_gathered = file.gather(&request.artifact)?;
+    let opened = if is_gathered {
+        read(library, &encoded(&file.model)?)
+    } else {
+        read(library, &file.bytes)
+    };
+    let aliases = |specs: &[TensorSpec]| -> Vec<String> {
+        specs.iter().map(|spec| spec.alias.clone()).collect()
+    };
+    let (inputs, outputs) = (aliases(&signature.inputs), aliases(&signature.outputs));
+    let ends = ends(&file.model, &inputs, &outputs)?;
+    let shapes = signature.inputs.iter().map(|spec| spec.shape.clone()).collect();
+    let bound = opened
+        .and_then(|model| {
+            BoundModel::compile(&model, Arc::clone(&signature), shapes, ends, request.threads)
+        })
+        .map_err(|status| {
+            let text = format!("OpenVINO does not take {}: {}", file.name, status.message());
+            Status::new(status.code(), text)
+        })?;
+    let name = signature.name.clone();
+    let description = ModelDescription { signatures: [(name.clone(), signature)].into() };
+    Ok(BoundSession::new(description, Runs, [(name, bound)].into()))
+}
+
+/// Loads a version that is a SavedModel.
+pub(super) fn load_saved_model(
+    library: &'static OpenVino,
+    request: &LoadRequest,
+) -> Result<BoundSession<Runs>, Status> {
+    let engine = EngineName::OpenVino;
+    let (description, signatures) = translate_all(engine, request)?;
+    let mut bound = BTreeMap::new();
+    for TranslatedSignature { name, shapes, translation } in signatures {
+        let Some(signature) = description.signatures.get(&name).map(Arc::clone) else { continue };
+        check_widths(&translation).map_err(|status| refused(engine, request, &name, &status))?;
+        let Translation { model, inputs, outputs, .. } = &translation;
+        let ends = ends(model, inputs, outputs)?;
+        let compiled = encoded(model)
+            .and_then(|bytes| read(library, &bytes))
+            .and_then(|read| BoundModel::compile(&read, signature, shapes, ends, request.threads))
+            .map_err(|status| refused(engine, request, &name, &status))?;
+        bound.insert(name, compiled);
+    }
+    Ok(BoundSession::new(description, Runs, bound))
+}
+
+/// Where named ends stand in a model. OpenVINO keeps the file's order, and has no inputs for constants
+/// that are listed as such.
+fn ends(model: &ModelProto, inputs: &[String], outputs: &[String]) -> Result<Ends, Status> {
+    let graphs = || model.graph.iter();
+    let sparse = graphs().flat_map(|graph| &graph.sparse_initializer).flat_map(|own| &own.values);
+    let constants: BTreeSet<&str> = graphs()
+        .flat_map(|graph| &graph.initializer)
+        .chain(sparse)
+        .map(|tensor| tensor.name.as_str())
+        .collect();
+    let all_inputs: Vec<String> = graphs()
+        .flat_map(|graph| &graph.input)
+        .filter(|input| !constants.contains(input.name.as_str()))
+        .map(|input| input.name.clone())
+        .collect();
+    let all_outputs: Vec<String> =
+        graphs().flat_map(|graph| &graph.output).map(|output| output.name.clone()).collect();
+    Ok(Ends {
+        inputs: Ends::find(inputs, &all_inputs)?,
+        outputs: Ends::find(outputs, &all_outputs)?,
+    })
+}
+
+/// Refuses a translation that computes in types which OpenVINO narrows. 64-bit integers are not among
+/// them, for every shape is of them.
+fn check_widths(translation: &Translation) -> Result<(), Status> {
+    let narrowed = [DType::F64, DType::U32, DType::U64];
+    let found = translation.operators.iter().find_map(|(used, node)| {
+        Some((used, node, used.inputs.iter().find(|own| narrowed.contains(own))?))
+    });
+    match found {
+        Some((used, node, dtype)) => Err(Status::unimplemented(format!(
+            "OpenVINO computes {} of {dtype} at {node} with fewer bits",
+            used.op
+        ))),
+        None => Ok(()),
+    }
+}
+
+fn encoded(model: &ModelProto) -> Result<Vec<u8>, Status> {
+    if model.encoded_len() > ONNX_BYTES_MAX {
+        return Err(Status::unimplemented("the model takes more than 2 GB in one piece"));
+    }
+    Ok(model.encode_to_vec())
+}
+
+/// Such a model was looked into already: what OpenVINO cannot make of it, it cannot run.
+fn read(library: &'static OpenVino, bytes: &[u8]) -> Result<OpenVinoModel, Status> {
+    OpenVinoModel::read(library, bytes, None).map_err(|error| Status::unimplemented(words(&error)))
+}

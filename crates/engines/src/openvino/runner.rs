@@ -1,0 +1,210 @@
+//! One version in OpenVINO: its signatures bound to compiled models, and the end of its runs.
+//!
+//! A run is told to end at its deadline, and looks between operators alone: within a loop it goes on to
+//! the loop's end. So the answer does not wait for it. Invariant: what a run reads is kept to its end, and
+//! a run that was given up is one of the signature's few until then.
+
+use std::num::NonZero;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use vesta_ffi::{OpenVinoInput, OpenVinoModel, OpenVinoPort, OpenVinoRequest};
+use vesta_model::{PartialShape, RunRequest, Signature, Status, Tensor, TensorSpec};
+
+use super::values::{from_output, status, to_input, to_openvino, unfit, words};
+use crate::bound::{Bound, Runner, late};
+use crate::pool::Pool;
+
+/// How long a run that was told to end may take before it is left to itself.
+const GRACE: Duration = Duration::from_millis(5);
+
+/// Where the ends of a signature stand among those of the model.
+pub(super) struct Ends {
+    /// One for each of the signature's inputs.
+    pub(super) inputs: Vec<usize>,
+    /// One for each of the signature's outputs; several may be the same.
+    pub(super) outputs: Vec<usize>,
+}
+
+impl Ends {
+    /// Finds ends by their names in the model.
+    ///
+    /// # Errors
+    /// `INTERNAL` when the model lacks one.
+    pub(super) fn find(named: &[String], all: &[String]) -> Result<Vec<usize>, Status> {
+        let place = |name: &String| {
+            let lacks = || Status::internal(format!("the model has no `{name}`"));
+            all.iter().position(|known| known == name).ok_or_else(lacks)
+        };
+        named.iter().map(place).collect()
+    }
+}
+
+/// A signature in terms of a compiled model.
+pub(super) struct BoundModel {
+    signature: Arc<Signature>,
+    /// The shapes that it takes, one for each of the signature's inputs.
+    shapes: Vec<PartialShape>,
+    /// As many as runs may go on at a time.
+    requests: Arc<Pool<OpenVinoRequest>>,
+    ends: Ends,
+}
+
+impl BoundModel {
+    /// Compiles a model for a signature, whose inputs must be the model's.
+    ///
+    /// # Errors
+    /// `UNIMPLEMENTED` for what OpenVINO cannot run as it is meant.
+    pub(super) fn compile(
+        model: &OpenVinoModel,
+        signature: Arc<Signature>,
+        shapes: Vec<PartialShape>,
+        ends: Ends,
+        threads: usize,
+    ) -> Result<BoundModel, Status> {
+        let refused = |error| Status::unimplemented(words(&error));
+        let ports = model.inputs().map_err(refused)?;
+        let is_fed = |index| ends.inputs.iter().filter(|&&fed| fed == index).count() == 1;
+        if !(0..ports.len()).all(is_fed) {
+            return Err(Status::unimplemented(
+                "OpenVINO finds other inputs in it than its signature has",
+            ));
+        }
+        check_ends("input", &signature.inputs, &ends.inputs, &ports)?;
+        let ports = model.outputs().map_err(refused)?;
+        check_ends("output", &signature.outputs, &ends.outputs, &ports)?;
+        let cores = std::thread::available_parallelism().map_or(1, NonZero::get);
+        let requests = model.compile(threads, cores / threads.max(1)).map_err(refused)?;
+        let runs_max = requests.len();
+        let requests = Arc::new(Pool::new(requests, runs_max));
+        Ok(BoundModel { signature, shapes, requests, ends })
+    }
+}
+
+impl Bound for BoundModel {
+    fn signature(&self) -> &Signature {
+        &self.signature
+    }
+
+    fn shapes(&self) -> &[PartialShape] {
+        &self.shapes
+    }
+}
+
+/// Runs of a version. They share nothing beyond their signature's requests.
+pub(super) struct Runs;
+
+/// Checks that the model has the ends that the signature tells of.
+fn check_ends(
+    side: &str,
+    specs: &[TensorSpec],
+    places: &[usize],
+    ports: &[OpenVinoPort],
+) -> Result<(), Status> {
+    for (spec, &place) in specs.iter().zip(places) {
+        let missing =
+            || Status::unimplemented(format!("OpenVINO finds no {side} `{}` in it", spec.alias));
+        let port = ports.get(place).ok_or_else(missing)?;
+        let dtype = if side == "input" { spec.fed_dtype() } else { spec.dtype };
+        let end = format!("{side} `{}`", spec.alias);
+        let element = to_openvino(dtype).ok_or_else(|| unfit(&end, &dtype.to_string()))?;
+        if element != port.element {
+            return Err(Status::unimplemented(format!(
+                "{end} is of {dtype}, and OpenVINO makes its type {} of it",
+                port.element
+            )));
+        }
+    }
+    Ok(())
+}
+
+impl Runner for Runs {
+    type Bound = BoundModel;
+
+    fn run(
+        &self,
+        bound: &BoundModel,
+        request: &RunRequest,
+        inputs: Vec<Tensor>,
+        deadline: Option<Instant>,
+    ) -> Result<Vec<Tensor>, Status> {
+        if request.outputs.is_empty() {
+            return Ok(Vec::new());
+        }
+        let specs = bound.signature.inputs.iter().zip(inputs);
+        let fed = specs.map(|(spec, tensor)| to_input(&spec.alias, tensor));
+        let fed = fed.collect::<Result<Vec<_>, _>>()?;
+        let mut numbered: Vec<_> = bound.ends.inputs.iter().zip(fed).collect();
+        numbered.sort_by_key(|(place, _)| **place);
+        let fed = numbered.into_iter().map(|(_, input)| input).collect();
+        let none_more = || Err(Status::internal("all requests of a model are made at once"));
+        let taken = bound.requests.take(deadline, none_more)?;
+        let mut run = OneRun { requests: Arc::clone(&bound.requests), taken: Some(taken) };
+        if !run.ends_by(fed, deadline)? {
+            run.leave();
+            return Err(late());
+        }
+        run.outputs(bound, &request.outputs)
+    }
+}
+
+/// A run on a request that goes back when this is dropped, which waits for the end of the run.
+struct OneRun {
+    requests: Arc<Pool<OpenVinoRequest>>,
+    taken: Option<OpenVinoRequest>,
+}
+
+impl OneRun {
+    /// Runs; tells whether the run is over, which it is but for a deadline.
+    fn ends_by(
+        &mut self,
+        fed: Vec<OpenVinoInput>,
+        deadline: Option<Instant>,
+    ) -> Result<bool, Status> {
+        let Some(request) = &mut self.taken else { return Err(gone()) };
+        request.start(fed).map_err(|error| status(&error))?;
+        let Some(deadline) = deadline else {
+            request.wait().map_err(|error| status(&error))?;
+            return Ok(true);
+        };
+        let left = deadline.saturating_duration_since(Instant::now());
+        // Whole milliseconds are waited for.
+        let is_over = request.wait_for(left + Duration::from_micros(999));
+        is_over.map_err(|error| status(&error))
+    }
+
+    /// Tells a run to end, and leaves it to a thread if it does not. Without one, it is waited for here.
+    fn leave(mut self) {
+        let Some(request) = &mut self.taken else { return };
+        request.cancel();
+        if !matches!(request.wait_for(GRACE), Ok(false)) {
+            return;
+        }
+        let name = "openvino-late".to_owned();
+        let _ = std::thread::Builder::new().name(name).spawn(move || drop(self));
+    }
+
+    /// The outputs with these indices.
+    fn outputs(&self, bound: &BoundModel, indices: &[usize]) -> Result<Vec<Tensor>, Status> {
+        let Some(request) = &self.taken else { return Err(gone()) };
+        let one = |&index: &usize| {
+            let place = bound.ends.outputs[index];
+            let output = request.output(place).map_err(|error| status(&error))?;
+            from_output(&bound.signature.outputs[index].alias, &output)
+        };
+        indices.iter().map(one).collect()
+    }
+}
+
+impl Drop for OneRun {
+    fn drop(&mut self) {
+        if let Some(mut request) = self.taken.take() {
+            request.clear();
+            self.requests.put_back(request);
+        }
+    }
+}
+
+fn gone() -> Status {
+    Status::internal("a run has no request")
+}
