@@ -18,7 +18,7 @@ pub(super) const FAMILY: Family = &[("DynamicStitch", stitch), ("ParallelDynamic
 /// As many rows as the largest place says. A place that no row says is undefined in TensorFlow.
 fn stitch(g: &mut Graph, c: &Call<'_>) -> Outcome {
     let half = c.inputs.len() / 2;
-    if half == 0 || c.inputs.len() % 2 != 0 {
+    if half == 0 || !c.inputs.len().is_multiple_of(2) {
         return refuse("it has not as many places as rows");
     }
     let dtype = g.get(c.input(half)?).dtype;
