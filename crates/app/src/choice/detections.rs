@@ -74,20 +74,26 @@ pub(super) fn compare(
     Some(error)
 }
 
-/// How far the scores of rows without a match are from the lowest of their side, where that is no more
-/// than rounding: the set ends among equals. A set that is filled up with zeros does not end there.
+/// How far the scores of rows without a match are from the lowest of their side, and these from each other,
+/// where that is no more than rounding: the set ends among equals. A set that is filled up with zeros
+/// does not end there.
 fn tied_at_the_end(
     scores: &Column,
     rows: std::ops::Range<usize>,
     got: &[usize],
     want: &[usize],
 ) -> Option<f64> {
-    let mut error = 0.0f64;
-    for (values, unmatched) in [(&scores.got, got), (&scores.want, want)] {
-        let lowest = values.get(rows.clone())?.iter().copied().fold(f64::INFINITY, f64::min);
-        if lowest == 0.0 {
-            return None;
-        }
+    let lowest = |values: &[f64]| {
+        Some(values.get(rows.clone())?.iter().copied().fold(f64::INFINITY, f64::min))
+    };
+    let ends = [lowest(&scores.got)?, lowest(&scores.want)?];
+    if ends.contains(&0.0) {
+        return None;
+    }
+    let mut error = distance(ends[0], ends[1], scores.scale);
+    for ((values, unmatched), lowest) in
+        [(&scores.got, got), (&scores.want, want)].into_iter().zip(ends)
+    {
         for &row in unmatched {
             error = error.max(distance(*values.get(row)?, lowest, scores.scale));
         }
