@@ -12,8 +12,9 @@ use crate::run::{say, show, take, works};
 pub(crate) const REQUIREMENTS: &str = "tests/clients/requirements.txt";
 
 /// Makes one small graph per operator and what TensorFlow answers.
-const FIXTURES: [&str; 3] = [
+const FIXTURES: [&str; 4] = [
     "crates/onnx/tests/fixtures.py",
+    "crates/onnx/tests/fixtures_compound.py",
     "crates/onnx/tests/fixtures_further.py",
     "crates/onnx/tests/fixtures_half.py",
 ];

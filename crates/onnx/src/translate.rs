@@ -14,9 +14,9 @@ use crate::control;
 use crate::elements;
 use crate::gelu::Unit;
 use crate::graph::{Graph, Node};
-use crate::ops::checks;
+use crate::ops::{checks, spectra};
 use crate::refusal::{Reason, Refusal, Untranslatable};
-use crate::registry::translator;
+use crate::registry::{Outcome, Translator, translator};
 use crate::signature::{Body, FeedSpec, FrozenSignature, canonical, producer};
 use crate::value::{Dim, Dims, Element, Value, ValueId, to_partial};
 use crate::write;
@@ -296,12 +296,12 @@ impl<'a> Translating<'a> {
         let call = Call { node, inputs, gelu_of };
         let outcome = match self.computed(&call) {
             Computed::Whole(id) => Ok(vec![id]),
-            Computed::Part(elements) => translator(&mut self.graph, &call).inspect(|ids| {
+            Computed::Part(elements) => self.written_as(&call, translator).inspect(|ids| {
                 if let [id] = ids.as_slice() {
                     self.graph.get_mut(*id).elements = Some(elements);
                 }
             }),
-            Computed::Nothing => translator(&mut self.graph, &call),
+            Computed::Nothing => self.written_as(&call, translator),
         };
         match outcome {
             Ok(results) => self.bind(node, &results),
@@ -322,6 +322,15 @@ impl<'a> Translating<'a> {
             DType::Resource => Some("the handle of a variable"),
             _ => None,
         })
+    }
+
+    fn written_as(&mut self, call: &Call<'_>, translator: Translator) -> Outcome {
+        let is_complex = call.inputs.iter().any(|&id| self.graph.get(id).parts.is_some());
+        if is_complex {
+            spectra::of_complex(&mut self.graph, call, translator)
+        } else {
+            translator(&mut self.graph, call)
+        }
     }
 
     fn computed(&mut self, call: &Call<'_>) -> Computed {
@@ -358,6 +367,10 @@ impl<'a> Translating<'a> {
 
     fn fetched(&mut self, fetch: &str) -> Option<ValueId> {
         let found = self.bound.get(&canonical(fetch)).copied();
+        if found.is_some_and(|id| self.graph.get(id).parts.is_some()) {
+            self.refuse("fetch", fetch, "complex numbers are no result here");
+            return None;
+        }
         if found.is_none() && !self.lost.contains(producer(fetch)) {
             self.refuse("fetch", fetch, "the graph has no such tensor");
         }

@@ -102,6 +102,8 @@ pub(crate) struct Value {
     pub(crate) elements: Option<Vec<Element>>,
     pub(crate) convolution: Option<ConvolutionOrigin>,
     pub(crate) list: Option<List>,
+    /// Real and imaginary part, which are all that there is of complex numbers.
+    pub(crate) parts: Option<(ValueId, ValueId)>,
     /// How many edges of the graph read it.
     pub(crate) uses: usize,
 }
@@ -118,6 +120,7 @@ impl Value {
             elements: None,
             convolution: None,
             list: None,
+            parts: None,
             uses: 0,
         }
     }

@@ -24,6 +24,7 @@ os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")
 import numpy as np
 import tensorflow as tf
 
+import fixtures_compound
 import fixtures_further
 import fixtures_half
 
@@ -678,7 +679,7 @@ def main():
             shutil.rmtree(os.path.join(folder, old))
     for group in (unary_cases, cast_cases, binary_cases, shape_cases, gather_cases, reduction_cases, matrix_cases, image_cases, further_cases, detection_cases, network_cases):
         group()
-    for group in fixtures_further.GROUPS + fixtures_half.GROUPS:
+    for group in fixtures_further.GROUPS + fixtures_half.GROUPS + fixtures_compound.GROUPS:
         group(case, numbers)
     failed = 0
     for one_case in CASES:

@@ -4,7 +4,7 @@ use vesta_model::DType;
 use vesta_protos::tensorflow::attr_value::Value as Attribute;
 
 use super::layout::combine;
-use super::{FLOATS, NUMBERS, SIGNED, expect_dtype};
+use super::{FLOATS, NUMBERS, SIGNED, expect_dtype, spectra};
 use crate::call::Call;
 use crate::constant::{Constant, onnx_number};
 use crate::graph::{Attr, Graph};
@@ -77,7 +77,7 @@ fn unary(g: &mut Graph, c: &Call<'_>, op: &'static str, dtypes: &[DType]) -> Out
     Ok(vec![same(g, id, op, vec![])?])
 }
 
-fn activation(
+pub(super) fn activation(
     g: &mut Graph,
     c: &Call<'_>,
     op: &'static str,
@@ -279,6 +279,9 @@ fn cast(g: &mut Graph, c: &Call<'_>) -> Outcome {
     }
     if from == to {
         return Ok(vec![alias(g, id)]);
+    }
+    if (from, to) == (DType::F32, DType::Complex64) {
+        return spectra::widened(g, id);
     }
     let takes = |dtype| dtype == DType::Bool || NUMBERS.contains(&dtype);
     let (true, true, Some(number)) = (takes(from), takes(to), onnx_number(to)) else {

@@ -4,11 +4,10 @@ use vesta_model::DType;
 
 use super::elementwise::log_of_one_more;
 use super::expect_dtype;
-use super::layout::{broadcast_all, combine};
+use super::formula::Formula;
 use crate::call::Call;
-use crate::constant::Constant;
 use crate::graph::Graph;
-use crate::refusal::{Reason, refuse};
+use crate::refusal::Reason;
 use crate::registry::{Family, Outcome};
 use crate::value::ValueId;
 
@@ -30,43 +29,6 @@ pub(super) const FAMILY: Family = &[
     }),
 ];
 
-/// Writes nodes over numbers of one dtype that combine element by element.
-struct Formula<'g> {
-    g: &'g mut Graph,
-    dtype: DType,
-}
-
-impl Formula<'_> {
-    fn number(&mut self, value: f64) -> Result<ValueId, Reason> {
-        match Constant::scalar(self.dtype, value) {
-            Some(constant) => Ok(self.g.constant(constant)),
-            None => refuse(format!("no constant of dtype {} can be written", self.dtype)),
-        }
-    }
-
-    fn into(&mut self, op: &'static str, ids: &[ValueId], dtype: DType) -> Result<ValueId, Reason> {
-        let dims = broadcast_all(self.g, ids);
-        combine(self.g, op, ids, vec![], dtype, dims)
-    }
-
-    fn node(&mut self, op: &'static str, ids: &[ValueId]) -> Result<ValueId, Reason> {
-        self.into(op, ids, self.dtype)
-    }
-
-    fn test(&mut self, op: &'static str, ids: &[ValueId]) -> Result<ValueId, Reason> {
-        self.into(op, ids, DType::Bool)
-    }
-
-    /// Whether a number has a minus, a zero's own too.
-    fn is_negative(&mut self, id: ValueId, zero: ValueId) -> Result<ValueId, Reason> {
-        let one = self.number(1.0)?;
-        let is_zero = self.test("Equal", &[id, zero])?;
-        let turned = self.node("Div", &[one, id])?;
-        let telling = self.node("Where", &[is_zero, turned, id])?;
-        self.test("Less", &[telling, zero])
-    }
-}
-
 /// Where a number is zero and has a minus.
 pub(crate) fn negative_zero(g: &mut Graph, x: ValueId) -> Result<ValueId, Reason> {
     let dtype = g.get(x).dtype;
@@ -87,7 +49,7 @@ fn pair(g: &mut Graph, c: &Call<'_>) -> Result<(ValueId, ValueId, DType), Reason
 }
 
 /// The angle of the smaller to the larger side, which is never steep, turned to where it belongs.
-fn atan2(g: &mut Graph, c: &Call<'_>) -> Outcome {
+pub(super) fn atan2(g: &mut Graph, c: &Call<'_>) -> Outcome {
     let (y, x, dtype) = pair(g, c)?;
     let mut f = Formula { g, dtype };
     let (zero, one) = (f.number(0.0)?, f.number(1.0)?);

@@ -37,24 +37,24 @@ pub(crate) fn is_unmade(value: &Value) -> bool {
     value.list.as_ref().is_some_and(|list| list.unmade.is_some())
 }
 
-fn expect_element(dtype: DType) -> Result<(), Reason> {
+pub(super) fn expect_element(dtype: DType) -> Result<(), Reason> {
     if dtype == DType::Bool { Ok(()) } else { expect_dtype(dtype, NUMBERS) }
 }
 
 /// The list that the ONNX value `name` holds.
-fn listed(g: &mut Graph, name: String) -> ValueId {
+pub(super) fn listed(g: &mut Graph, name: String) -> ValueId {
     growing(g, name, None)
 }
 
 /// The list that the ONNX value `name` holds, which may have no rows yet.
-fn growing(g: &mut Graph, name: String, grown: Option<Grown>) -> ValueId {
+pub(super) fn growing(g: &mut Graph, name: String, grown: Option<Grown>) -> ValueId {
     let (dtype, dims) = g.facts.get(&name).cloned().unwrap_or((DType::Invalid, None));
     let elements = dims.as_ref().map(|dims| dims.get(1..).unwrap_or_default().to_vec());
     let list = List { dtype, dims: elements, unmade: None, grown };
     g.add(Value { plain: Some(name), list: Some(list), ..Value::new(DType::Variant, dims) })
 }
 
-fn list_of(g: &Graph, id: ValueId) -> Result<List, Reason> {
+pub(super) fn list_of(g: &Graph, id: ValueId) -> Result<List, Reason> {
     match &g.get(id).list {
         Some(list) => Ok(list.clone()),
         None => refuse("it takes what is no list"),
@@ -62,7 +62,7 @@ fn list_of(g: &Graph, id: ValueId) -> Result<List, Reason> {
 }
 
 /// A list that has its tensor.
-fn made_list(g: &mut Graph, id: ValueId) -> Result<(String, List, Vec<Dim>), Reason> {
+pub(super) fn made_list(g: &mut Graph, id: ValueId) -> Result<(String, List, Vec<Dim>), Reason> {
     let list = list_of(g, id)?;
     if list.unmade.is_some() {
         return refuse("nothing says how large the elements of its list are");
@@ -221,7 +221,7 @@ fn from_tensor(g: &mut Graph, c: &Call<'_>) -> Outcome {
 }
 
 /// An index as an int64 vector of one.
-fn index(g: &mut Graph, id: ValueId) -> Result<String, Reason> {
+pub(super) fn index(g: &mut Graph, id: ValueId) -> Result<String, Reason> {
     let wide = guarded_wide(g, id)?;
     Ok(g.reshape(&wide, &[1], Some(vec![Dim::Known(1)])))
 }
@@ -247,7 +247,11 @@ fn gather(g: &mut Graph, c: &Call<'_>) -> Outcome {
 }
 
 /// A list for elements like `item`, whose sizes stay as they are where they are known.
-fn made_for(g: &mut Graph, id: ValueId, item: ValueId) -> Result<(String, List, Vec<Dim>), Reason> {
+pub(super) fn made_for(
+    g: &mut Graph,
+    id: ValueId,
+    item: ValueId,
+) -> Result<(String, List, Vec<Dim>), Reason> {
     let list = list_of(g, id)?;
     if g.get(item).dtype != list.dtype {
         return refuse(format!("a list of {} takes {}", list.dtype, g.get(item).dtype));

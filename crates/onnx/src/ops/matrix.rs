@@ -21,7 +21,7 @@ pub(super) const FAMILY: Family = &[
     ("MatMul", |g, c| product(g, c, "transpose_a", "transpose_b")),
 ];
 
-fn product(g: &mut Graph, c: &Call<'_>, left: &str, right: &str) -> Outcome {
+pub(super) fn product(g: &mut Graph, c: &Call<'_>, left: &str, right: &str) -> Outcome {
     let (a, b) = (c.input(0)?, c.input(1)?);
     let dtype = g.get(a).dtype;
     expect_dtype(dtype, WIDE_NUMBERS)?;
@@ -68,7 +68,7 @@ fn product_dims(g: &mut Graph, a: Dims, b: Dims) -> Dims {
     Some(dims)
 }
 
-fn bias_add(g: &mut Graph, c: &Call<'_>) -> Outcome {
+pub(super) fn bias_add(g: &mut Graph, c: &Call<'_>) -> Outcome {
     let (id, bias) = (c.input(0)?, c.input(1)?);
     let dtype = g.get(id).dtype;
     expect_dtype(dtype, NUMBERS)?;

@@ -3,7 +3,9 @@
 mod arithmetic;
 mod bits;
 mod blocks;
+mod cells;
 pub(crate) mod checks;
+mod colours;
 mod convolution;
 mod cropping;
 mod detection;
@@ -11,12 +13,15 @@ mod diagonals;
 mod division;
 mod elementwise;
 mod folding;
+mod formula;
 mod functions;
+mod fused;
 mod gathering;
 mod generation;
 pub(crate) mod guards;
 mod joining;
 mod layout;
+mod list_parts;
 pub(crate) mod lists;
 mod losses;
 mod matrix;
@@ -38,6 +43,7 @@ mod segments;
 mod shaping;
 mod slicing;
 mod soft_suppression;
+pub(crate) mod spectra;
 mod stitching;
 mod transposed;
 
@@ -53,6 +59,8 @@ pub(crate) const FAMILIES: &[Family] = &[
     arithmetic::FAMILY,
     bits::FAMILY,
     blocks::FAMILY,
+    cells::FAMILY,
+    colours::FAMILY,
     convolution::FAMILY,
     cropping::FAMILY,
     detection::FAMILY,
@@ -60,9 +68,11 @@ pub(crate) const FAMILIES: &[Family] = &[
     division::FAMILY,
     elementwise::FAMILY,
     functions::FAMILY,
+    fused::FAMILY,
     gathering::FAMILY,
     generation::FAMILY,
     joining::FAMILY,
+    list_parts::FAMILY,
     lists::FAMILY,
     losses::FAMILY,
     matrix::FAMILY,
@@ -82,6 +92,7 @@ pub(crate) const FAMILIES: &[Family] = &[
     segments::FAMILY,
     shaping::FAMILY,
     slicing::FAMILY,
+    spectra::FAMILY,
     stitching::FAMILY,
     transposed::FAMILY,
 ];

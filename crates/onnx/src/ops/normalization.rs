@@ -28,12 +28,17 @@ fn batch_norm(g: &mut Graph, c: &Call<'_>) -> Outcome {
     if c.flag("is_training", true)? {
         return norm_by_itself(g, c);
     }
+    with_statistics(g, c)
+}
+
+/// With the statistics that it is given.
+pub(super) fn with_statistics(g: &mut Graph, c: &Call<'_>) -> Outcome {
     let id = c.input(0)?;
     if g.get(id).dtype == DType::F16 {
         // TensorFlow, too, computes in float, and rounds the results.
         let (wide, mut call) = (cast_to(g, id, DType::F32)?, c.clone());
         call.inputs[0] = wide;
-        let mut results = batch_norm(g, &call)?;
+        let mut results = with_statistics(g, &call)?;
         results[0] = cast_to(g, results[0], DType::F16)?;
         return Ok(results);
     }

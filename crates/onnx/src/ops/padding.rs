@@ -49,7 +49,7 @@ fn pad_by_run(g: &mut Graph, c: &Call<'_>, value: &str) -> Outcome {
     Ok(vec![g.result(name)])
 }
 
-fn mirror_pad(g: &mut Graph, c: &Call<'_>) -> Outcome {
+pub(super) fn mirror_pad(g: &mut Graph, c: &Call<'_>) -> Outcome {
     expect_dtype(g.get(c.input(0)?).dtype, NUMBERS)?;
     let skipped = match c.text("mode", "")?.as_str() {
         "REFLECT" => 1,

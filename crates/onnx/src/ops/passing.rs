@@ -1,6 +1,6 @@
 //! Operators that give what they are given, and constants.
 
-use super::expect_dtype;
+use super::{expect_dtype, spectra};
 use crate::call::Call;
 use crate::constant::Constant;
 use crate::graph::Graph;
@@ -27,6 +27,9 @@ pub(super) const FAMILY: Family = &[
 
 fn constant(g: &mut Graph, c: &Call<'_>) -> Outcome {
     match c.attribute("value") {
+        Some(Attribute::Tensor(tensor)) if tensor.dtype == DType::Complex64.number() => {
+            spectra::constant(g, tensor)
+        }
         Some(Attribute::Tensor(tensor)) => {
             let constant = Constant::read(tensor)?;
             let declared = c.dtype("dtype", constant.dtype)?;
