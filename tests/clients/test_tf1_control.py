@@ -112,15 +112,16 @@ class ControlTest(Folders):
             reference = Reference(self.base / name / "1")
             wanted[name] = [reference.run("serving_default", x=np.float32(x)) for x in ROWS]
             reference.close()
-        for engine in ("embedded", "onnxruntime"):
-            with self.subTest(engine), Server(self.config(**paths), f"--engine={engine}") as server:
-                client = self.connect(server)
-                for name in paths:
-                    for x, want in zip(ROWS, wanted[name]):
+        # The embedded engine has neither branches nor loops.
+        with Server(self.config(**paths), "--engine=onnxruntime") as server:
+            client = self.connect(server)
+            for name in paths:
+                for x, want in zip(ROWS, wanted[name]):
+                    with self.subTest(name, x=x):
                         given = client.predict(name, x=np.float32(x))
                         for output, value in want.items():
                             np.testing.assert_allclose(given[output], value, rtol=1e-5, atol=1e-6,
-                                                       err_msg=f"{name} {output} {x}")
+                                                       err_msg=output)
 
     def test_frozen_graphs_with_loops_are_translated(self):
         def outputs():
@@ -132,7 +133,7 @@ class ControlTest(Folders):
         folder.mkdir(parents=True)
         (folder / FILE).write_bytes(graph.SerializeToString())
         answers = []
-        for engine in ("embedded", "onnxruntime", "tensorflow"):
+        for engine in ("onnxruntime", "tensorflow"):
             with Server(*self.flags("m", f"--engine={engine}")) as server:
                 client = self.connect(server)
                 answers.append([client.predict("m", x=np.float32(x))["y"] for x in ROWS])
