@@ -189,8 +189,8 @@ class ChoiceTest(WithChoice):
         self.put_graph()
         own = self.base / "m" / "1" / "vesta.toml"
         for text, said in (
-                ('engin = "tensorflow"\n', f"{own}:1:1: unknown field `engin`, expected `engine` or "
-                 "`shadow_check_rate`"),
+                ('engin = "tensorflow"\n', f"{own}:1:1: unknown field `engin`, expected one of `engine`, "
+                 "`shadow_check_rate`, `graph`"),
                 ('\nengine = "torch"\n', f"{own}:2:10: engine = torch: expected auto, embedded, tensorflow"),
                 ('engine = "tensorflow==0.0.1"\n',
                  'vesta.toml says engine = "tensorflow==0.0.1", but engine tensorflow==0.0.1 is not '

@@ -258,6 +258,34 @@ class Lists(Translation):
         self.hold(mapped, [{"x": x, "n": np.int32(3)}, {"x": x[:1, :2], "n": np.int32(1)}],
                   x=(tf.float32, [None, None, 3]), n=(tf.int32, []))
 
+    def test_elements_have_the_size_of_the_first(self):
+        """As detectors resize images of any size: the loop alone says how large its elements are."""
+        def resized(image):
+            size = tf.shape(image)
+            scale = tf.maximum(8.0 / tf.cast(tf.reduce_min(size[:2]), tf.float32), 0.5)
+            size = tf.cast(tf.round(tf.cast(size[:2], tf.float32) * scale), tf.int32)
+            image = tf.image.resize(tf.cast(image, tf.float32), size)
+            return image, tf.concat([size, [3]], 0), tf.boolean_mask(tf.range(size[0]), tf.range(size[0]) > 100)
+
+        def detected(images):
+            kinds = (tf.float32, tf.int32, tf.int32)
+            images, sizes, none = tf.map_fn(resized, images, fn_output_signature=kinds)
+            return {"resized": images - 1.0, "sizes": sizes, "none": none}
+
+        images = (np.abs(self.numbers(3, 7, 12, 3)) * 60).astype(np.uint8)
+        runs = [{"images": images}, {"images": images[:1, :4]}, {"images": images[:2, :, :3]}]
+        self.hold(detected, runs, images=(tf.uint8, [None, None, None, 3]))
+
+    def test_elements_of_different_sizes_end_the_run(self):
+        def grown(x):
+            return {"rows": tf.map_fn(lambda n: tf.ones([n, 2]), x, fn_output_signature=tf.TensorSpec([None, 2], tf.float32))}
+
+        self.hold(grown, [{"x": np.array([3, 3], np.int32)}], x=(tf.int32, [None]))
+        session = onnxruntime.InferenceSession(str(self.folder / "model.onnx"), providers=["CPUExecutionProvider"])
+        for sizes in ([3, 2], [2, 3], [0, 2]):
+            with self.assertRaises(Exception, msg=sizes):
+                session.run(None, {"x": np.array(sizes, np.int32)})
+
     def test_arrays(self):
         @tf.function
         def collect(x):

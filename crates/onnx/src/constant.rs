@@ -7,6 +7,7 @@ use bytes::Bytes;
 use vesta_model::{DType, Shape};
 use vesta_protos::{onnx, tensorflow};
 
+use crate::permute;
 use crate::refusal::{Reason, refuse};
 
 /// The most bytes that one constant may take: what fits beside others in one protobuf message.
@@ -152,26 +153,8 @@ impl Constant {
         if permutation.len() != rank || seen.contains(&false) {
             return None;
         }
-        let mut strides = vec![1usize; rank];
-        for axis in (0..rank.saturating_sub(1)).rev() {
-            strides[axis] = strides[axis + 1] * self.dims[axis + 1];
-        }
         let dims: Vec<usize> = permutation.iter().map(|&axis| self.dims[axis]).collect();
-        let steps: Vec<usize> = permutation.iter().map(|&axis| strides[axis]).collect();
-        let mut out = Vec::with_capacity(self.bytes.len());
-        let mut index = vec![0usize; rank];
-        for _ in 0..self.len() {
-            let at: usize =
-                index.iter().zip(&steps).map(|(i, s)| i * s).sum::<usize>() * self.width;
-            out.extend_from_slice(&self.bytes[at..at + self.width]);
-            for axis in (0..rank).rev() {
-                index[axis] += 1;
-                if index[axis] < dims[axis] {
-                    break;
-                }
-                index[axis] = 0;
-            }
-        }
+        let out = permute::permuted(&self.bytes, self.width, &self.dims, permutation)?;
         Some(Constant::raw(self.dtype, &dims, out))
     }
 

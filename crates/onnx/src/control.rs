@@ -70,6 +70,11 @@ impl State {
         }
         if let Some(list) = &mut self.list {
             list.dims = Some(own.get(1..).unwrap_or_default().to_vec());
+            if let (None, Some(grown)) =
+                (&list.grown, other.list.as_ref().and_then(|it| it.grown.as_ref()))
+            {
+                (list.grown, held) = (Some(grown.clone()), false);
+            }
         }
         held
     }
@@ -297,16 +302,21 @@ impl<'a> Translating<'a> {
     fn made(&mut self, id: ValueId, result: &State, symbols: u32) -> Result<ValueId, Obstacle> {
         let dims = result.list.as_ref().filter(|list| list.unmade.is_none());
         let dims = dims.and_then(|list| list.dims.clone());
+        let Some(dims) = dims else {
+            return Err(Obstacle::Reason(
+                "the rank of a list's elements is not known before the loop runs".to_owned(),
+            ));
+        };
         // A size that comes up in the loop is not there before it.
-        let is_outside = |dim: &Dim| !matches!(dim, Dim::Symbol(symbol) if *symbol > symbols);
-        match dims.filter(|dims| dims.iter().all(is_outside)) {
-            Some(dims) => {
-                lists::make(&mut self.graph, id, &dims).map_err(|why| Obstacle::Reason(why.0))
-            }
-            None => Err(Obstacle::Reason(
-                "the size of a list's elements is not known before the loop runs".to_owned(),
-            )),
-        }
+        let dims: Vec<Option<Dim>> = dims
+            .into_iter()
+            .map(|dim| match dim {
+                Dim::Symbol(symbol) if symbol > symbols => None,
+                Dim::Symbol(symbol) => self.graph.sized_by(symbol).map(|_| dim),
+                Dim::Known(_) => Some(dim),
+            })
+            .collect();
+        lists::make(&mut self.graph, id, &dims).map_err(|why| Obstacle::Reason(why.0))
     }
 
     /// Goes once through the body, and through the condition of the next round.

@@ -14,6 +14,7 @@ mod errors;
 mod gelu;
 mod graph;
 mod ops;
+mod permute;
 mod refusal;
 mod registry;
 mod signature;

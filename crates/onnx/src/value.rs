@@ -69,6 +69,17 @@ pub(crate) struct List {
     /// The number of elements, an int64 vector of one, where the list has no tensor yet because the
     /// sizes of its elements are not known.
     pub(crate) unmade: Option<String>,
+    /// Set where the sizes of its elements come with the first of them: until then the tensor has no
+    /// rows.
+    pub(crate) grown: Option<Grown>,
+}
+
+/// How many elements a list has whose tensor may have no rows yet.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Grown {
+    /// An int64 vector of one.
+    pub(crate) count: String,
+    pub(crate) number: Dim,
 }
 
 /// A tensor of the TensorFlow graph and the ONNX values that hold it.

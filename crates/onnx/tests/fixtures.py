@@ -274,6 +274,7 @@ def shape_cases():
     case("Slice", "open", lambda x: tf.slice(x, [1, 0, 0], [1, 3, -1]), [x])
     case("Slice", "by_sizes", lambda x: tf.slice(tf.constant(np.arange(20.0, dtype=np.float32).reshape(10, 2)), [0, 0], tf.stack([tf.shape(x)[0], 2])), [x], runs=batches)
     case("Slice", "by_sizes_and_all", lambda x: tf.slice(tf.constant(np.arange(20.0, dtype=np.float32).reshape(10, 2)), [0, 0], tf.stack([tf.shape(x)[0], -1])), [x], runs=batches)
+    case("Slice", "clipped", lambda x: tf.slice(x, [0, 0, 0], tf.stack([tf.where(tf.shape(x)[0] > 2, 2, -1), -1, tf.where(tf.shape(x)[2] > 9, 9, -1)])), [x], [[None, None, None]], [[x[:, :, :2]], [np.repeat(x, 4, 2)]])
     for label, cut in {
         "shrink": lambda x: x[:, 1], "last": lambda x: x[..., -1], "negative": lambda x: x[:, -2:, :-1],
         "reverse": lambda x: x[:, ::-1], "new_axis": lambda x: x[:, tf.newaxis, :, 1:3], "ellipsis": lambda x: x[0, ..., 1:],
@@ -584,7 +585,10 @@ def detection_cases():
         label = "padded" if padded else "plain"
         case("NonMaxSuppressionV4", label, lambda b, s, p=padded: raw.NonMaxSuppressionV4(boxes=b, scores=s, max_output_size=12, iou_threshold=0.3, score_threshold=0.4, pad_to_max_output_size=p), [places, ties], open_sizes, others)
         case("NonMaxSuppressionV5", label, lambda b, s, p=padded: raw.NonMaxSuppressionV5(boxes=b, scores=s, max_output_size=12, iou_threshold=0.3, score_threshold=0.4, soft_nms_sigma=0.0, pad_to_max_output_size=p), [places, ties], open_sizes, others)
-    case("NonMaxSuppressionV5", "soft", lambda b, s: raw.NonMaxSuppressionV5(boxes=b, scores=s, max_output_size=12, iou_threshold=0.3, score_threshold=0.4, soft_nms_sigma=0.5), [places, scores], open_sizes, expect="refused")
+    case("NonMaxSuppressionV5", "soft", lambda b, s: raw.NonMaxSuppressionV5(boxes=b, scores=s, max_output_size=12, iou_threshold=0.3, score_threshold=0.4, soft_nms_sigma=0.5), [places, scores], open_sizes, others)
+    for label, padded in (("soft_padded", True), ("soft_ties", False)):
+        case("NonMaxSuppressionV5", label, lambda b, s, p=padded: raw.NonMaxSuppressionV5(boxes=b, scores=s, max_output_size=12, iou_threshold=0.3, score_threshold=0.1, soft_nms_sigma=0.3, pad_to_max_output_size=p), [places, ties], open_sizes, others)
+    case("NonMaxSuppressionV5", "soft_fed", lambda b, s, n: raw.NonMaxSuppressionV5(boxes=b, scores=s, max_output_size=n, iou_threshold=1.0, score_threshold=-INF, soft_nms_sigma=0.1), [places, scores, np.int32(5)], open_sizes + [[]], [[places, scores, np.int32(100)]])
 
     def combined(each=4, most=9, **attributes):
         return lambda b, s: list(raw.CombinedNonMaxSuppression(boxes=b, scores=s, max_output_size_per_class=each, max_total_size=most, iou_threshold=0.4, score_threshold=0.3, **attributes))

@@ -29,6 +29,8 @@ def number_cases(case, numbers):
             case(op, "plain", two(op), [a, b])
         case("Invert", "plain", lambda x: raw.Invert(x=x), [a])
         case("LeftShift", "plain", two("LeftShift"), [a, (np.arange(12) * 3 - 3).astype(dtype)])
+        case("RightShift", "plain", two("RightShift"), [a, (np.arange(12) * 3 - 3).astype(dtype)])
+        case("RightShift", "far", two("RightShift"), [a, np.full_like(a, np.iinfo(dtype).bits - 1)], runs=[[a, np.full_like(a, 99)]])
         case("LeftShift", "far", two("LeftShift"), [a, np.full_like(a, np.iinfo(dtype).bits - 1)])
     for dtype in (np.uint8, np.int8, np.int16):
         case("BitwiseAnd", "narrow", two("BitwiseAnd"), [np.array([7, 100, 3], dtype), np.array([5, 99, 8], dtype)])
@@ -54,6 +56,30 @@ def number_cases(case, numbers):
     case("Bitcast", "of_others", lambda x: tf.bitcast(x, tf.int32), [zeros], expect="refused")
     for op in ("Lgamma", "Digamma", "Erfinv"):
         case(op, "unknown", lambda x, o=op: getattr(raw, o)(x=x), [np.abs(numbers(3, low=0.1, high=0.9))], expect="refused")
+
+
+def joint_cases(case, numbers):
+    """What is put together out of parts, and losses."""
+    first, second = np.array([5, 1], np.int32), np.array([[0, 2], [4, 3]], np.int32)
+    for rows, squares in ((numbers(2, 3), numbers(2, 2, 3)), (np.arange(6).reshape(2, 3) * 2**40, np.arange(12).reshape(2, 2, 3))):
+        stitch = lambda a, b, x, y: tf.dynamic_stitch([a, b], [x, y])
+        case("DynamicStitch", f"{rows.dtype}", stitch, [first, second, rows, squares], [[None], [None, None], [None, 3], [None, None, 3]],
+             [[first[1:], second, rows[1:], squares], [np.array([1, 1], np.int32), second, rows, squares], [first[:0], np.array([[0, 0], [1, 1]], np.int32), rows[:0], squares]])
+    case("DynamicStitch", "numbers", lambda a, x: tf.dynamic_stitch([a], [x]), [second // 2, numbers(2, 2)], [[None, None], [None, None]], [[second[:0], numbers(0, 2)]])
+    case("ParallelDynamicStitch", "plain", lambda x: raw.ParallelDynamicStitch(indices=[[0, 2], [1]], data=[x[:2], x[2:]]), [numbers(3, 4)])
+
+    def parted(x, kinds):
+        parts = tf.dynamic_partition(x, kinds, 2)
+        places = tf.dynamic_partition(tf.range(tf.shape(x)[0]), kinds, 2)
+        return tf.dynamic_stitch(places, [parts[0] * 2.0, parts[1] - 1.0])
+
+    case("DynamicStitch", "parted", parted, [numbers(5, 2), np.array([1, 0, 0, 1, 1], np.int32)], [[None, 2], [None]])
+    labels = np.abs(numbers(4, 5))
+    labels /= labels.sum(1, keepdims=True)
+    loss = lambda x, y: list(raw.SoftmaxCrossEntropyWithLogits(features=x, labels=y))
+    for kind in (np.float32, np.float64):
+        case("SoftmaxCrossEntropyWithLogits", "plain", loss, [(numbers(4, 5) * 9).astype(kind), labels.astype(kind)], [[None, 5], [None, 5]], [[numbers(2, 5).astype(kind), labels[:2].astype(kind)]])
+    case("SoftmaxCrossEntropyWithLogits", "one_label", loss, [numbers(4, 5), labels[:1]], [[None, 5], [1, 5]])
 
 
 def order_cases(case, numbers):
@@ -204,7 +230,12 @@ def window_cases(case, numbers):
             case("ResizeArea", name, lambda x, z=sizes, f=flags: raw.ResizeArea(images=x, size=z, **f), [image])
     case("ResizeBicubic", "whole", lambda x: raw.ResizeBicubic(images=x, size=[9, 5], half_pixel_centers=True), [whole])
     case("ResizeArea", "whole", lambda x: raw.ResizeArea(images=x, size=[4, 5]), [whole])
-    case("ResizeBicubic", "open", lambda x: raw.ResizeBicubic(images=x, size=[9, 5]), [image], opened, expect="refused")
+    case("ResizeBicubic", "open", lambda x: raw.ResizeBicubic(images=x, size=[9, 5]), [image], opened, others)
+    for flags in (dict(), dict(align_corners=True), dict(half_pixel_centers=True)):
+        name = "fed" + "".join("_" + flag for flag in flags)
+        for kind, array in (("", image), ("_whole", whole)):
+            case("ResizeBicubic", name + kind, lambda x, z, f=flags: raw.ResizeBicubic(images=x, size=z, **f), [array, np.array([9, 5], np.int32)], opened + [[2]],
+                 [[array[:1, :k], np.array(z, np.int32)] for k, z in ((1, (7, 8)), (4, (2, 3)), (6, (1, 1)), (5, (5, 30)))])
     fine = [[numbers(1, 4, 2, 3)], [numbers(3, 2, 6, 3)]]
     pads = [[0, 0], [2, 0]]
     case("SpaceToBatchND", "open", lambda x: tf.space_to_batch(x, [2, 2], pads), [image], opened, fine, fails=[[numbers(1, 3, 4, 3)]])
@@ -263,4 +294,4 @@ def step_cases(case, numbers):
     case("FakeQuantWithMinMaxVarsPerChannel", "plain", lambda x: raw.FakeQuantWithMinMaxVarsPerChannel(inputs=x, min=[-1.0, -0.2, 0.0], max=[1.0, 3.0, 2.0]), [numbers(2, 5, 3)])
 
 
-GROUPS = (number_cases, order_cases, matrix_cases, search_cases, segment_cases, window_cases, step_cases)
+GROUPS = (number_cases, joint_cases, order_cases, matrix_cases, search_cases, segment_cases, window_cases, step_cases)

@@ -1,7 +1,9 @@
 """Networks for `cargo xtask bench engines`, and requests to a server of one.
 
     engines.py make NET FOLDER
-    engines.py ask NET SOCKET REQUESTS
+    engines.py ask NET
+
+The second reads lines `REQUESTS SOCKET`, and says `done` after each.
 """
 
 import sys
@@ -19,11 +21,14 @@ INPUTS = {
     "efficientnet_b0": image(224),
     "resnet50": image(224),
     "inception_v3": image(299),
+    "slim_inception_v3": image(299),
     "bert_like": {"ids": ((None, 128), np.int32)},
 }
 
 
 def make(net, folder):
+    if net == "slim_inception_v3":
+        return make_slim(net, folder)
     import keras
     import tensorflow as tf
 
@@ -45,6 +50,21 @@ def make(net, folder):
     tf.saved_model.save(module, folder, signatures=serve)
 
 
+def make_slim(net, folder):
+    """A network of TF1, whose variables stay such."""
+    import tensorflow as tf
+    from tf_slim.nets import inception
+
+    tf1 = tf.compat.v1
+    [(alias, (shape, _))] = INPUTS[net].items()
+    with tf.Graph().as_default(), tf1.Session() as session:
+        tf1.set_random_seed(1)
+        images = tf1.placeholder(tf.float32, shape, alias)
+        logits, _ = inception.inception_v3(images, num_classes=1001, is_training=False, create_aux_logits=False)
+        session.run(tf1.global_variables_initializer())
+        tf1.saved_model.simple_save(session, folder, {alias: images}, {"outputs": logits})
+
+
 def encoder(keras, layers=4, width=256, heads=4, words=8000, length=128):
     """A small encoder of the kind of BERT."""
     ops = keras.ops
@@ -59,7 +79,7 @@ def encoder(keras, layers=4, width=256, heads=4, words=8000, length=128):
     return keras.Model(ids, keras.layers.Dense(2)(x[:, 0]))
 
 
-def ask(net, socket, requests):
+def ask(net):
     import grpc
     from tensorflow.core.framework import tensor_pb2, tensor_shape_pb2, types_pb2
     from tensorflow_serving.apis import predict_pb2, prediction_service_pb2_grpc
@@ -75,14 +95,17 @@ def ask(net, socket, requests):
         request.inputs[alias].CopyFrom(tensor_pb2.TensorProto(
             dtype=number, tensor_shape=tensor_shape_pb2.TensorShapeProto(dim=sizes),
             tensor_content=values.astype(dtype).tobytes()))
-    with grpc.insecure_channel(f"unix:{socket}") as channel:
-        predict = prediction_service_pb2_grpc.PredictionServiceStub(channel).Predict
-        for _ in range(requests):
-            predict(request, timeout=60)
+    for order in sys.stdin:
+        requests, socket = order.rstrip("\n").split(" ", 1)
+        with grpc.insecure_channel(f"unix:{socket}") as channel:
+            predict = prediction_service_pb2_grpc.PredictionServiceStub(channel).Predict
+            for _ in range(int(requests)):
+                predict(request, timeout=60)
+        print("done", flush=True)
 
 
 if __name__ == "__main__":
     if sys.argv[1] == "make":
         make(*sys.argv[2:])
     else:
-        ask(sys.argv[2], sys.argv[3], int(sys.argv[4]))
+        ask(sys.argv[2])

@@ -1,7 +1,9 @@
 //! What a request for the same SavedModel costs on each engine that translates or runs it: processor
 //! time of server and workers together, one thread.
 
+use std::io::{BufRead as _, BufReader, Write as _};
 use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdout, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
@@ -10,18 +12,19 @@ use super::served::Served;
 use crate::python::Python;
 use crate::run::{say, take};
 
-/// Engines, the one that others are held against first.
-const ENGINES: [&str; 3] = ["tensorflow", "onnxruntime", "embedded"];
+/// Engines, the one that others are held against first; the last is whichever is chosen.
+const ENGINES: [&str; 5] = ["tensorflow", "onnxruntime", "openvino", "embedded", "auto"];
 
 /// Turns of each engine, after one that does not count.
 const TURNS: usize = 5;
 
 /// Networks: name, requests of one turn. `engines.py` makes them, with weights that nobody trained.
-const NETS: [(&str, usize); 5] = [
+const NETS: [(&str, usize); 6] = [
     ("mobilenet_v2", 60),
     ("efficientnet_b0", 40),
     ("resnet50", 15),
     ("inception_v3", 15),
+    ("slim_inception_v3", 15),
     ("bert_like", 60),
 ];
 
@@ -30,7 +33,8 @@ const SCRIPT: &str = "xtask/src/bench/engines.py";
 
 /// A served network and what it has cost.
 struct Setting {
-    engine: &'static str,
+    /// As it is shown.
+    engine: String,
     server: Served,
     cpu: Duration,
     requests: usize,
@@ -38,7 +42,7 @@ struct Setting {
 
 pub(super) fn run(root: &Path) -> Result<()> {
     let python = Python::set_up(root)?;
-    say(&format!("{:<16} {:<12} {:>10} {:>10}", "network", "engine", "CPU ms", "ratio"));
+    say(&format!("{:<18} {:<20} {:>10} {:>10}", "network", "engine", "CPU ms", "ratio"));
     for (net, requests) in NETS {
         let base = made(root, &python, net)?;
         let mut settings = Vec::new();
@@ -46,9 +50,13 @@ pub(super) fn run(root: &Path) -> Result<()> {
             let flags = [format!("--engine={engine}"), "--isolation=worker".to_owned()];
             match Served::start(root, net, &base, &flags) {
                 Ok(server) => {
+                    let engine = match engine {
+                        "auto" => format!("auto: {}", server.engine()?),
+                        named => named.to_owned(),
+                    };
                     settings.push(Setting { engine, server, cpu: Duration::ZERO, requests: 0 });
                 }
-                Err(problem) => say(&format!("{net:<16} {engine:<12} {problem}")),
+                Err(problem) => say(&format!("{net:<18} {engine:<20} {problem}")),
             }
         }
         take_turns(root, &python, net, requests, &mut settings)?;
@@ -78,12 +86,11 @@ fn take_turns(
     requests: usize,
     settings: &mut [Setting],
 ) -> Result<()> {
+    let mut asker = Asker::start(root, python, net)?;
     for turn in 0..=TURNS {
         for setting in &mut *settings {
             let before = setting.server.cpu()?;
-            let mut ask = python.command();
-            ask.arg(SCRIPT).args(["ask", net]).arg(setting.server.grpc_socket(root));
-            take(root, ask.arg(requests.to_string()))?;
+            asker.ask(&setting.server.grpc_socket(root), requests)?;
             if turn > 0 {
                 setting.cpu += setting.server.cpu()?.saturating_sub(before);
                 setting.requests += requests;
@@ -91,6 +98,46 @@ fn take_turns(
         }
     }
     Ok(())
+}
+
+/// A Python that asks for one network. It takes longer to start than a turn, so there is one for all.
+struct Asker {
+    child: Child,
+    answers: BufReader<ChildStdout>,
+}
+
+impl Asker {
+    fn start(root: &Path, python: &Python, net: &str) -> Result<Asker> {
+        let mut child = python
+            .command()
+            .arg(SCRIPT)
+            .args(["ask", net])
+            .current_dir(root)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()?;
+        let answers = child.stdout.take().context("the asker's answers are read")?;
+        Ok(Asker { child, answers: BufReader::new(answers) })
+    }
+
+    /// Sends so many requests to the server that listens there.
+    fn ask(&mut self, socket: &Path, requests: usize) -> Result<()> {
+        let orders = self.child.stdin.as_mut().context("the asker takes orders")?;
+        writeln!(orders, "{requests} {}", socket.display())?;
+        let mut answer = String::new();
+        self.answers.read_line(&mut answer)?;
+        if answer.trim() != "done" {
+            bail!("{SCRIPT} ask ended with {}", self.child.wait()?);
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Asker {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
 }
 
 fn report(net: &str, settings: &[Setting]) -> Result<()> {
@@ -103,7 +150,7 @@ fn report(net: &str, settings: &[Setting]) -> Result<()> {
     for setting in settings {
         let (cost, reference) = (per_request(setting), per_request(first));
         let ratio = cost / reference;
-        say(&format!("{net:<16} {:<12} {cost:>10.2} {ratio:>10.2}", setting.engine));
+        say(&format!("{net:<18} {:<20} {cost:>10.2} {ratio:>10.2}", setting.engine));
     }
     Ok(())
 }

@@ -124,6 +124,20 @@ impl Served {
         root.join(socket(self.port))
     }
 
+    /// The engine that serves, as the list of models names it.
+    pub(super) fn engine(&self) -> Result<String> {
+        let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, self.port))?;
+        stream.write_all(
+            b"GET /v1/models HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n",
+        )?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer)?;
+        let (_, body) = answer.split_once("\r\n\r\n").context("the list of models has a body")?;
+        let list: serde_json::Value = serde_json::from_str(body)?;
+        let engine = list.pointer("/models/0/loaded_versions/0/engine");
+        Ok(engine.and_then(|name| name.as_str()).context("a version is loaded")?.to_owned())
+    }
+
     /// Sends requests one after the other over one connection.
     fn measure(&self, body: &[u8], requests: usize) -> Result<Vec<Duration>> {
         let mut connection = self.connect(body)?;

@@ -14,11 +14,15 @@ const ROWS_MAX: usize = 2_000;
 /// Columns of one output that holds whole detections: a box, a score, a class, and a batch's number.
 const WHOLE_ROWS: [usize; 2] = [6, 7];
 
+/// Part of the names of outputs that the best rows are chosen by.
+const SCORE: &str = "score";
+
 /// Parts of the names of outputs that hold a set.
 const NAMES: [&str; 2] = ["box", "detection"];
 
 /// The largest difference between rows that match, where all outputs in `differing` are detections of
-/// one set and every row has its match.
+/// one set and every row has its match. Of rows that tie where the set ends each engine may have taken
+/// others.
 pub(super) fn compare(
     got: &[Tensor],
     want: &[Tensor],
@@ -39,19 +43,62 @@ pub(super) fn compare(
         .iter()
         .map(|&i| Column::new(&got[i], &want[i], rows * batches))
         .collect::<Option<_>>()?;
+    let is_score = |&i: &usize| names.get(i).is_some_and(|it| it.to_lowercase().contains(SCORE));
+    let scores = members.iter().position(is_score).map(|at| &columns[at]);
+    let scores = scores.filter(|column| column.width == 1);
     let mut error = 0.0f64;
     for batch in 0..batches {
         let mut free: Vec<usize> = (batch * rows..(batch + 1) * rows).collect();
+        let mut unmatched = Vec::new();
         for row in batch * rows..(batch + 1) * rows {
             let found = free.iter().enumerate().find_map(|(at, &candidate)| {
                 Some((at, distance_of_rows(&columns, candidate, row)?))
             });
-            let (at, apart) = found?;
-            free.swap_remove(at);
-            error = error.max(apart);
+            match found {
+                Some((at, apart)) => {
+                    free.swap_remove(at);
+                    error = error.max(apart);
+                }
+                None => unmatched.push(row),
+            }
+        }
+        if !unmatched.is_empty() {
+            error = error.max(tied_at_the_end(
+                scores?,
+                batch * rows..(batch + 1) * rows,
+                &free,
+                &unmatched,
+            )?);
         }
     }
     Some(error)
+}
+
+/// How far the scores of rows without a match are from the lowest of their side, and these from each other,
+/// where that is no more than rounding: the set ends among equals. A set that is filled up with zeros
+/// does not end there.
+fn tied_at_the_end(
+    scores: &Column,
+    rows: std::ops::Range<usize>,
+    got: &[usize],
+    want: &[usize],
+) -> Option<f64> {
+    let lowest = |values: &[f64]| {
+        Some(values.get(rows.clone())?.iter().copied().fold(f64::INFINITY, f64::min))
+    };
+    let ends = [lowest(&scores.got)?, lowest(&scores.want)?];
+    if ends.contains(&0.0) {
+        return None;
+    }
+    let mut error = distance(ends[0], ends[1], scores.scale);
+    for ((values, unmatched), lowest) in
+        [(&scores.got, got), (&scores.want, want)].into_iter().zip(ends)
+    {
+        for &row in unmatched {
+            error = error.max(distance(*values.get(row)?, lowest, scores.scale));
+        }
+    }
+    (error <= scores.tolerance).then_some(error)
 }
 
 /// The sizes that all outputs of a set of detections begin with: batches, where there are any, and
@@ -181,6 +228,30 @@ mod tests {
         let mut fewer = found([1, 0, 2]);
         fewer[3] = Tensor::of(shape(&[1]), &[2.0f32]).unwrap();
         assert!(compare(&fewer, &want, &names()).is_err());
+    }
+
+    #[test]
+    fn a_set_may_end_among_equals() {
+        let of = |last: f32, scores: [f32; 3]| {
+            let boxes = [0.0, 0.1, 0.2, 0.3, 0.5, 0.5, 0.6, 0.6, last, last, 0.9, 0.9];
+            vec![
+                Tensor::of(shape(&[1, 3, 4]), &boxes).unwrap(),
+                Tensor::of(shape(&[1, 3]), &scores).unwrap(),
+            ]
+        };
+        let want = of(0.1, [0.9, 0.5, 0.25]);
+        assert!(compare(&of(0.7, [0.9, 0.5, 0.25]), &want, &names()).unwrap() < 1e-9);
+        let near = compare(&of(0.7, [0.9, 0.5, 0.250_01]), &want, &names()).unwrap();
+        assert!((0.0..1e-4).contains(&near), "{near}");
+        // Another score, a better row, an end that is no end, and rows of nameless scores.
+        assert!(compare(&of(0.7, [0.9, 0.5, 0.3]), &want, &names()).is_err());
+        let mut better = want.clone();
+        better[0] = Tensor::of(shape(&[1, 3, 4]), &[0.4f32; 12]).unwrap();
+        assert!(compare(&better, &want, &names()).is_err());
+        let padded = |last| of(last, [0.9, 0.5, 0.0]);
+        assert!(compare(&padded(0.7), &padded(0.1), &names()).is_err());
+        let nameless = ["boxes".to_owned(), "values".to_owned()];
+        assert!(compare(&of(0.7, [0.9, 0.5, 0.25]), &want, &nameless).is_err());
     }
 
     #[test]

@@ -1,11 +1,12 @@
 //! Choosing among overlapping boxes, as detectors do behind their networks.
 //!
 //! Both sides take the better box first, the earlier one of equals, and drop what overlaps by more
-//! than the threshold. Invariant: scores are f32; a decay of scores (soft suppression) is refused.
+//! than the threshold. Invariant: scores are f32; what lowers scores instead of dropping boxes is `soft_suppression`'s.
 
 use vesta_model::DType;
 
-use super::expect_dtype;
+use super::soft_suppression::{Field as SoftField, Taken};
+use super::{expect_dtype, soft_suppression};
 use crate::call::Call;
 use crate::constant::Constant;
 use crate::graph::{Attr, Graph};
@@ -54,13 +55,16 @@ fn suppress(g: &mut Graph, c: &Call<'_>) -> Outcome {
     expect_dtype(g.get(boxes).dtype, &[DType::F32])?;
     expect_dtype(g.get(scores).dtype, &[DType::F32])?;
     let version = c.node.op.strip_prefix("NonMaxSuppression").unwrap_or_default();
-    if version == "V5" {
-        let sigma = c.input(5)?;
-        let known = g.get(sigma).constant.as_ref().and_then(Constant::to_float);
-        if known != Some(0.0) {
-            return refuse("it lowers the scores of boxes that overlap (soft_nms_sigma)");
+    let sigma = match version {
+        "V5" => {
+            let constant = g.get(c.input(5)?).constant.as_ref();
+            match constant.and_then(Constant::to_float) {
+                Some(sigma) => sigma,
+                None => return refuse("its soft_nms_sigma is known only when the model runs"),
+            }
         }
-    }
+        _ => 0.0,
+    };
     let overlap = match version {
         "" => {
             let threshold = c.float("iou_threshold", 0.5)?;
@@ -91,6 +95,15 @@ fn suppress(g: &mut Graph, c: &Call<'_>) -> Outcome {
     let number = g.get(scores).dims.as_ref().and_then(|dims| dims.first().copied());
     let number = number.unwrap_or_else(|| g.symbol());
     let (boxes, flat_scores) = (g.plain(boxes), g.plain(scores));
+    let is_padded = matches!(version, "V4" | "V5") && c.flag("pad_to_max_output_size", false)?;
+    let padded_to = is_padded.then(|| (most.clone(), known_most));
+    if sigma > 0.0 {
+        let (most, lowest) = (&most, &lowest);
+        let field =
+            SoftField { boxes: &boxes, scores: &flat_scores, most, lowest, sigma: sigma as f32 };
+        let taken = soft_suppression::suppress(g, &field)?;
+        return results(g, version, taken, padded_to);
+    }
     let (first, first_two) = (g.ints(&[0]), g.ints(&[0, 1]));
     let dims = Some(vec![Dim::Known(1), number, Dim::Known(4)]);
     let boxes = g.emit("Unsqueeze", &[&boxes, &first], vec![], DType::F32, dims);
@@ -98,42 +111,28 @@ fn suppress(g: &mut Graph, c: &Call<'_>) -> Outcome {
     let scores = g.emit("Unsqueeze", &[&flat_scores, &first_two], vec![], DType::F32, dims);
     let (rows, count) = selected(g, [&boxes, &scores, &most, &overlap, &lowest]);
     let chosen = column(g, &rows, 2, count);
-    let is_padded = matches!(version, "V4" | "V5") && c.flag("pad_to_max_output_size", false)?;
-    results(
-        g,
-        version,
-        Chosen { chosen, count, flat_scores },
-        is_padded.then_some((most, known_most)),
-    )
-}
-
-struct Chosen {
-    /// Which boxes, int64.
-    chosen: String,
-    count: Dim,
-    /// The scores of all boxes.
-    flat_scores: String,
+    let own = vec![("axis", Attr::Int(0))];
+    let scores = g.emit("Gather", &[&flat_scores, &chosen], own, DType::F32, Some(vec![count]));
+    results(g, version, Taken { chosen, scores }, padded_to)
 }
 
 /// The outputs of each version; `padded_to` is the number of boxes that they are filled up to.
 fn results(
     g: &mut Graph,
     version: &str,
-    it: Chosen,
+    it: Taken,
     padded_to: Option<(String, Option<usize>)>,
 ) -> Outcome {
-    let Chosen { mut chosen, mut count, flat_scores } = it;
+    let Taken { mut chosen, mut scores } = it;
     let one = Some(vec![Dim::Known(1)]);
     let valid = g.emit("Shape", &[&chosen], vec![("start", Attr::Int(0))], DType::I64, one.clone());
-    let own = vec![("axis", Attr::Int(0))];
-    let mut scores = g.emit("Gather", &[&flat_scores, &chosen], own, DType::F32, Some(vec![count]));
     if let Some((most, known)) = padded_to {
         let missing = g.emit("Sub", &[&most, &valid], vec![], DType::I64, one);
         let zero = g.ints(&[0]);
         let attributes = vec![("axis", Attr::Int(0))];
         let two = Some(vec![Dim::Known(2)]);
         let pads = g.emit("Concat", &[&zero, &missing], attributes, DType::I64, two);
-        count = known.map_or_else(|| g.symbol(), Dim::Known);
+        let count = known.map_or_else(|| g.symbol(), Dim::Known);
         for (name, dtype) in [(&mut chosen, DType::I64), (&mut scores, DType::F32)] {
             let fill = g.scalar(dtype, 0.0)?;
             let attributes = vec![("mode", Attr::Text("constant"))];

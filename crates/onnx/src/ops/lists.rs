@@ -2,17 +2,19 @@
 //!
 //! A list is one tensor in ONNX: elements have one shape, and the first axis counts them. Reading is
 //! picking a row, writing is replacing one. Invariant: a list that is made for elements of unknown
-//! sizes has no tensor until something says what they are; until then nothing can be read of it.
+//! sizes has no tensor until something says what they are; until then nothing can be read of it. What
+//! a loop's body alone can say is said in its first round, by the tensor growing from nothing.
 
 use vesta_model::DType;
 
 use super::gathering::guarded_wide;
+use super::guards::{choose, facts, joined, part, sizes, test, unless, whole};
 use super::{NUMBERS, expect_dtype};
 use crate::call::Call;
 use crate::graph::{Attr, Graph};
 use crate::refusal::{Reason, refuse};
 use crate::registry::{Family, Outcome};
-use crate::value::{Dim, Dims, Element, List, Value, ValueId, known_dims};
+use crate::value::{Dim, Dims, Element, Grown, List, Value, ValueId, known_dims};
 
 pub(super) const FAMILY: Family = &[
     ("EmptyTensorList", empty),
@@ -26,6 +28,10 @@ pub(super) const FAMILY: Family = &[
     ("TensorListStack", stack),
 ];
 
+/// TensorFlow's word for a list whose elements have no size since none was put in.
+const NOTHING_SET: &str = "Tried to stack list which only contains uninitialized tensors and has a \
+    non-fully-defined element shape: <unknown>";
+
 /// Whether a value is a list without a tensor.
 pub(crate) fn is_unmade(value: &Value) -> bool {
     value.list.as_ref().is_some_and(|list| list.unmade.is_some())
@@ -37,9 +43,14 @@ fn expect_element(dtype: DType) -> Result<(), Reason> {
 
 /// The list that the ONNX value `name` holds.
 fn listed(g: &mut Graph, name: String) -> ValueId {
+    growing(g, name, None)
+}
+
+/// The list that the ONNX value `name` holds, which may have no rows yet.
+fn growing(g: &mut Graph, name: String, grown: Option<Grown>) -> ValueId {
     let (dtype, dims) = g.facts.get(&name).cloned().unwrap_or((DType::Invalid, None));
     let elements = dims.as_ref().map(|dims| dims.get(1..).unwrap_or_default().to_vec());
-    let list = List { dtype, dims: elements, unmade: None };
+    let list = List { dtype, dims: elements, unmade: None, grown };
     g.add(Value { plain: Some(name), list: Some(list), ..Value::new(DType::Variant, dims) })
 }
 
@@ -75,45 +86,54 @@ fn element_dims(g: &Graph, id: ValueId) -> Option<Vec<Option<Dim>>> {
     Some(elements.into_iter().map(dim).collect())
 }
 
-/// A list of `count` (an int64 vector of one) elements of zeros.
+/// A size as an int64 vector of one, where it can be read of a tensor.
+fn size_of(g: &mut Graph, dim: Dim) -> Option<String> {
+    match dim {
+        Dim::Known(n) => Some(g.ints(&[n as i64])),
+        Dim::Symbol(symbol) => {
+            let (id, axis) = g.sized_by(symbol)?;
+            let name = g.plain(id);
+            Some(sizes(g, &name, axis, Some(axis + 1)))
+        }
+    }
+}
+
+/// A list of `count` (an int64 vector of one) elements of zeros. `None` is a size that the first
+/// element brings.
 fn zeros(
     g: &mut Graph,
     dtype: DType,
     count: &str,
     number: Dim,
-    dims: &[Dim],
+    dims: &[Option<Dim>],
 ) -> Result<ValueId, Reason> {
-    let mut pieces = vec![count.to_owned()];
+    let is_grown = dims.contains(&None);
+    let first = if is_grown { g.ints(&[0]) } else { count.to_owned() };
+    let (mut pieces, mut all) = (vec![first], vec![if is_grown { g.symbol() } else { number }]);
     for &dim in dims {
-        pieces.push(match dim {
-            Dim::Known(n) => g.ints(&[n as i64]),
-            Dim::Symbol(symbol) => {
-                let Some((id, axis)) = g.sized_by(symbol) else {
-                    return refuse("a size of its list's elements is nowhere to be read");
-                };
-                let shape = super::shaping::runtime_shape(g, id);
-                let at = g.ints(&[axis as i64]);
-                let attributes = vec![("axis", Attr::Int(0))];
-                let one = Some(vec![Dim::Known(1)]);
-                g.emit("Gather", &[&shape, &at], attributes, DType::I64, one)
-            }
-        });
+        let Some(dim) = dim else {
+            pieces.push(g.ints(&[0]));
+            all.push(g.symbol());
+            continue;
+        };
+        let Some(size) = size_of(g, dim) else {
+            return refuse("a size of its list's elements is nowhere to be read");
+        };
+        pieces.push(size);
+        all.push(dim);
     }
     let zero = g.scalar(dtype, 0.0)?;
-    let rank = Some(vec![Dim::Known(pieces.len())]);
     let pieces: Vec<&str> = pieces.iter().map(String::as_str).collect();
     let shape = match pieces[..] {
         [one] => one.to_owned(),
-        _ => g.emit("Concat", &pieces, vec![("axis", Attr::Int(0))], DType::I64, rank),
+        _ => joined(g, &pieces),
     };
-    let mut all = vec![number];
-    all.extend(dims);
     let name = g.emit("Expand", &[&zero, &shape], vec![], dtype, Some(all));
-    Ok(listed(g, name))
+    Ok(growing(g, name, is_grown.then(|| Grown { count: count.to_owned(), number })))
 }
 
-/// Makes the tensor of a list, for elements of these sizes.
-pub(crate) fn make(g: &mut Graph, id: ValueId, dims: &[Dim]) -> Result<ValueId, Reason> {
+/// Makes the tensor of a list, for elements of these sizes; `None` is one that the first element brings.
+pub(crate) fn make(g: &mut Graph, id: ValueId, dims: &[Option<Dim>]) -> Result<ValueId, Reason> {
     let list = list_of(g, id)?;
     let Some(count) = list.unmade else { return Ok(id) };
     let number = g.get(id).dims.as_ref().and_then(|dims| dims.first().copied());
@@ -121,15 +141,41 @@ pub(crate) fn make(g: &mut Graph, id: ValueId, dims: &[Dim]) -> Result<ValueId, 
     zeros(g, list.dtype, &count, number, dims)
 }
 
+/// The tensor of a list that may have no rows yet, with `count` of them, as large as `item`, when it
+/// has none.
+fn grow(
+    g: &mut Graph,
+    name: &str,
+    count: &str,
+    dtype: DType,
+    item: ValueId,
+) -> Result<String, Reason> {
+    let rank = g.rank(item)?;
+    let numbers = Some(vec![Dim::Known(rank + 1)]);
+    let of_item = super::shaping::runtime_shape(g, item);
+    let wanted = joined(g, &[count, &of_item]);
+    let own = sizes(g, name, 0, Some(rank + 1));
+    let missing = whole(g, "Sub", &wanted, &own, &numbers);
+    let rows = part(g, &own, 0, 1);
+    let none = g.ints(&[0]);
+    let is_new = test(g, "Equal", &rows, &none, &Some(vec![Dim::Known(1)]));
+    let missing = choose(g, [&is_new, &missing, &none], &numbers);
+    let before = g.ints(&vec![0; rank + 1]);
+    let pads = joined(g, &[&before, &missing]);
+    let zero = g.scalar(dtype, 0.0)?;
+    let mut dims = vec![g.symbol()];
+    dims.extend(g.dims(item)?);
+    let mode = vec![("mode", Attr::Text("constant"))];
+    Ok(g.emit("Pad", &[name, &pads, &zero], mode, dtype, Some(dims)))
+}
+
 fn new_list(g: &mut Graph, c: &Call<'_>, shape: ValueId, count: String, number: Dim) -> Outcome {
     let dtype = c.dtype("element_dtype", DType::Invalid)?;
     expect_element(dtype)?;
-    let dims =
-        element_dims(g, shape).and_then(|dims| dims.into_iter().collect::<Option<Vec<Dim>>>());
-    if let Some(dims) = dims {
+    if let Some(dims) = element_dims(g, shape).filter(|dims| dims.iter().all(Option::is_some)) {
         return Ok(vec![zeros(g, dtype, &count, number, &dims)?]);
     }
-    let list = List { dtype, dims: None, unmade: Some(count) };
+    let list = List { dtype, dims: None, unmade: Some(count), grown: None };
     let value = Value { list: Some(list), ..Value::new(DType::Variant, Some(vec![number])) };
     Ok(vec![g.add(value)])
 }
@@ -207,7 +253,13 @@ fn made_for(g: &mut Graph, id: ValueId, item: ValueId) -> Result<(String, List, 
         return refuse(format!("a list of {} takes {}", list.dtype, g.get(item).dtype));
     }
     let dims = g.dims(item)?;
-    let Some(count) = &list.unmade else { return made_list(g, id) };
+    let Some(count) = &list.unmade else {
+        let (name, list, own) = made_list(g, id)?;
+        let Some(grown) = &list.grown else { return Ok((name, list, own)) };
+        let name = grow(g, &name, &grown.count, list.dtype, item)?;
+        let all = facts(g, &name).1.unwrap_or_default();
+        return Ok((name, list, all));
+    };
     let shape = super::shaping::runtime_shape(g, item);
     let attributes = vec![("axis", Attr::Int(0))];
     let rank = Some(vec![Dim::Known(dims.len() + 1)]);
@@ -238,7 +290,7 @@ fn set_item(g: &mut Graph, c: &Call<'_>) -> Outcome {
     let item = lengthened(g, item, list.dtype)?;
     let attributes = vec![("reduction", Attr::Text("none"))];
     let name = g.emit("ScatterND", &[&name, &rows, &item], attributes, list.dtype, Some(dims));
-    Ok(vec![listed(g, name)])
+    Ok(vec![growing(g, name, list.grown)])
 }
 
 fn push_back(g: &mut Graph, c: &Call<'_>) -> Outcome {
@@ -250,18 +302,22 @@ fn push_back(g: &mut Graph, c: &Call<'_>) -> Outcome {
     }
     let attributes = vec![("axis", Attr::Int(0))];
     let name = g.emit("Concat", &[&name, &item], attributes, list.dtype, Some(dims));
-    Ok(vec![listed(g, name)])
+    Ok(vec![growing(g, name, list.grown)])
 }
 
 fn length(g: &mut Graph, c: &Call<'_>) -> Outcome {
     let id = c.input(0)?;
     let list = list_of(g, id)?;
-    let count = match list.unmade {
-        Some(count) => count,
-        None => {
+    let one = Some(vec![Dim::Known(1)]);
+    let count = match (list.unmade, list.grown) {
+        (Some(count), _) => count,
+        (None, grown) => {
             let name = g.plain(id);
-            let attributes = vec![("start", Attr::Int(0)), ("end", Attr::Int(1))];
-            g.emit("Shape", &[&name], attributes, DType::I64, Some(vec![Dim::Known(1)]))
+            let rows = sizes(g, &name, 0, Some(1));
+            match grown {
+                Some(grown) => whole(g, "Max", &rows, &grown.count, &one),
+                None => rows,
+            }
         }
     };
     let wide = g.reshape(&count, &[], Some(vec![]));
@@ -274,11 +330,21 @@ fn stack(g: &mut Graph, c: &Call<'_>) -> Outcome {
     let id = c.input(0)?;
     let said = element_dims(g, c.input(1)?);
     let list = list_of(g, id)?;
-    let id = match (&list.unmade, said.clone().and_then(|dims| dims.into_iter().collect())) {
-        (Some(_), Some(dims)) => make(g, id, &Vec::<Dim>::clone(&dims))?,
+    let said = said.filter(|dims| dims.iter().all(Option::is_some));
+    let id = match (&list.unmade, said) {
+        (Some(_), Some(dims)) => make(g, id, &dims)?,
         _ => id,
     };
-    let (name, list, mut dims) = made_list(g, id)?;
+    let (mut name, list, mut dims) = made_list(g, id)?;
+    if let Some(grown) = &list.grown {
+        let rows = sizes(g, &name, 0, Some(1));
+        let none = g.ints(&[0]);
+        let is_none = test(g, "Equal", &rows, &none, &Some(vec![Dim::Known(1)]));
+        name = unless(g, &name, &is_none, NOTHING_SET);
+        if grown.number != Dim::Known(0) {
+            dims[0] = grown.number;
+        }
+    }
     let wanted = usize::try_from(c.int("num_elements", -1)?).ok();
     let differs = |own: Dim, wanted: usize| own.known().is_some_and(|own| own != wanted);
     if wanted.is_some_and(|wanted| differs(dims[0], wanted)) {

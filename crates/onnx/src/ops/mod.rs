@@ -18,6 +18,7 @@ pub(crate) mod guards;
 mod joining;
 mod layout;
 pub(crate) mod lists;
+mod losses;
 mod matrix;
 mod moving;
 mod normalization;
@@ -28,6 +29,7 @@ mod pooling;
 mod quantization;
 mod reduction;
 mod resampling;
+mod resampling_open;
 mod resizing;
 mod running;
 mod scattering;
@@ -35,6 +37,8 @@ mod searching;
 mod segments;
 mod shaping;
 mod slicing;
+mod soft_suppression;
+mod stitching;
 mod transposed;
 
 pub(crate) use functions::negative_zero;
@@ -60,6 +64,7 @@ pub(crate) const FAMILIES: &[Family] = &[
     generation::FAMILY,
     joining::FAMILY,
     lists::FAMILY,
+    losses::FAMILY,
     matrix::FAMILY,
     moving::FAMILY,
     normalization::FAMILY,
@@ -77,6 +82,7 @@ pub(crate) const FAMILIES: &[Family] = &[
     segments::FAMILY,
     shaping::FAMILY,
     slicing::FAMILY,
+    stitching::FAMILY,
     transposed::FAMILY,
 ];
 

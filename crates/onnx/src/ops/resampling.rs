@@ -1,4 +1,5 @@
-//! Images to another size by weights for each of its cells, which are known when both sizes are.
+//! Images to another size by weights for each of its cells, which are known when both sizes are; cubic
+//! ones are computed in the run where a size is open.
 //!
 //! Invariant: the weights are computed as TensorFlow computes them; its cubic ones come from a table of
 //! 1024 places, so no engine's own cubic resizing gives them.
@@ -15,10 +16,13 @@ use crate::registry::{Family, Outcome};
 use crate::value::Dim;
 
 pub(super) const FAMILY: Family =
-    &[("ResizeArea", |g, c| resize(g, c, area)), ("ResizeBicubic", |g, c| resize(g, c, cubic))];
+    &[("ResizeArea", |g, c| resize(g, c, area)), ("ResizeBicubic", bicubic)];
 
 /// Places of TensorFlow's table of cubic weights.
-const TABLE_LEN: usize = 1024;
+pub(super) const TABLE_LEN: usize = 1024;
+
+/// Sums of weights below it are left as they are.
+pub(super) const SUM_MIN: f32 = 1000.0 * f32::MIN_POSITIVE;
 
 /// Weights of one axis; beyond, they take more room than an image.
 const WEIGHTS_MAX: usize = 1 << 24;
@@ -44,6 +48,15 @@ fn axis(c: &Call<'_>, from: usize, to: usize) -> Result<Axis, Reason> {
         from as f32 / to as f32
     };
     Ok(Axis { from, to, scale, has_half_pixels })
+}
+
+fn bicubic(g: &mut Graph, c: &Call<'_>) -> Outcome {
+    let image = image_dims(g, c.input(0)?, Format::ChannelsLast, 4)?;
+    let is_known = image[2..].iter().all(|dim| dim.known().is_some());
+    if is_known && g.constant_ints(c.input(1)?, "target").is_ok() {
+        return resize(g, c, cubic);
+    }
+    super::resampling_open::bicubic(g, c, image)
 }
 
 /// Two products with weights of known number: rows, then columns.
@@ -89,8 +102,13 @@ fn resize(g: &mut Graph, c: &Call<'_>, weights: fn(&Axis) -> Vec<f32>) -> Outcom
     Ok(vec![g.result_channels_first(name)])
 }
 
+/// How sharp TensorFlow's cubic weights are.
+pub(super) fn sharpness(has_half_pixels: bool) -> f64 {
+    if has_half_pixels { -0.5 } else { -0.75 }
+}
+
 /// The weights of the inner and the outer cell at a distance of `place` 1024ths.
-fn from_table(place: usize, a: f64) -> (f32, f32) {
+pub(super) fn from_table(place: usize, a: f64) -> (f32, f32) {
     let x = (place as f64 / TABLE_LEN as f64) as f32;
     let inner = ((a + 2.0) * f64::from(x) - (a + 3.0)) * f64::from(x) * f64::from(x) + 1.0;
     let x = f64::from(x + 1.0);
@@ -100,7 +118,7 @@ fn from_table(place: usize, a: f64) -> (f32, f32) {
 
 fn cubic(axis: &Axis) -> Vec<f32> {
     let mut all = vec![0.0; axis.to * axis.from];
-    let a = if axis.has_half_pixels { -0.5 } else { -0.75 };
+    let a = sharpness(axis.has_half_pixels);
     for (to, row) in all.chunks_mut(axis.from).enumerate() {
         let at = if axis.has_half_pixels {
             (to as f32 + 0.5) * axis.scale - 0.5
@@ -120,7 +138,7 @@ fn cubic(axis: &Axis) -> Vec<f32> {
                 *weight = if (0..=last_cell).contains(&cell) { *weight } else { 0.0 };
             }
             let sum: f32 = weights.iter().sum();
-            if sum.abs() >= 1000.0 * f32::MIN_POSITIVE {
+            if sum.abs() >= SUM_MIN {
                 weights.iter_mut().for_each(|weight| *weight *= 1.0 / sum);
             }
         }

@@ -197,6 +197,8 @@ fn slice_by_sizes(g: &mut Graph, c: &Call<'_>, begins: &[i64]) -> Outcome {
                 left.push(dims[axis]);
             }
             (Element::Known(n), _) if *n < 0 => return slice_by_run(g, c),
+            // It may turn out to be -1, for all of the axis.
+            (Element::Unknown, _) => return slice_by_run(g, c),
             _ => {
                 ends.push(Bound::Read(axis));
                 stated.push(Bound::Read(axis));
