@@ -6,6 +6,7 @@
 //! Invariant: no file, however damaged or malicious, makes it panic, recurse without bound or
 //! allocate out of proportion to the sizes of the files read.
 
+mod arrays;
 mod bodies;
 mod branches;
 mod bundle;
@@ -14,9 +15,11 @@ mod effects;
 mod flat;
 mod flatten;
 mod freeze;
+mod gates;
 mod graph;
 mod graph_file;
 mod interface;
+mod lift;
 mod model;
 mod object_graph;
 mod op_defs;

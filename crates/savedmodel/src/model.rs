@@ -21,6 +21,7 @@ use crate::flatten::{Request, flatten};
 use crate::freeze::{self, Feed, FrozenGraph};
 use crate::graph::{Program, functions_named, split_tensor_name};
 use crate::graph_file::{self, GraphNames};
+use crate::lift;
 use crate::plan::{Held, plan};
 use crate::signature::{INIT_NAMES, dense_name, from_def, tensor_names};
 use crate::variables::{Declared, Origins, declared};
@@ -187,7 +188,7 @@ impl SavedModel {
             dropped_checks.append(&mut freezing.checks);
         }
         let versions = self.meta.graph_def.as_ref().and_then(|graph| graph.versions.as_ref());
-        Ok(FrozenGraph {
+        let mut graph = FrozenGraph {
             signature: signature.name.clone(),
             functions: freeze::functions(&program, &written.nodes),
             nodes: written.nodes,
@@ -199,7 +200,15 @@ impl SavedModel {
             dropped_checks,
             checks: written.checks,
             producer: versions.map_or(0, |versions| versions.producer),
-        })
+        };
+        // What cannot be lifted stays, for the reader to refuse by name.
+        if graph.stateful.is_none()
+            && lift::is_needed(&graph.nodes)
+            && let Ok(lifted) = lift::lift(&graph)
+        {
+            graph = lifted;
+        }
+        Ok(graph)
     }
 
     /// How often each operator occurs in a signature's graph, inlined and pruned. Where inlining

@@ -4,6 +4,7 @@
 
 mod graph_files;
 mod graphs;
+mod lifting;
 mod recorded;
 mod support;
 mod text;
