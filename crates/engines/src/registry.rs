@@ -68,8 +68,11 @@ impl EngineName {
     /// may be chosen for one that nobody asked for.
     pub const fn is_held_to_tensorflow(self) -> bool {
         match self {
-            EngineName::Embedded | EngineName::TensorFlow | EngineName::OnnxRuntime => true,
-            EngineName::OpenVino | EngineName::LiteRt => false,
+            EngineName::Embedded
+            | EngineName::TensorFlow
+            | EngineName::OpenVino
+            | EngineName::OnnxRuntime => true,
+            EngineName::LiteRt => false,
         }
     }
 }

@@ -6,6 +6,8 @@
 //! come from. Invariant: the library is opened once in a process and stays until it ends, so this engine
 //! belongs into a worker; it reads no file of a model by itself.
 
+mod exactness;
+mod guards;
 mod ir;
 mod onnx;
 mod runner;
