@@ -29,7 +29,7 @@ def network(seed, layers=8, channels=16):
     return call
 
 
-class ChoiceTest(Folders):
+class WithChoice(Folders):
     """Each test has a home of its own, so that nothing is remembered from elsewhere; the engines in it
     are those of the machine."""
 
@@ -76,6 +76,8 @@ class ChoiceTest(Folders):
             rf'^vesta_engine_trial_seconds\{{model_name="{model}",version="1"\}} (\S+)$', page, re.M)
         return mine, float(seconds)
 
+
+class ChoiceTest(WithChoice):
     def verdicts(self):
         return sorted((self.home / "choices").glob("*.json"))
 
@@ -187,7 +189,8 @@ class ChoiceTest(Folders):
         self.put_graph()
         own = self.base / "m" / "1" / "vesta.toml"
         for text, said in (
-                ('engin = "tensorflow"\n', f"{own}:1:1: unknown field `engin`, expected `engine`"),
+                ('engin = "tensorflow"\n', f"{own}:1:1: unknown field `engin`, expected `engine` or "
+                 "`shadow_check_rate`"),
                 ('\nengine = "torch"\n', f"{own}:2:10: engine = torch: expected auto, embedded, tensorflow"),
                 ('engine = "tensorflow==0.0.1"\n',
                  'vesta.toml says engine = "tensorflow==0.0.1", but engine tensorflow==0.0.1 is not '

@@ -12,8 +12,11 @@ use crate::run::{say, show, take, works};
 pub(crate) const REQUIREMENTS: &str = "tests/clients/requirements.txt";
 
 /// Makes one small graph per operator and what TensorFlow answers.
-const FIXTURES: [&str; 2] =
-    ["crates/onnx/tests/fixtures.py", "crates/onnx/tests/fixtures_further.py"];
+const FIXTURES: [&str; 3] = [
+    "crates/onnx/tests/fixtures.py",
+    "crates/onnx/tests/fixtures_further.py",
+    "crates/onnx/tests/fixtures_half.py",
+];
 
 /// Makes whole networks and what TensorFlow answers; the second lists them.
 const ZOO: &[&str] = &["crates/onnx/tests/zoo.py", "crates/onnx/tests/zoo_nets.py"];

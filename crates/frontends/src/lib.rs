@@ -16,7 +16,7 @@ mod recorder;
 pub mod status;
 pub mod tfs;
 
-pub use self::budget::Budget;
+pub use self::budget::{Budget, Permit};
 pub use self::grpc::{AnswerCompression, GrpcOptions, Tls, serve_grpc};
 pub use self::http::serve_rest;
 pub use self::metrics::{

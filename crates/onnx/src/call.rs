@@ -11,6 +11,7 @@ use crate::refusal::{Reason, refuse};
 use crate::value::ValueId;
 
 /// A node and the values that it reads.
+#[derive(Clone)]
 pub(crate) struct Call<'a> {
     pub(crate) node: &'a NodeDef,
     pub(crate) inputs: Vec<ValueId>,

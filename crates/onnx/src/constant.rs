@@ -192,6 +192,7 @@ fn number_bytes(dtype: DType, value: f64) -> Option<Vec<u8>> {
     Some(match dtype {
         DType::F32 => (value as f32).to_le_bytes().to_vec(),
         DType::F64 => value.to_le_bytes().to_vec(),
+        DType::F16 => half::f16::from_f64(value).to_le_bytes().to_vec(),
         DType::I64 => (value as i64).to_le_bytes().to_vec(),
         DType::I32 => (value as i32).to_le_bytes().to_vec(),
         DType::I16 => (value as i16).to_le_bytes().to_vec(),

@@ -25,6 +25,7 @@ import numpy as np
 import tensorflow as tf
 
 import fixtures_further
+import fixtures_half
 
 tf1 = tf.compat.v1
 raw = tf.raw_ops
@@ -529,6 +530,8 @@ def further_cases():
     for below, above in ((-1, 0), (0, -1), (1, 2), (0, 0), (-1, -1), (2, 1)):
         case("MatrixBandPart", f"{below}_{above}".replace("-", "m"), lambda x, l=below, u=above: tf.linalg.band_part(x, l, u), [numbers(2, 4, 5)], [[None, None, None]], [[numbers(1, 5, 3)]])
     case("MatrixBandPart", "special", lambda x: tf.linalg.band_part(x, -1, 0), [np.array([[NAN, INF], [1.0, NAN]], np.float32)])
+    for dtype in (np.bool_, np.int32, np.int64, np.float16):
+        case("MatrixBandPart", "lower", lambda x: tf.linalg.band_part(x, -1, 0), [(numbers(2, 4, 5) * 3).astype(dtype)], [[None, None, None]])
     case("MatrixBandPart", "mask", lambda x: tf.linalg.band_part(tf.ones(tf.stack([tf.shape(x)[1], tf.shape(x)[1]])), -1, 0), [numbers(2, 5)], [[None, None]], [[numbers(1, 3)]])
     case("Einsum", "open_axes", lambda x, y: raw.Einsum(inputs=[x, y], equation="...ab,bc->...ac"), [numbers(2, 3, 4, 5), numbers(5, 6)], [[None, 3, 4, 5], [5, 6]])
     case("Einsum", "open_axes_of_both", lambda x, y: raw.Einsum(inputs=[x, y], equation="...ab,...bc->...ac"), [numbers(2, 3, 4), numbers(2, 4, 5)], [[2, 3, 4], [2, 4, 5]])
@@ -671,7 +674,7 @@ def main():
             shutil.rmtree(os.path.join(folder, old))
     for group in (unary_cases, cast_cases, binary_cases, shape_cases, gather_cases, reduction_cases, matrix_cases, image_cases, further_cases, detection_cases, network_cases):
         group()
-    for group in fixtures_further.GROUPS:
+    for group in fixtures_further.GROUPS + fixtures_half.GROUPS:
         group(case, numbers)
     failed = 0
     for one_case in CASES:

@@ -23,6 +23,7 @@ mod proofs;
 mod signature;
 mod tensor;
 mod variables;
+mod wire;
 
 pub use bodies::FrozenBody;
 pub use freeze::{Feed, FrozenGraph};

@@ -23,6 +23,7 @@ use crate::graph::{Program, functions_named, split_tensor_name};
 use crate::plan::{Held, plan};
 use crate::signature::{INIT_NAMES, dense_name, from_def, tensor_names};
 use crate::variables::{Declared, Origins, declared};
+use crate::wire;
 
 /// The files that make a directory a SavedModel, the first of them first: as it is, and as text.
 const FILE_NAMES: [&str; 2] = ["saved_model.pb", "saved_model.pbtxt"];
@@ -232,7 +233,15 @@ fn read_saved_model(dir: &Path) -> Result<tf::SavedModel, Status> {
             .map_err(|problem| disk::damaged(&path, format_args!("cannot be parsed: {problem}")));
     }
     // Constants borrow from these bytes.
-    tf::SavedModel::decode(Bytes::from(bytes))
+    let bytes = Bytes::from(bytes);
+    if wire::saved_model_nodes(&bytes) > wire::NODES_MAX {
+        return Err(Status::resource_exhausted(format!(
+            "{} has more than {} nodes; export a smaller graph",
+            path.display(),
+            wire::NODES_MAX
+        )));
+    }
+    tf::SavedModel::decode(bytes)
         .map_err(|error| disk::damaged(&path, "cannot be parsed").with_cause(error))
 }
 

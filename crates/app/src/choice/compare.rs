@@ -5,7 +5,7 @@
 //! however large the tolerance.
 
 use half::{bf16, f16};
-use vesta_model::{DType, Tensor};
+use vesta_model::{DType, Status, Tensor};
 
 use super::detections;
 
@@ -45,6 +45,26 @@ pub(crate) fn compare(got: &[Tensor], want: &[Tensor], names: &[String]) -> Resu
     match detections::compare(got, want, names, &indices) {
         Some(of_rows) => Ok(error.max(of_rows)),
         None => Err(first.clone()),
+    }
+}
+
+/// What an engine says of one run: its outputs, or what it has against the inputs.
+pub(super) type Answer = Result<Vec<Tensor>, Status>;
+
+/// As [`compare`], of answers that may be refusals; `None` where both engines refuse.
+///
+/// # Errors
+/// How they differ, in words.
+pub(super) fn compare_answers(
+    got: &Answer,
+    want: &Answer,
+    names: &[String],
+) -> Result<Option<f64>, String> {
+    match (got, want) {
+        (Ok(got), Ok(want)) => compare(got, want, names).map(Some),
+        (Err(_), Err(_)) => Ok(None),
+        (Ok(_), Err(status)) => Err(format!("it answers what the reference refuses ({status})")),
+        (Err(status), Ok(_)) => Err(format!("it refuses what the reference answers ({status})")),
     }
 }
 

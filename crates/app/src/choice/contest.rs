@@ -15,7 +15,7 @@ use vesta_frontends::Weighed;
 use vesta_model::{Code, LoadRequest, RunRequest, Session, Status, Tensor};
 use vesta_worker::LoweredProcess;
 
-use super::compare::compare;
+use super::compare::compare_answers;
 use super::rule::{Agreeing, choose};
 use super::trial::{Case, Found, Ran, Trial};
 use super::{exactness, simplicity};
@@ -54,6 +54,9 @@ pub(crate) trait Opened: Send {
 
     /// The trial is over: lets go of what serving does not need, and says how to serve.
     fn close(self: Box<Self>) -> Serve;
+
+    /// The very session that is tried, to serve as it is.
+    fn stay(self: Box<Self>) -> Arc<dyn Session>;
 }
 
 /// Gives the version as it is served, or the errors of its engine. Dropped, it closes what is open.
@@ -87,6 +90,8 @@ pub(crate) enum Reason {
     Unmeasured(String),
     /// The operator said so.
     Named,
+    /// Another served until its answers differed, in this way.
+    Refuted(String),
 }
 
 impl Reason {
@@ -99,6 +104,7 @@ impl Reason {
             Reason::Only => "only",
             Reason::Unmeasured(_) => "unmeasured",
             Reason::Named => "named",
+            Reason::Refuted(_) => "refuted",
         }
     }
 }
@@ -422,18 +428,8 @@ fn agreement(cases: &[Case], got: &Ran, want: &Ran) -> Result<f64, String> {
     let mut error = None::<f64>;
     for ((case, got), want) in cases.iter().zip(&got.answers).zip(&want.answers) {
         let of = |reason: String| format!("signature {}: {reason}", case.request.signature);
-        match (got, want) {
-            (Ok(got), Ok(want)) => {
-                let apart = compare(got, want, &case.names).map_err(of)?;
-                error = Some(error.map_or(apart, |error| error.max(apart)));
-            }
-            (Err(_), Err(_)) => {}
-            (Ok(_), Err(status)) => {
-                return Err(of(format!("it answers what the reference refuses ({status})")));
-            }
-            (Err(status), Ok(_)) => {
-                return Err(of(format!("it refuses what the reference answers ({status})")));
-            }
+        if let Some(apart) = compare_answers(got, want, &case.names).map_err(of)? {
+            error = Some(error.map_or(apart, |error| error.max(apart)));
         }
     }
     error.ok_or_else(|| "the reference answers nothing that it was asked".to_owned())

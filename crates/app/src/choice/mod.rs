@@ -2,8 +2,8 @@
 //!
 //! Owns: what is tried (`inputs`), what a trial takes (`trial`), when two answers are the same
 //! (`compare`, `detections`), which of the engines that agree serves (`rule`), the order of all that
-//! (`contest`), and the memory of it (`verdict`). May not know: how an engine is loaded, and in which
-//! process.
+//! (`contest`), the memory of it (`verdict`), and that it goes on holding while it serves (`shadow`). May not
+//! know: how an engine is loaded, and in which process.
 //! Invariant: an engine whose answers differ from the reference's is never chosen; what cannot be
 //! compared is not chosen by its speed.
 
@@ -14,6 +14,7 @@ mod inputs;
 mod rule;
 #[cfg(test)]
 mod scripted;
+mod shadow;
 mod trial;
 mod verdict;
 
@@ -24,8 +25,9 @@ pub(crate) use self::contest::{
     Contender, Contest, Entry, Finding, Opened, Reason, Serve, Settings, millis,
 };
 pub(crate) use self::inputs::{DRAWS, Draw, Drawn, draw, has_open_rows};
+pub(crate) use self::shadow::{Observer, Outcome, Shadowed, obstacle};
 pub(crate) use self::trial::is_callable;
-pub(crate) use self::verdict::{Question, Verdicts};
+pub(crate) use self::verdict::{Question, Recalled, Verdicts, Winner};
 
 /// How near an engine is to what a TensorFlow model means; the nearest that is there is the reference.
 pub(crate) fn exactness(name: EngineName) -> u8 {

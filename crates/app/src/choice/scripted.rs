@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 
 use vesta_engines::EngineName;
 use vesta_model::{
-    DType, LoadRequest, ModelDescription, PartialShape, Run, RunRequest, Session, Signature,
-    Status, Tensor, TensorSpec,
+    AlignedBytes, DType, LoadRequest, ModelDescription, PartialShape, Run, RunRequest, Session,
+    Shape, Signature, Status, Tensor, TensorSpec,
 };
 
 use super::contest::{Contender, Opened, Serve};
@@ -61,8 +61,13 @@ impl Session for Scripted {
         &self.description
     }
 
-    fn prepare(&self, _: &RunRequest) -> Result<Box<dyn Run>, Status> {
-        Err(Status::unimplemented("it runs over what lies ready"))
+    fn prepare(&self, request: &RunRequest) -> Result<Box<dyn Run>, Status> {
+        let inputs = request
+            .inputs
+            .iter()
+            .map(|layout| Ok((layout.shape.clone(), AlignedBytes::zeroed(layout.shape.bytes(4)?))));
+        let inputs = inputs.collect::<Result<_, Status>>()?;
+        Ok(Box::new(ScriptedRun { session: self.clone(), request: request.clone(), inputs }))
     }
 
     fn run_over(
@@ -73,6 +78,27 @@ impl Session for Scripted {
     ) -> Result<Vec<Tensor>, Status> {
         self.runs.fetch_add(1, Ordering::Relaxed);
         (self.answer)(&inputs)
+    }
+}
+
+/// A run over floats.
+struct ScriptedRun {
+    session: Scripted,
+    request: RunRequest,
+    inputs: Vec<(Shape, AlignedBytes)>,
+}
+
+impl Run for ScriptedRun {
+    fn input(&mut self, index: usize) -> &mut [u8] {
+        self.inputs[index].1.bytes_mut()
+    }
+
+    fn run(self: Box<Self>, deadline: Option<Instant>) -> Result<Vec<Tensor>, Status> {
+        let of = |(shape, memory): (Shape, AlignedBytes)| {
+            Tensor::whole(DType::F32, shape, Arc::new(memory))
+        };
+        let inputs = self.inputs.into_iter().map(of).collect::<Result<_, Status>>()?;
+        self.session.run_over(&self.request, inputs, deadline)
     }
 }
 
@@ -152,5 +178,9 @@ impl Opened for Scripted {
 
     fn close(self: Box<Self>) -> Serve {
         Box::new(move || Ok(Arc::new(*self)))
+    }
+
+    fn stay(self: Box<Self>) -> Arc<dyn Session> {
+        Arc::new(*self)
     }
 }

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use vesta_model::{Code, DType, InputLayout, RunRequest, Session, Signature, Status, Tensor};
 
+use super::compare::Answer;
 use super::inputs::{DRAWS, Draw, Drawn, draw, has_open_rows};
 
 /// Rows of the second trial of a signature: one row hides what is wrong between rows.
@@ -28,7 +29,7 @@ const TIMING: Duration = Duration::from_millis(250);
 const OUTPUTS_BYTES_MAX: usize = 256 << 20;
 
 /// The longest run.
-const RUN_LIMIT: Duration = Duration::from_secs(60);
+pub(super) const RUN_LIMIT: Duration = Duration::from_secs(60);
 
 /// A run that every engine makes.
 #[derive(Clone, Debug)]
@@ -45,7 +46,7 @@ pub(super) struct Case {
 #[derive(Clone, Debug, Default)]
 pub(super) struct Ran {
     /// The outputs, or what the engine says against the inputs.
-    pub(super) answers: Vec<Result<Vec<Tensor>, Status>>,
+    pub(super) answers: Vec<Answer>,
     /// Processor time of one run; zero for cases whose time does not count.
     pub(super) cpu: Vec<Duration>,
 }
@@ -86,9 +87,8 @@ impl Found {
         else {
             return false;
         };
-        let is_same = |(case, other): (&Case, &Result<Vec<Tensor>, Status>)| {
-            case.inputs == last.inputs && other == answer
-        };
+        let is_same =
+            |(case, other): (&Case, &Answer)| case.inputs == last.inputs && other == answer;
         let is_known = earlier.iter().zip(answers).any(is_same);
         if is_known {
             last.is_timed = false;
@@ -240,7 +240,7 @@ impl<'a> Trial<'a> {
     }
 
     /// One run: what came of it, and its processor time.
-    fn run(&self, case: &Case) -> Result<(Result<Vec<Tensor>, Status>, Duration), Status> {
+    fn run(&self, case: &Case) -> Result<(Answer, Duration), Status> {
         let unread = || {
             Status::unavailable(
                 "the engine's process ended in its trial, or its processor time cannot be read",
@@ -285,15 +285,8 @@ impl Case {
 
 impl Ran {
     /// Keeps an answer, apart from the memory of the engine.
-    fn push(&mut self, answer: Result<Vec<Tensor>, Status>, cpu: Duration) -> Result<(), Status> {
-        let copied = |tensor: &Tensor| {
-            Tensor::copied(tensor.dtype(), tensor.shape().clone(), tensor.bytes())
-        };
-        let answer = match answer {
-            Ok(outputs) => Ok(outputs.iter().map(copied).collect::<Result<Vec<_>, Status>>()?),
-            Err(status) => Err(status),
-        };
-        self.answers.push(answer);
+    fn push(&mut self, answer: Answer, cpu: Duration) -> Result<(), Status> {
+        self.answers.push(copied(&answer)?);
         self.cpu.push(cpu);
         let outputs = self.answers.iter().flatten().flatten();
         if outputs.map(|output| output.bytes().len()).sum::<usize>() > OUTPUTS_BYTES_MAX {
@@ -305,8 +298,18 @@ impl Ran {
     }
 }
 
+/// An answer apart from the memory of its engine.
+pub(super) fn copied(answer: &Answer) -> Result<Answer, Status> {
+    let copied =
+        |tensor: &Tensor| Tensor::copied(tensor.dtype(), tensor.shape().clone(), tensor.bytes());
+    match answer {
+        Ok(outputs) => Ok(Ok(outputs.iter().map(copied).collect::<Result<_, Status>>()?)),
+        Err(status) => Ok(Err(status.clone())),
+    }
+}
+
 /// Whether an engine fails, rather than say that an input is wrong.
-fn is_failure(status: &Status) -> bool {
+pub(super) fn is_failure(status: &Status) -> bool {
     matches!(
         status.code(),
         Code::Unavailable | Code::Internal | Code::DeadlineExceeded | Code::ResourceExhausted

@@ -16,7 +16,7 @@ use tracing::{info, warn};
 use vesta_engines::EngineName;
 use vesta_frontends::Weighed;
 
-use super::contest::{Entry, Finding, millis};
+use super::contest::{Finding, millis};
 
 /// Raised when files or trials change in a way that makes old verdicts worthless.
 const FORM: u64 = 1;
@@ -29,6 +29,9 @@ const MODEL_FILES_MAX: usize = 10_000;
 
 /// Folders in folders that are looked into.
 const DEPTH_MAX: usize = 16;
+
+/// Where a verdict names the engines that are out, whoever won.
+const REFUTED: &str = "refuted";
 
 /// More of a file is no verdict.
 const VERDICT_BYTES_MAX: u64 = 1 << 20;
@@ -57,6 +60,15 @@ pub(crate) struct Winner {
     pub(crate) weighed: Vec<Weighed>,
 }
 
+/// What is known of a question.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(crate) struct Recalled {
+    /// Who won, if that still holds.
+    pub(crate) winner: Option<Winner>,
+    /// Engines whose answers differed while they served, and how.
+    pub(crate) refuted: Vec<Weighed>,
+}
+
 /// The folder of verdicts.
 #[derive(Debug)]
 pub(crate) struct Verdicts {
@@ -72,52 +84,85 @@ impl Verdicts {
         Verdicts { folder, processor: processor(&text), has_warned: AtomicBool::new(false) }
     }
 
-    /// Who won when this was asked before. The files of the version are read only where there is a
-    /// verdict on files of the same names and sizes.
-    pub(crate) fn find(&self, question: &Question) -> Option<Winner> {
-        let file = self.file(question)?;
-        let bytes = File::open(file).ok()?.take(VERDICT_BYTES_MAX);
-        let said: Value = serde_json::from_reader(bytes).ok()?;
-        let word = |name: &str| said.get(name)?.as_str().map(str::to_owned);
-        let name = word("engine")?;
-        let name = EngineName::ALL.iter().copied().find(|known| known.as_str() == name)?;
-        let is_same = word("files")? == digest_of(&question.artifact)?;
-        let weighed = said.get("engines").and_then(Value::as_array).into_iter().flatten();
-        let weighed = weighed.map(weighed_of).collect::<Option<_>>()?;
-        is_same.then_some(Winner { name, release: word("release")?, weighed })
+    /// What is known from when this was asked before. The files of the version are read only where there
+    /// is a verdict on files of the same names and sizes.
+    pub(crate) fn find(&self, question: &Question) -> Recalled {
+        self.recall(question).unwrap_or_default()
     }
 
-    /// Keeps what was found.
-    pub(crate) fn keep(&self, question: &Question, model: &str, finding: &Finding) {
+    fn recall(&self, question: &Question) -> Option<Recalled> {
+        let said = read(&self.file(question)?)?;
+        if said.get("files")?.as_str()? != digest_of(&question.artifact)? {
+            return None;
+        }
+        Some(Recalled { winner: winner_of(&said), refuted: refuted_of(&said)? })
+    }
+
+    /// Keeps what was found, beside what was `refuted` before.
+    pub(crate) fn keep(
+        &self,
+        question: &Question,
+        model: &str,
+        finding: &Finding,
+        refuted: &[Weighed],
+    ) {
         let Some(file) = self.file(question) else { return };
-        let Some(digest) = digest_of(&question.artifact) else { return };
-        let said = json!({
+        let Some(mut said) = self.head(question, model) else { return };
+        said["engine"] = finding.name.as_str().into();
+        said["release"] = finding.release.as_str().into();
+        said["trial_ms"] = millis(finding.trial).into();
+        said["engines"] = finding.entries.iter().map(|entry| json_of(&entry.weighed())).collect();
+        said[REFUTED] = refuted.iter().map(json_of).collect();
+        self.write(&file, &said);
+    }
+
+    /// Keeps that the answers of an engine differed while it served: it is out for this question, and
+    /// what it won is void.
+    pub(crate) fn refute(&self, question: &Question, model: &str, refuted: &Weighed) {
+        let Some(file) = self.file(question) else { return };
+        // A verdict that is there was found for the files that were loaded, whatever lies there now.
+        let Some(mut said) = read(&file).or_else(|| self.head(question, model)) else { return };
+        let mut all = refuted_of(&said).unwrap_or_default();
+        all.retain(|other| !other.is_same_engine(refuted));
+        all.push(refuted.clone());
+        said[REFUTED] = all.iter().map(json_of).collect();
+        without_winner(&mut said);
+        self.write(&file, &said);
+    }
+
+    /// Forgets who won, which did not hold.
+    pub(crate) fn forget(&self, question: &Question) {
+        let Some(file) = self.file(question) else { return };
+        match read(&file) {
+            Some(mut said) if refuted_of(&said).is_some_and(|refuted| !refuted.is_empty()) => {
+                without_winner(&mut said);
+                self.write(&file, &said);
+            }
+            // What cannot be removed is overwritten by the next verdict, or not; it was only passed over.
+            _ => drop(fs::remove_file(file)),
+        }
+    }
+
+    /// What every verdict says; `None` where the version cannot be read.
+    fn head(&self, question: &Question, model: &str) -> Option<Value> {
+        Some(json!({
             "model": model,
             "artifact": question.artifact.display().to_string(),
-            "files": digest,
-            "engine": finding.name.as_str(),
-            "release": finding.release,
+            "files": digest_of(&question.artifact)?,
             "processor": self.processor,
             "threads": question.threads,
-            "trial_ms": millis(finding.trial),
-            "engines": finding.entries.iter().map(entry_json).collect::<Value>(),
-        });
-        if let Err(problem) = write(&file, &format!("{said:#}\n"))
+        }))
+    }
+
+    fn write(&self, file: &Path, said: &Value) {
+        if let Err(problem) = write(file, &format!("{said:#}\n"))
             && !self.has_warned.swap(true, Ordering::Relaxed)
         {
             warn!(
                 "which engine serves best cannot be remembered in {}: {problem}; it is measured again \
                  at each load",
-                file.parent().unwrap_or(&file).display()
+                file.parent().unwrap_or(file).display()
             );
-        }
-    }
-
-    /// Forgets what did not hold.
-    pub(crate) fn forget(&self, question: &Question) {
-        if let Some(file) = self.file(question) {
-            // What cannot be removed is overwritten by the next verdict, or not; it was only passed over.
-            let _ = fs::remove_file(file);
         }
     }
 
@@ -145,18 +190,45 @@ fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-fn entry_json(entry: &Entry) -> Value {
-    let Weighed { engine, release, is_reference, outcome } = entry.weighed();
-    let engine = format!("{engine}=={release}");
-    match outcome {
+/// A verdict; `None` for what is none.
+fn read(file: &Path) -> Option<Value> {
+    let said: Value =
+        serde_json::from_reader(File::open(file).ok()?.take(VERDICT_BYTES_MAX)).ok()?;
+    said.is_object().then_some(said)
+}
+
+fn winner_of(said: &Value) -> Option<Winner> {
+    let word = |name: &str| said.get(name)?.as_str().map(str::to_owned);
+    let name = word("engine")?;
+    let name = EngineName::ALL.iter().copied().find(|known| known.as_str() == name)?;
+    let weighed = said.get("engines").and_then(Value::as_array).into_iter().flatten();
+    let weighed = weighed.map(weighed_of).collect::<Option<_>>()?;
+    Some(Winner { name, release: word("release")?, weighed })
+}
+
+/// The engines that are out; `None` where that cannot be understood.
+fn refuted_of(said: &Value) -> Option<Vec<Weighed>> {
+    let all = said.get(REFUTED).and_then(Value::as_array).into_iter().flatten();
+    all.map(weighed_of).collect()
+}
+
+fn without_winner(said: &mut Value) {
+    for key in ["engine", "release", "trial_ms", "engines"] {
+        said.as_object_mut().and_then(|said| said.remove(key));
+    }
+}
+
+fn json_of(weighed: &Weighed) -> Value {
+    let engine = weighed.title();
+    match &weighed.outcome {
         Ok((cpu_ms, error)) => json!({
-            "engine": engine, "cpu_ms": cpu_ms, "error": error, "reference": is_reference
+            "engine": engine, "cpu_ms": cpu_ms, "error": error, "reference": weighed.is_reference
         }),
         Err(why) => json!({ "engine": engine, "out": why }),
     }
 }
 
-/// What [`entry_json`] wrote.
+/// What [`json_of`] wrote.
 fn weighed_of(entry: &Value) -> Option<Weighed> {
     let (engine, release) = entry.get("engine")?.as_str()?.split_once("==")?;
     let number = |name: &str| entry.get(name)?.as_f64();
@@ -261,7 +333,7 @@ mod tests {
     use vesta_model::Status;
 
     use super::*;
-    use crate::choice::contest::Reason;
+    use crate::choice::contest::{Entry, Reason};
 
     struct World {
         home: tempfile::TempDir,
@@ -314,25 +386,63 @@ mod tests {
     fn what_was_found_is_found_again() {
         let world = World::new();
         let verdicts = world.verdicts();
-        assert_eq!(verdicts.find(&world.question), None);
-        verdicts.keep(&world.question, "m", &finding());
+        assert_eq!(verdicts.find(&world.question), Recalled::default());
+        verdicts.keep(&world.question, "m", &finding(), &[]);
         let weighed = finding().entries.iter().map(Entry::weighed).collect();
         let release = "2.21.0".to_owned();
-        let winner = Winner { name: EngineName::TensorFlow, release, weighed };
-        assert_eq!(world.verdicts().find(&world.question), Some(winner));
+        let winner = Some(Winner { name: EngineName::TensorFlow, release, weighed });
+        assert_eq!(
+            world.verdicts().find(&world.question),
+            Recalled { winner, refuted: Vec::new() }
+        );
         verdicts.forget(&world.question);
-        assert_eq!(verdicts.find(&world.question), None);
+        assert_eq!(verdicts.find(&world.question), Recalled::default());
+    }
+
+    fn out(engine: &str) -> Weighed {
+        Weighed {
+            engine: engine.to_owned(),
+            release: "1.0".to_owned(),
+            is_reference: false,
+            outcome: Err("it disagreed".to_owned()),
+        }
+    }
+
+    #[test]
+    fn what_was_refuted_stays_out_whoever_wins_next() {
+        let world = World::new();
+        let verdicts = world.verdicts();
+        // Of an engine that served without a contest, there is no verdict before.
+        verdicts.refute(&world.question, "m", &out("embedded"));
+        let refuted = vec![out("embedded")];
+        assert_eq!(verdicts.find(&world.question), Recalled { winner: None, refuted });
+        let refuted = verdicts.find(&world.question).refuted;
+        verdicts.keep(&world.question, "m", &finding(), &refuted);
+        assert!(verdicts.find(&world.question).winner.is_some());
+        verdicts.refute(&world.question, "m", &out("onnxruntime"));
+        verdicts.refute(&world.question, "m", &out("onnxruntime"));
+        let both = vec![out("embedded"), out("onnxruntime")];
+        assert_eq!(
+            verdicts.find(&world.question),
+            Recalled { winner: None, refuted: both.clone() }
+        );
+        verdicts.keep(&world.question, "m", &finding(), &both);
+        verdicts.forget(&world.question);
+        assert_eq!(verdicts.find(&world.question), Recalled { winner: None, refuted: both });
+        // Of other files nothing is known.
+        fs::write(world.question.artifact.join("variables").join("data"), "WEIGHTS").unwrap();
+        assert_eq!(verdicts.find(&world.question), Recalled::default());
     }
 
     #[test]
     fn another_question_has_no_answer_yet() {
         let world = World::new();
         let verdicts = world.verdicts();
-        verdicts.keep(&world.question, "m", &finding());
+        verdicts.keep(&world.question, "m", &finding(), &[]);
         let changed = |change: fn(&mut Question)| {
             let mut question = world.question.clone();
             change(&mut question);
-            verdicts.find(&question)
+            verdicts.find(&question).winner
         };
         assert!(changed(|_| {}).is_some());
         assert_eq!(changed(|question| question.engines.push("onnxruntime==1".to_owned())), None);
@@ -341,35 +451,35 @@ mod tests {
         assert_eq!(changed(|question| question.options = "x".to_owned()), None);
         // Other contents of the same size.
         fs::write(world.question.artifact.join("variables").join("data"), "WEIGHTS").unwrap();
-        assert_eq!(verdicts.find(&world.question), None);
+        assert_eq!(verdicts.find(&world.question).winner, None);
         // A copy elsewhere is the same model.
         fs::write(world.question.artifact.join("variables").join("data"), "weights").unwrap();
         let elsewhere = world.home.path().join("m").join("2");
         fs::rename(&world.question.artifact, &elsewhere).unwrap();
         let question = Question { artifact: elsewhere, ..world.question.clone() };
-        assert!(verdicts.find(&question).is_some());
+        assert!(verdicts.find(&question).winner.is_some());
     }
 
     #[test]
     fn damaged_files_and_places_that_cannot_be_written_are_passed_over() {
         let world = World::new();
         let verdicts = world.verdicts();
-        verdicts.keep(&world.question, "m", &finding());
+        verdicts.keep(&world.question, "m", &finding(), &[]);
         let file = verdicts.file(&world.question).unwrap();
         for text in ["", "{", "[]", "{\"engine\": \"torch\"}"] {
             fs::write(&file, text).unwrap();
-            assert_eq!(verdicts.find(&world.question), None, "{text}");
+            assert_eq!(verdicts.find(&world.question), Recalled::default(), "{text}");
         }
         // A file in the folder's place, so that not even root can write there.
         let blocked = world.home.path().join("blocked");
         fs::write(&blocked, "").unwrap();
         let blocked = Verdicts::new(Some(blocked));
-        blocked.keep(&world.question, "m", &finding());
+        blocked.keep(&world.question, "m", &finding(), &[]);
         assert!(blocked.has_warned.load(Ordering::Relaxed));
-        assert_eq!(blocked.find(&world.question), None);
+        assert_eq!(blocked.find(&world.question), Recalled::default());
         let none = Verdicts::new(None);
-        none.keep(&world.question, "m", &finding());
-        assert_eq!(none.find(&world.question), None);
+        none.keep(&world.question, "m", &finding(), &[]);
+        assert_eq!(none.find(&world.question), Recalled::default());
     }
 
     #[test]

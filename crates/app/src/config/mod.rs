@@ -25,7 +25,7 @@ use vesta_repository::Poll;
 use vesta_serving::AspiredVersionPolicy;
 
 use crate::flags::{Cap, Flags};
-use crate::placement::{EngineSettings, Isolation};
+use crate::placement::{EngineSettings, Isolation, part};
 use crate::request_log::FileLimits;
 
 pub(crate) use batching::{Batching, PARAMETERS_FILE, read_parameters};
@@ -224,6 +224,7 @@ fn engine(flags: &Flags, platform: &platform::Platform) -> Result<EngineSettings
         },
         choice_budget: choice_budget(flags.engine_choice_budget_ms)?,
         verdicts: own_cache("choices", |name| std::env::var_os(name)),
+        shadow_check_rate: shadow_check_rate(flags.shadow_check_rate)?,
     })
 }
 
@@ -233,6 +234,13 @@ fn choice_budget(budget_ms: i64) -> Result<Duration, Status> {
             "--engine_choice_budget_ms={budget_ms} must be 0 or a positive number of milliseconds"
         ))
     })
+}
+
+fn shadow_check_rate(rate: f32) -> Result<f64, Status> {
+    // The number that was written, rather than the one that is nearest to it.
+    let written = rate.to_string().parse().unwrap_or(f64::NAN);
+    part(written)
+        .map_err(|problem| Status::invalid_argument(format!("--shadow_check_rate={problem}")))
 }
 
 /// The files of a comma-separated list.

@@ -205,6 +205,7 @@ flags! {
     skip_initialize_tpu: bool = false, "Accepted for the original's sake: there is no TPU here.";
     engine: String = "auto".to_owned(), "Vesta: engine that runs the models: auto (the fastest of those whose answers agree, found by trying; LiteRT for model.tflite, ONNX Runtime for an ONNX file alone, OpenVINO for an IR alone), embedded, tensorflow, litert, onnxruntime, openvino; NAME==VERSION for a certain release. A vesta.toml in a model's folder goes before it.";
     engine_choice_budget_ms: i64 = 3000, "Vesta: milliseconds that trying engines out may take at the load of a version, for --engine=auto; 0 turns it off: the embedded engine where it can, else TensorFlow.";
+    shadow_check_rate: f32 = 0.0, "Vesta: part of the runs (0 to 1) of a version on an engine chosen by measuring that is made again on the reference engine, beside the answer; where answers differ, the reference serves the version from then on. It takes the memory of a second engine. shadow_check_rate in a vesta.toml goes before it.";
     isolation: String = "auto".to_owned(), "Vesta: where engines run: auto (native ones in a process per version, the embedded one inline when the graph is proven harmless), inline, worker (a process per version).";
     allow_native_inline: bool = false, "Vesta: whether --isolation=inline may open a native library in the server's own process.";
     custom_op_libraries: String = String::new(), "Vesta: comma-separated shared libraries of custom TensorFlow operators.";

@@ -9,13 +9,17 @@ use std::sync::{Arc, Mutex};
 
 use tracing::{info, warn};
 use vesta_engines::EngineName;
-use vesta_frontends::{WARM_UP_FILE, WarmUp};
+use vesta_frontends::{WARM_UP_FILE, WarmUp, Weighed};
 use vesta_model::{Code, Engine as _, LoadRequest, RunRequest, Session, Status, Tensor};
 
 use super::embedded::EmbeddedPlacement;
 use super::native::{NativePlacement, Newest};
+use super::shadow::References;
 use super::{EngineSettings, Isolation, Place, Placed};
-use crate::choice::{Contender, Contest, Entry, Finding, Question, Reason, Settings, Verdicts};
+use crate::choice::{
+    Contender, Contest, Entry, Finding, Question, Reason, Recalled, Settings, Verdicts, Winner,
+    exactness,
+};
 
 /// Recorded requests that engines are tried on.
 const RECORDED_RUNS_MAX: usize = 8;
@@ -27,7 +31,7 @@ pub(super) struct Auto {
     natives: Vec<Newest>,
     settings: EngineSettings,
     warm_up: WarmUp,
-    verdicts: Verdicts,
+    verdicts: Arc<Verdicts>,
     /// Held while an engine is tried.
     turn: Mutex<()>,
 }
@@ -47,7 +51,7 @@ impl Auto {
             .collect();
         names.sort_by_key(|&name| name != EngineName::TensorFlow);
         let natives = names.into_iter().map(newest).collect();
-        let verdicts = Verdicts::new(settings.verdicts.clone());
+        let verdicts = Arc::new(Verdicts::new(settings.verdicts.clone()));
         Auto { embedded, natives, settings, warm_up, verdicts, turn: Mutex::default() }
     }
 
@@ -110,7 +114,12 @@ impl Auto {
         let mut contenders: Vec<Arc<dyn Contender>> = vec![Arc::new(self.embedded.clone())];
         contenders.extend(installed.into_iter().map(|placement| placement as _));
         let question = self.question(request, &contenders);
-        if let Some(placed) = self.remembered(request, &question, &contenders) {
+        let Recalled { winner, refuted } = self.verdicts.find(&question);
+        contenders.retain(|contender| !refuted.iter().any(|out| is_of(out, &**contender)));
+        let winner = winner.filter(|_| contenders.len() > 1);
+        if let Some(placed) =
+            winner.and_then(|winner| self.remembered(request, &question, &contenders, winner))
+        {
             return Ok(placed);
         }
         let settings = Settings {
@@ -129,25 +138,47 @@ impl Auto {
             })?;
         tell(request, &finding, missing.is_some());
         if finding.is_lasting() {
-            self.verdicts.keep(&question, request.model.as_str(), &finding);
+            self.verdicts.keep(&question, request.model.as_str(), &finding, &refuted);
         }
         let Finding { name, release, serve, reason, trial, entries } = finding;
         let engine = super::identity(name, &release);
-        let weighed = entries.iter().map(Entry::weighed).collect();
-        Ok(Placed { session: serve()?, engine, reason, trial, weighed })
+        let mut weighed: Vec<Weighed> = entries.iter().map(Entry::weighed).collect();
+        let reason = match (reason, refuted.last().map(|out| (out.title(), &out.outcome))) {
+            (Reason::Only, Some((title, Err(how)))) => Reason::Refuted(format!("{title}, {how}")),
+            (reason, _) => reason,
+        };
+        weighed.extend(refuted);
+        let references = Some(self.references(name, &contenders, &weighed, question));
+        Ok(Placed { session: serve()?, engine, reason, trial, weighed, references })
     }
 
-    /// The engine that won an earlier contest, if that was on the same files among the same engines.
+    /// What the answers of the engine that serves can be held to.
+    fn references(
+        &self,
+        serving: EngineName,
+        contenders: &[Arc<dyn Contender>],
+        weighed: &[Weighed],
+        question: Question,
+    ) -> References {
+        let is_out = |contender: &dyn Contender| {
+            weighed.iter().any(|other| is_of(other, contender) && other.outcome.is_err())
+        };
+        let is_reference = |contender: &&Arc<dyn Contender>| {
+            exactness(contender.name()) < exactness(serving) && !is_out(&***contender)
+        };
+        let mut engines: Vec<_> = contenders.iter().filter(is_reference).cloned().collect();
+        engines.sort_by_key(|contender| exactness(contender.name()));
+        References { engines, verdicts: Arc::clone(&self.verdicts), question }
+    }
+
+    /// The engine that won an earlier contest, on the same files among the same engines.
     fn remembered(
         &self,
         request: &LoadRequest,
         question: &Question,
         contenders: &[Arc<dyn Contender>],
+        winner: Winner,
     ) -> Option<Placed> {
-        if contenders.len() < 2 {
-            return None;
-        }
-        let winner = self.verdicts.find(question)?;
         let is_winner =
             |c: &&Arc<dyn Contender>| c.name() == winner.name && c.release() == winner.release;
         let contender = contenders.iter().find(is_winner)?;
@@ -155,7 +186,9 @@ impl Auto {
             Ok(session) => {
                 let engine = super::identity(winner.name, &winner.release);
                 let placed = Placed::without_trial(session, engine, Reason::Remembered);
-                Some(Placed { weighed: winner.weighed, ..placed })
+                let Winner { name, weighed, .. } = winner;
+                let references = self.references(name, contenders, &weighed, question.clone());
+                Some(Placed { weighed, references: Some(references), ..placed })
             }
             Err(status) => {
                 warn!(
@@ -200,6 +233,11 @@ impl Place for Auto {
     fn place(&self, request: &LoadRequest) -> Result<Placed, Status> {
         if self.measures() { self.by_measure(request) } else { self.by_rule(request) }
     }
+}
+
+/// Whether that is said of this engine.
+fn is_of(weighed: &Weighed, contender: &dyn Contender) -> bool {
+    weighed.engine == contender.name().as_str() && weighed.release == contender.release()
 }
 
 /// What each engine did, for the log.

@@ -46,4 +46,8 @@ impl Opened for OpenedWorker {
         // With another way to serve, the worker ends here.
         serve.unwrap_or_else(|| Box::new(move || Ok(session)))
     }
+
+    fn stay(self: Box<Self>) -> Arc<dyn Session> {
+        self.session
+    }
 }

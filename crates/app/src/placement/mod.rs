@@ -11,6 +11,7 @@ mod embedded;
 mod format;
 mod native;
 mod pin;
+mod shadow;
 mod shown;
 mod trial;
 
@@ -27,6 +28,8 @@ use self::auto::Auto;
 use self::embedded::EmbeddedPlacement;
 use self::format::ByFormat;
 use self::native::{NativePlacement, Newest};
+pub(crate) use self::pin::part;
+use self::shadow::References;
 pub(crate) use self::trial::TriedEngine;
 use crate::choice::Reason;
 use crate::logs::LogFormat;
@@ -77,6 +80,9 @@ pub(crate) struct EngineSettings {
     pub(crate) choice_budget: Duration,
     /// Where the outcome is remembered; `None` where there is no place.
     pub(crate) verdicts: Option<PathBuf>,
+    /// The part of the runs of a version on a chosen engine that is made again on the reference, from 0
+    /// to 1, unless the version says otherwise.
+    pub(crate) shadow_check_rate: f64,
 }
 
 /// A version where it runs.
@@ -88,12 +94,15 @@ struct Placed {
     trial: Duration,
     /// The engines that were weighed against each other.
     weighed: Vec<Weighed>,
+    /// What its answers can be held to from now on, where its engine was chosen by measuring.
+    references: Option<References>,
 }
 
 impl Placed {
     /// A version that no engine was tried for.
     fn without_trial(session: Arc<dyn Session>, engine: EngineIdentity, reason: Reason) -> Placed {
-        Placed { session, engine, reason, trial: Duration::ZERO, weighed: Vec::new() }
+        let (trial, weighed) = (Duration::ZERO, Vec::new());
+        Placed { session, engine, reason, trial, weighed, references: None }
     }
 
     /// Loads the version on an engine that nothing else was weighed against.
@@ -212,15 +221,17 @@ impl Engine for Placements {
     }
 
     fn load(&self, request: &LoadRequest) -> Result<Arc<dyn Session>, Status> {
-        let (place, named_by) = match pin::engine_of(&request.artifact)? {
-            Some(own) => {
-                let place = self.by_choice(&own);
-                (place.map_err(|status| pin::unavailable(&own, &status))?, pin::FILE)
+        let own = pin::own(&request.artifact)?;
+        let (place, named_by) = match own.engine {
+            Some(engine) => {
+                let place = self.by_choice(&engine);
+                (place.map_err(|status| pin::unavailable(&engine, &status))?, pin::FILE)
             }
             None => (self.by_choice(&self.settings.choice)?, "--engine"),
         };
         let placed = place.place(request)?;
-        Ok(shown::shown(placed, request, named_by, &self.metrics))
+        let rate = own.shadow_check_rate.unwrap_or(self.settings.shadow_check_rate);
+        Ok(shown::shown(placed, request, named_by, rate, &self.metrics))
     }
 
     /// Any model may name the embedded engine, which runs fastest there; to others it is a thread as

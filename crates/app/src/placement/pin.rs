@@ -23,23 +23,33 @@ const BYTES_MAX: u64 = 64 << 10;
 #[serde(deny_unknown_fields)]
 struct Keys {
     engine: Option<toml::Spanned<String>>,
+    shadow_check_rate: Option<toml::Spanned<f64>>,
 }
 
-/// The engine that a version's own folder, or else its model's, names; `None` where neither does.
+/// What the files of a version and of its model say.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(super) struct Own {
+    /// The engine that runs it.
+    pub(super) engine: Option<EngineChoice>,
+    /// The part of its runs that is made again on the reference.
+    pub(super) shadow_check_rate: Option<f64>,
+}
+
+/// What a version's own folder says, and for what it leaves out its model's.
 ///
 /// # Errors
 /// `INVALID_ARGUMENT` for a mistake, with file, line, column and what is allowed; why a file that is
 /// there cannot be read.
-pub(super) fn engine_of(artifact: &Path) -> Result<Option<EngineChoice>, Status> {
-    let places = [Some(artifact), artifact.parent()];
-    for folder in places.into_iter().flatten() {
+pub(super) fn own(artifact: &Path) -> Result<Own, Status> {
+    let mut own = Own::default();
+    for folder in [Some(artifact), artifact.parent()].into_iter().flatten() {
         let path = folder.join(FILE);
         let Some(text) = text_of(&path)? else { continue };
-        if let Some(choice) = read(&path, &text)? {
-            return Ok(Some(choice));
-        }
+        let here = read(&path, &text)?;
+        own.engine = own.engine.or(here.engine);
+        own.shadow_check_rate = own.shadow_check_rate.or(here.shadow_check_rate);
     }
-    Ok(None)
+    Ok(own)
 }
 
 /// Why an engine that a model names is not to be had.
@@ -68,17 +78,34 @@ fn text_of(path: &Path) -> Result<Option<String>, Status> {
     })
 }
 
-fn read(path: &Path, text: &str) -> Result<Option<EngineChoice>, Status> {
+fn read(path: &Path, text: &str) -> Result<Own, Status> {
     let keys: Keys =
         toml::from_str(text).map_err(|error| mistake(path, text, error.span(), error.message()))?;
-    let Some(engine) = keys.engine else { return Ok(None) };
-    let span = Some(engine.span());
-    let choice = engine.get_ref().parse::<EngineChoice>().map_err(|status| {
-        // The texts are those of the flag, whose place the file takes.
-        let said = status.message().strip_prefix("--engine=").unwrap_or(status.message());
-        mistake(path, text, span, &format!("engine = {said}"))
-    })?;
-    Ok(Some(choice))
+    let engine = keys.engine.map(|engine| {
+        engine.get_ref().parse::<EngineChoice>().map_err(|status| {
+            // The texts are those of the flag, whose place the file takes.
+            let said = status.message().strip_prefix("--engine=").unwrap_or(status.message());
+            mistake(path, text, Some(engine.span()), &format!("engine = {said}"))
+        })
+    });
+    let rate = keys.shadow_check_rate.map(|rate| {
+        part(*rate.get_ref()).map_err(|problem| {
+            let said = format!("shadow_check_rate = {problem}");
+            mistake(path, text, Some(rate.span()), &said)
+        })
+    });
+    Ok(Own { engine: engine.transpose()?, shadow_check_rate: rate.transpose()? })
+}
+
+/// A rate as it is given.
+///
+/// # Errors
+/// What is wrong with it, in words.
+pub(crate) fn part(rate: f64) -> Result<f64, String> {
+    if (0.0..=1.0).contains(&rate) {
+        return Ok(rate);
+    }
+    Err(format!("{rate} is no part of the runs; give a number from 0 (none) to 1 (all)"))
 }
 
 fn mistake(path: &Path, text: &str, span: Option<Range<usize>>, problem: &str) -> Status {
@@ -108,12 +135,15 @@ mod tests {
         }
 
         fn engine(&self) -> Result<Option<String>, String> {
-            let choice = engine_of(&self.0.path().join("1"));
+            Ok(self.own()?.engine.map(|choice| choice.to_string()))
+        }
+
+        fn own(&self) -> Result<Own, String> {
             let told = |status: Status| {
                 let base = self.0.path().display().to_string();
                 status.message().replace(&base, "BASE")
             };
-            Ok(choice.map_err(told)?.map(|choice| choice.to_string()))
+            own(&self.0.path().join("1")).map_err(told)
         }
     }
 
@@ -128,6 +158,18 @@ mod tests {
         // A file that names none leaves it to the next.
         world.put("1", "# nothing\n");
         assert_eq!(world.engine(), Ok(Some("tensorflow==2.15".to_owned())));
+    }
+
+    #[test]
+    fn each_key_is_looked_for_by_itself() {
+        let world = World::new();
+        world.put(".", "engine = \"auto\"\nshadow_check_rate = 1\n");
+        world.put("1", "shadow_check_rate = 0.25\n");
+        let own = world.own().unwrap();
+        assert_eq!(own.shadow_check_rate, Some(0.25));
+        assert_eq!(own.engine, Some(EngineChoice::Auto));
+        world.put("1", "");
+        assert_eq!(world.own().unwrap().shadow_check_rate, Some(1.0));
     }
 
     #[test]
@@ -147,7 +189,7 @@ mod tests {
         for (text, want) in [
             (
                 "\n engin = \"auto\"\n",
-                "BASE/1/vesta.toml:2:2: unknown field `engin`, expected `engine`",
+                "BASE/1/vesta.toml:2:2: unknown field `engin`, expected `engine` or `shadow_check_rate`",
             ),
             (
                 "# of ours\nengine = \"torch\"\n",
@@ -162,6 +204,14 @@ mod tests {
                 "BASE/1/vesta.toml:1:10: invalid type: integer `3`, expected a string",
             ),
             ("engine = \"auto\"\nengine = \"auto\"\n", "BASE/1/vesta.toml:2:1: duplicate key"),
+            (
+                "shadow_check_rate = 1.5",
+                "BASE/1/vesta.toml:1:21: shadow_check_rate = 1.5 is no part of the runs; give a number",
+            ),
+            (
+                "shadow_check_rate = nan",
+                "BASE/1/vesta.toml:1:21: shadow_check_rate = NaN is no part",
+            ),
             ("engine tensorflow", "BASE/1/vesta.toml:1:"),
         ] {
             world.put("1", text);

@@ -138,7 +138,7 @@ impl Model {
             }
             // The other reasons say it all in a word.
             if let Some(loaded) = loaded
-                && matches!(&*loaded.reason, "named" | "unmeasured")
+                && matches!(&*loaded.reason, "named" | "unmeasured" | "refuted")
             {
                 let because = printable(&loaded.because);
                 notes.push(format!(

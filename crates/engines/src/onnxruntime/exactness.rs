@@ -10,7 +10,7 @@ use vesta_onnx::{OperatorUse, Translation, ValueFacts};
 use vesta_protos::onnx::NodeProto;
 use vesta_protos::onnx::tensor_proto::DataType;
 
-use crate::guards::{add_constant, add_nan, graphs_within, node, with_nan};
+use crate::guards::{self, add_constant, add_nan, graphs_within, node, with_nan};
 
 /// Operators that it computes in another way for these dtypes, and how that shows.
 const OTHERWISE: &[(&str, &[DType], &str)] = &[
@@ -20,9 +20,9 @@ const OTHERWISE: &[(&str, &[DType], &str)] = &[
     ("ReduceProd", &[DType::I64, DType::U64], NARROWED),
     ("Relu", &[DType::I64, DType::U64], NARROWED),
     ("Sign", &[DType::I64, DType::U64], NARROWED),
-    ("MaxPool", &[DType::F16, DType::BF16, DType::F64], "NaN is lost"),
-    ("ReduceMax", &[DType::F16, DType::BF16], WITHOUT_NAN),
-    ("ReduceMin", &[DType::F16, DType::BF16], WITHOUT_NAN),
+    ("MaxPool", &[DType::BF16, DType::F64], "NaN is lost"),
+    ("ReduceMax", &[DType::BF16], WITHOUT_NAN),
+    ("ReduceMin", &[DType::BF16], WITHOUT_NAN),
 ];
 
 const NARROWED: &str = "numbers beyond 32 bits are cut";
@@ -89,6 +89,15 @@ impl Guards<'_> {
             }
             let facts = node.input.first().and_then(|name| self.values.get(name));
             let dtype = facts.map(|facts| facts.dtype);
+            let is_of_half = matches!(node.op_type.as_str(), "MaxPool" | "ReduceMax" | "ReduceMin")
+                && dtype == Some(DType::F16);
+            let (dtype, narrower) = if is_of_half {
+                let (wider, narrower) = self.in_float(&mut node);
+                guarded.push(wider);
+                (Some(DType::F32), Some(narrower))
+            } else {
+                (dtype, None)
+            };
             match (node.op_type.as_str(), dtype, node.input.first_mut()) {
                 ("MaxPool", Some(DType::F32), Some(read)) => {
                     self.windows = true;
@@ -109,8 +118,30 @@ impl Guards<'_> {
                 ("Max" | "Min", Some(DType::I64), _) => guarded.extend(by_comparing(node)),
                 _ => guarded.push(node),
             }
+            guarded.extend(narrower);
         }
         guarded
+    }
+
+    /// Makes a node of half read and give floats, which hold every half; gives the casts before and
+    /// behind it.
+    fn in_float(&mut self, node_of_half: &mut NodeProto) -> (NodeProto, NodeProto) {
+        self.count += 1;
+        let mut cast = |name: &mut String, way: &str, to: DataType| {
+            let other = format!("{name}?{way}{}", self.count);
+            let own = std::mem::replace(name, other.clone());
+            let (read, given) = if to == DataType::Float { (own, other) } else { (other, own) };
+            guards::cast(&read, &given, to)
+        };
+        let mut none = String::new();
+        let read = node_of_half.input.first_mut().unwrap_or(&mut none);
+        let wider = cast(read, "in_float", DataType::Float);
+        let mut none = String::new();
+        let given = node_of_half.output.first_mut().unwrap_or(&mut none);
+        let narrower = cast(given, "of_float", DataType::Float16);
+        // Nodes have the names of what they give.
+        node_of_half.name.clone_from(given);
+        (wider, narrower)
     }
 }
 

@@ -44,6 +44,11 @@ fn call(session: &dyn Session, outputs: usize, run: &Run) -> Result<Vec<Tensor>,
     session.run_over(&request, inputs, Some(Instant::now() + RUN_MAX))
 }
 
+fn halves(tensor: &Tensor) -> Vec<f64> {
+    let bits = tensor.bytes().chunks_exact(2).map(|pair| u16::from_le_bytes([pair[0], pair[1]]));
+    bits.map(|bits| half::f16::from_bits(bits).to_f64()).collect()
+}
+
 fn agree(got: &Tensor, want: &Tensor) -> Result<(), String> {
     let share = match want.dtype() {
         DType::F16 | DType::BF16 => RELATIVE_MAX_HALF,
@@ -55,6 +60,7 @@ fn agree(got: &Tensor, want: &Tensor) -> Result<(), String> {
     let largest = match want.dtype() {
         DType::F32 => finite(want.to_vec::<f32>().unwrap().into_iter().map(f64::from).collect()),
         DType::F64 => finite(want.to_vec::<f64>().unwrap()),
+        DType::F16 => finite(halves(want)),
         _ => 0.0,
     };
     tensors_close(got, want, share, share * largest)

@@ -2,20 +2,22 @@
 //! models.
 //!
 //! Owns: names and labels of the series. May not know: how an engine is chosen.
-//! Invariant: a series lives as long as the version that it speaks of, and a version has one.
+//! Invariant: a series lives as long as the version that it speaks of, and a version has one; counts of
+//! shadow checks stay.
 
-use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::collections::{BTreeMap, HashSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, Weak};
 use std::time::Duration;
 
 use prometheus::proto::MetricType;
-use prometheus::{GaugeVec, IntGaugeVec, Opts, Registry};
+use prometheus::{GaugeVec, IntCounterVec, IntGaugeVec, Opts, Registry};
 use vesta_model::Session;
 
-use super::Metrics;
+use super::{Metrics, is_admitted};
 
 const CHOICE: &str = "vesta_engine_choice_info";
 const TRIAL: &str = "vesta_engine_trial_seconds";
+const CHECKS: &str = "vesta_shadow_checks_total";
 
 /// What is shown of each version, the latest last.
 type Board = BTreeMap<(String, i64), Vec<Arc<EngineChosen>>>;
@@ -24,6 +26,9 @@ pub(super) struct Choices {
     board: Mutex<Board>,
     choice: IntGaugeVec,
     trial: GaugeVec,
+    checks: IntCounterVec,
+    /// Versions with checks; bounded as names are, since an alarm outlives its version.
+    checked: RwLock<HashSet<Box<str>>>,
 }
 
 impl Choices {
@@ -36,14 +41,24 @@ impl Choices {
             Opts::new(TRIAL, "seconds that trying engines out took in the load of a version"),
             &["model_name", "version"],
         )?;
+        let checks = IntCounterVec::new(
+            Opts::new(
+                CHECKS,
+                "runs that were to be made again on the reference engine, by outcome",
+            ),
+            &["model_name", "version", "outcome"],
+        )?;
         registry.register(Box::new(choice.clone()))?;
         registry.register(Box::new(trial.clone()))?;
-        Ok(Choices { board: Mutex::default(), choice, trial })
+        registry.register(Box::new(checks.clone()))?;
+        let (board, checked) = Default::default();
+        Ok(Choices { board, choice, trial, checks, checked })
     }
 
     pub(super) fn declare(metrics: &Metrics) {
         metrics.declare(CHOICE, MetricType::GAUGE);
         metrics.declare(TRIAL, MetricType::GAUGE);
+        metrics.declare(CHECKS, MetricType::COUNTER);
     }
 }
 
@@ -86,6 +101,18 @@ pub struct Weighed {
     pub outcome: Result<(f64, f64), String>,
 }
 
+impl Weighed {
+    /// The engine and its release, as `NAME==VERSION`.
+    pub fn title(&self) -> String {
+        format!("{}=={}", self.engine, self.release)
+    }
+
+    /// Whether both are of one release of one engine.
+    pub fn is_same_engine(&self, other: &Weighed) -> bool {
+        (&self.engine, &self.release) == (&other.engine, &other.release)
+    }
+}
+
 /// Keeps the series of a version on the page until it is dropped.
 pub struct ShownChoice {
     metrics: Metrics,
@@ -105,6 +132,16 @@ impl Metrics {
         shown.push(Arc::clone(&chosen));
         self.inner.choices.put_up(&chosen);
         ShownChoice { metrics: self.clone(), chosen }
+    }
+
+    /// Counts `count` runs of a version that were to be made again on the reference engine; 0 shows that
+    /// there were none yet.
+    pub fn shadow_checked(&self, model: &str, version: i64, outcome: &str, count: u64) {
+        let Choices { checks, checked, .. } = &self.inner.choices;
+        let version = version.to_string();
+        if is_admitted(checked, &format!("{model} {version}")) {
+            checks.with_label_values(&[model, &version, outcome]).inc_by(count);
+        }
     }
 
     /// Which engine serves a version, while it is loaded.
@@ -212,6 +249,21 @@ mod tests {
         assert!(!page().contains("vesta_engine_choice_info{"));
         assert!(!page().contains("vesta_engine_trial_seconds{"));
         assert!(metrics.choice_of("m", 2).is_none());
+    }
+
+    #[test]
+    fn shadow_checks_are_shown_before_there_are_any() {
+        let metrics = Metrics::new().unwrap();
+        metrics.shadow_checked("m", 2, "disagreed", 0);
+        metrics.shadow_checked("m", 2, "agreed", 3);
+        let page = String::from_utf8(metrics.page()).unwrap();
+        assert!(page.contains("# TYPE vesta_shadow_checks_total counter\n"), "{page}");
+        for (outcome, count) in [("agreed", 3), ("disagreed", 0)] {
+            let line = format!(
+                "vesta_shadow_checks_total{{model_name=\"m\",outcome=\"{outcome}\",version=\"2\"}} {count}\n"
+            );
+            assert!(page.contains(&line), "{page}");
+        }
     }
 
     #[test]

@@ -102,13 +102,26 @@ fn selu(g: &mut Graph, c: &Call<'_>) -> Outcome {
 fn relu6(g: &mut Graph, c: &Call<'_>) -> Outcome {
     let id = c.input(0)?;
     let (dtype, dims) = (g.get(id).dtype, g.get(id).dims.clone());
-    expect_dtype(dtype, &[DType::F32, DType::F64, DType::I32, DType::I64])?;
+    expect_dtype(dtype, &[DType::F32, DType::F64, DType::F16, DType::I32, DType::I64])?;
     let bounds: Option<Vec<Constant>> =
         [0.0, 6.0].iter().map(|&bound| Constant::scalar(dtype, bound)).collect();
     let Some(bounds) = bounds else { return refuse("its bounds have no constant") };
     let mut ids = vec![id];
     ids.extend(bounds.into_iter().map(|bound| g.constant(bound)));
     Ok(vec![combine(g, "Clip", &ids, vec![], dtype, dims)?])
+}
+
+/// The value as another dtype of floats, wherever its channels lie.
+pub(super) fn cast_to(g: &mut Graph, id: ValueId, to: DType) -> Result<ValueId, Reason> {
+    match onnx_number(to) {
+        Some(number) => as_number(g, id, to, number),
+        None => refuse(format!("ONNX has no {to}")),
+    }
+}
+
+fn as_number(g: &mut Graph, id: ValueId, to: DType, number: i32) -> Result<ValueId, Reason> {
+    let dims = g.get(id).dims.clone();
+    combine(g, "Cast", &[id], vec![("to", Attr::Int(number.into()))], to, dims)
 }
 
 /// See [`crate::gelu`] for where there is one.
@@ -274,9 +287,7 @@ fn cast(g: &mut Graph, c: &Call<'_>) -> Outcome {
     if to == DType::Bool {
         return Ok(vec![is_not_zero(g, id)?]);
     }
-    let dims = g.get(id).dims.clone();
-    let attributes = vec![("to", Attr::Int(number.into()))];
-    let result = combine(g, "Cast", &[id], attributes, to, dims)?;
+    let result = as_number(g, id, to, number)?;
     if from == DType::I32 && to == DType::I64 {
         g.get_mut(result).wide = g.get(result).plain.clone();
     }

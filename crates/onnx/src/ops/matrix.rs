@@ -1,7 +1,7 @@
 //! Products of matrices, and the bias that follows them.
 
 use super::layout::{combine, is_channels_first};
-use super::{FLOATS, NUMBERS, WIDE_NUMBERS, expect_dtype, folding};
+use super::{FLOATS, NUMBERS, WIDE_NUMBERS, expect_dtype, expect_movable, folding};
 use crate::call::Call;
 use crate::constant::Constant;
 use crate::graph::{Attr, Graph};
@@ -199,7 +199,13 @@ fn without_ellipsis(g: &Graph, c: &Call<'_>, equation: String) -> Result<String,
 fn band(g: &mut Graph, c: &Call<'_>) -> Outcome {
     let id = c.input(0)?;
     let dtype = g.get(id).dtype;
-    expect_dtype(dtype, NUMBERS)?;
+    expect_movable(dtype)?;
+    // Engines have few kernels of it; in these, each value of the others is there exactly.
+    let wide = match dtype {
+        DType::Bool | DType::F16 => DType::F32,
+        DType::I8 | DType::I16 | DType::I32 | DType::U8 | DType::U16 | DType::U32 => DType::I64,
+        _ => dtype,
+    };
     let (below, above) =
         (g.constant_int(c.input(1)?, "lower band")?, g.constant_int(c.input(2)?, "upper band")?);
     let dims = g.dims(id)?;
@@ -207,6 +213,9 @@ fn band(g: &mut Graph, c: &Call<'_>) -> Outcome {
         return refuse(format!("a matrix of rank {}", dims.len()));
     }
     let mut name = g.plain(id);
+    if wide != dtype {
+        name = g.cast(&name, wide, Some(dims.clone()));
+    }
     for (upper, shift) in [(0, above), (1, below)] {
         if shift < 0 {
             continue;
@@ -217,7 +226,10 @@ fn band(g: &mut Graph, c: &Call<'_>) -> Outcome {
         };
         let scalar = g.initializer(shift);
         let attributes = vec![("upper", Attr::Int(upper))];
-        name = g.emit("Trilu", &[&name, &scalar], attributes, dtype, Some(dims.clone()));
+        name = g.emit("Trilu", &[&name, &scalar], attributes, wide, Some(dims.clone()));
+    }
+    if wide != dtype {
+        name = g.cast(&name, dtype, Some(dims));
     }
     Ok(vec![g.result(name)])
 }

@@ -3,6 +3,7 @@
 use vesta_model::DType;
 
 use super::convolution::{Format, image_dims, in_order};
+use super::elementwise::cast_to;
 use super::layout::{combine, is_channels_first};
 use super::{FLOATS, expect_dtype, folding};
 use crate::call::Call;
@@ -28,6 +29,14 @@ fn batch_norm(g: &mut Graph, c: &Call<'_>) -> Outcome {
         return norm_by_itself(g, c);
     }
     let id = c.input(0)?;
+    if g.get(id).dtype == DType::F16 {
+        // TensorFlow, too, computes in float, and rounds the results.
+        let (wide, mut call) = (cast_to(g, id, DType::F32)?, c.clone());
+        call.inputs[0] = wide;
+        let mut results = batch_norm(g, &call)?;
+        results[0] = cast_to(g, results[0], DType::F16)?;
+        return Ok(results);
+    }
     expect_dtype(g.get(id).dtype, &[DType::F32])?;
     let rank = if c.text("data_format", "NHWC")?.len() == 5 { 5 } else { 4 };
     let format = Format::read(c, rank)?;

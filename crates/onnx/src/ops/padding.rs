@@ -24,7 +24,6 @@ fn constant_pad(g: &mut Graph, c: &Call<'_>, value: Option<ValueId>) -> Outcome 
     expect_dtype(dtype, NUMBERS)?;
     let value = match value {
         Some(id) => g.plain(id),
-        None if dtype == DType::F16 => return refuse("a padding of half precision"),
         None => g.scalar(dtype, 0.0)?,
     };
     if g.constant_ints(c.input(1)?, "paddings").is_err() {

@@ -3,6 +3,7 @@
 use vesta_model::DType;
 
 use super::convolution::{Format, Window, image_dims, positive};
+use super::elementwise::cast_to;
 use super::{FLOATS, expect_dtype};
 use crate::call::Call;
 use crate::graph::{Attr, Graph};
@@ -20,6 +21,13 @@ fn pool(g: &mut Graph, c: &Call<'_>, op: &'static str, rank: usize) -> Outcome {
     let id = c.input(0)?;
     let dtype = g.get(id).dtype;
     expect_dtype(dtype, FLOATS)?;
+    if dtype == DType::F16 && op == "AveragePool" {
+        // Engines have no kernel of it, and sums of half would be rounded at every step.
+        let (wide, mut call) = (cast_to(g, id, DType::F32)?, c.clone());
+        call.inputs[0] = wide;
+        let averages = pool(g, &call, op, rank)?[0];
+        return Ok(vec![cast_to(g, averages, DType::F16)?]);
+    }
     let format = Format::read(c, rank)?;
     let kernel = c.ints("ksize", &[])?;
     let channels = format.channels(rank);
@@ -39,9 +47,6 @@ fn pool(g: &mut Graph, c: &Call<'_>, op: &'static str, rank: usize) -> Outcome {
         // The operator set has no dilations for averages; TensorFlow's have none either.
         attributes.retain(|(name, _)| *name != "dilations");
         attributes.push(("count_include_pad", Attr::Int(0)));
-    }
-    if dtype != DType::F32 && op == "AveragePool" && dtype != DType::F64 {
-        return refuse(format!("averages of {dtype} are rounded at other places"));
     }
     let name = format.image(g, id)?;
     let name = g.emit(op, &[&name], attributes, dtype, Some(dims));

@@ -18,6 +18,7 @@ use crate::case::{Array, Case, Run};
 /// largest number of its tensor, since sums of large numbers may come out small.
 const RELATIVE_MAX: f64 = 2e-5;
 const RELATIVE_TO_LARGEST_MAX: f64 = 2e-6;
+const HALF_MAX: f64 = 4e-3;
 
 pub(crate) fn judge(case: &Case, translation: &Translation, model: Vec<u8>) -> (Verdict, String) {
     if let Some(dtype) = foreign_dtype(translation) {
@@ -151,11 +152,16 @@ fn compare(result: &Value, expected: &Array) -> Result<(), String> {
     }
     let wanted = numbers(expected);
     let finite = wanted.iter().filter(|want| want.is_finite());
-    let slack = finite.fold(1.0, |most: f64, want| most.max(want.abs())) * RELATIVE_TO_LARGEST_MAX;
+    let (share, share_of_largest) = match expected.dtype {
+        // Which steps are rounded to half is the engine's own affair.
+        DType::F16 => (HALF_MAX, HALF_MAX),
+        _ => (RELATIVE_MAX, RELATIVE_TO_LARGEST_MAX),
+    };
+    let slack = finite.fold(1.0, |most: f64, want| most.max(want.abs())) * share_of_largest;
     for (at, (got, want)) in got.iter().zip(&wanted).enumerate() {
         let same = got == want || (got.is_nan() && want.is_nan());
-        let is_float = expected.dtype == DType::F32;
-        let close = is_float && (got - want).abs() <= slack + RELATIVE_MAX * want.abs();
+        let is_float = matches!(expected.dtype, DType::F32 | DType::F16);
+        let close = is_float && (got - want).abs() <= slack + share * want.abs();
         let agrees = same || (close && want.is_finite());
         if !agrees {
             return Err(format!("{got} at {at}, not {want}"));

@@ -268,6 +268,10 @@ pub(crate) fn binary(op: Binary, a: &Tensor, b: &Tensor) -> Result<Tensor, Statu
         tensor(shape, values)
     }
     if is_short_float(a.dtype()) {
+        if op == Binary::SquaredDifference {
+            // Two operators in one: the difference is rounded, too.
+            return unary(Unary::Square, &binary(Binary::Subtract, a, b)?);
+        }
         return narrowed(&binary(op, &widened(a)?, &widened(b)?)?, a.dtype());
     }
     if a.dtype() == DType::String && op == Binary::Add {
