@@ -127,7 +127,7 @@ impl Guards<'_> {
     /// behind it.
     fn in_float(&mut self, node_of_half: &mut NodeProto) -> (NodeProto, NodeProto) {
         self.count += 1;
-        let mut cast = |name: &mut String, way: &str, to: DataType| {
+        let cast = |name: &mut String, way: &str, to: DataType| {
             let other = format!("{name}?{way}{}", self.count);
             let own = std::mem::replace(name, other.clone());
             let (read, given) = if to == DataType::Float { (own, other) } else { (other, own) };
