@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use vesta_engines::LITE_MODEL;
 use vesta_model::Status;
 use vesta_repository::scan;
-use vesta_savedmodel::SavedModel;
+use vesta_savedmodel::{SavedModel, graph_files};
 
 /// The tags of a graph that serves.
 const DEFAULT_TAGS: &str = "serve";
@@ -74,7 +74,8 @@ impl Words {
 /// `NOT_FOUND` when it is neither; why the folder cannot be read.
 pub(crate) fn find(place: &str) -> Result<PathBuf, Status> {
     let folder = Path::new(place);
-    if SavedModel::file_in(folder).is_some() || folder.join(LITE_MODEL).exists() {
+    let has_model = || SavedModel::file_in(folder).is_some() || !graph_files(folder).is_empty();
+    if has_model() || folder.join(LITE_MODEL).exists() {
         return Ok(folder.to_owned());
     }
     let metadata = folder

@@ -12,8 +12,9 @@ use crate::commands::{complain, print};
 const USAGE: &str = "\
 usage: vesta convert MODEL_DIR OUT.onnx [--signature NAME] [--tags A,B]
 
-writes one signature of a SavedModel as ONNX, exactly or not at all: what has no exact form there is
-refused by name. MODEL_DIR is a version's folder, or a model's, of which the newest version is taken.
+writes one signature of a SavedModel or frozen graph as ONNX, exactly or not at all: what has no exact
+form there is refused by name. MODEL_DIR is a version's folder, or a model's, of which the newest version
+is taken.
 Weights that do not fit into one file of 2 GiB are written beside it, to OUT.onnx.data.
 
   --signature NAME   the signature (serving_default, or the only one)

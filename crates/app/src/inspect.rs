@@ -13,8 +13,8 @@ use crate::commands::{complain, print};
 const USAGE: &str = "\
 usage: vesta inspect MODEL_DIR [--signature NAME] [--tags A,B] [--json]
 
-tells the signatures, operators and sizes of a SavedModel, or else of a model.tflite, and what each
-engine says of it. MODEL_DIR is a version's folder, or a model's, of which the newest version is taken.
+tells the signatures, operators and sizes of a SavedModel or frozen graph, or else of a model.tflite,
+and what each engine says of it. MODEL_DIR is a version's folder, or a model's, of which the newest version is taken.
 
   --signature NAME   this signature alone
   --tags A,B         the tags of the graph (serve)

@@ -14,7 +14,9 @@ use vesta_model::{PartialShape, Status};
 use vesta_onnx::{Body, FeedSpec, FrozenSignature, Translation, translate};
 use vesta_protos::onnx::tensor_proto::DataLocation;
 use vesta_protos::onnx::{GraphProto, ModelProto, NodeProto, StringStringEntryProto};
-use vesta_savedmodel::{FrozenBody, FrozenGraph, SavedModel};
+use vesta_savedmodel::{FrozenBody, FrozenGraph};
+
+use crate::model_settings::open_model;
 
 /// The most bytes that a protocol buffer may have.
 pub const ONNX_BYTES_MAX: usize = i32::MAX as usize;
@@ -58,7 +60,7 @@ pub fn convert(
     tags: &[String],
     signature: Option<&str>,
 ) -> Result<Conversion, Status> {
-    let model = SavedModel::open(artifact, tags)?;
+    let model = open_model(artifact, tags)?;
     let known = &model.description().signatures;
     let only = || known.keys().next().filter(|_| known.len() == 1).map(String::as_str);
     let signature = signature.or_else(only).unwrap_or(DEFAULT_SIGNATURE);

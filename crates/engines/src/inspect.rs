@@ -8,9 +8,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use vesta_model::{Engine as _, LoadRequest, ModelDescription, Signature, Status};
-use vesta_savedmodel::SavedModel;
+use vesta_savedmodel::{SavedModel, graph_files};
 
 use crate::convert::translated;
+use crate::model_settings::open_model;
 use crate::{EmbeddedEngine, EngineName, EngineStore, IrModel, LITE_MODEL, LiteModel, OnnxModel};
 
 /// Folders within folders that are looked into for sizes.
@@ -38,7 +39,7 @@ pub struct Inspection {
 /// Which model of a folder is looked into: the SavedModel, where there is one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Subject {
-    /// A SavedModel.
+    /// A SavedModel, or a frozen graph.
     SavedModel,
     /// The `model.tflite`.
     Lite,
@@ -62,7 +63,8 @@ pub struct Format {
 /// Bytes on disk.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Sizes {
-    /// `saved_model.pb`, `saved_model.pbtxt`, `model.tflite`, the ONNX file, or both files of the IR.
+    /// `saved_model.pb`, `saved_model.pbtxt`, the frozen graph, `model.tflite`, the ONNX file, or both files
+    /// of the IR.
     pub graph_bytes: u64,
     /// The folder `variables`.
     pub variables_bytes: u64,
@@ -109,8 +111,8 @@ pub fn inspect(
         let found: Vec<String> =
             formats.iter().map(|format| format!("{} ({})", format.name, format.file)).collect();
         return Err(Status::unimplemented(format!(
-            "{} holds {}, which this build does not serve; give a SavedModel, a {LITE_MODEL}, \
-             an ONNX file or an OpenVINO IR",
+            "{} holds {}, which this build does not serve; give a SavedModel, a frozen graph, a \
+             {LITE_MODEL}, an ONNX file or an OpenVINO IR",
             artifact.display(),
             found.join(" and ")
         )));
@@ -125,8 +127,12 @@ pub fn inspect(
     if IrModel::is_alone_in(artifact) {
         return inspect_ir(artifact, formats, only, store);
     }
-    let tag_sets = SavedModel::tag_sets(artifact)?;
-    let model = SavedModel::open(artifact, tags)?;
+    let model = open_model(artifact, tags)?;
+    let tag_sets = match model.frozen_graph() {
+        Some(_) => Vec::new(),
+        None => SavedModel::tag_sets(artifact)?,
+    };
+    let graph_bytes = model.file_bytes();
     let description = model.description();
     if let Some(name) = only.filter(|&name| !description.signatures.contains_key(name)) {
         return Err(unknown_signature(name, description));
@@ -144,7 +150,7 @@ pub fn inspect(
         artifact: artifact.to_owned(),
         formats,
         tag_sets,
-        sizes: sizes(artifact),
+        sizes: Sizes { graph_bytes, ..sizes(artifact) },
         subject: Subject::SavedModel,
         signatures,
         engines,
@@ -349,6 +355,8 @@ fn formats(artifact: &Path) -> Result<Vec<Format>, Status> {
             _ => Status::failed_precondition(text),
         }
     };
+    let graphs = graph_files(artifact);
+    let are_graphs_served = SavedModel::file_in(artifact).is_none();
     let mut formats = Vec::new();
     for entry in std::fs::read_dir(artifact).map_err(unreadable)? {
         let file = entry.map_err(unreadable)?.file_name().to_string_lossy().into_owned();
@@ -361,9 +369,7 @@ fn formats(artifact: &Path) -> Result<Vec<Format>, Status> {
             (_, Some("xml")) if artifact.join(&file).with_extension("bin").is_file() => {
                 ("OpenVINO IR", true)
             }
-            (_, Some("pb")) if file != "fingerprint.pb" && file != "keras_metadata.pb" => {
-                ("frozen graph", false)
-            }
+            (_, Some("pb")) if graphs.contains(&file) => ("frozen graph", are_graphs_served),
             _ => continue,
         };
         formats.push(Format { name, file, is_served });
@@ -375,9 +381,7 @@ fn formats(artifact: &Path) -> Result<Vec<Format>, Status> {
 fn sizes(artifact: &Path) -> Sizes {
     let folder = |name: &str| folder_bytes(&artifact.join(name), DEPTH_MAX);
     Sizes {
-        graph_bytes: SavedModel::file_in(artifact)
-            .and_then(|file| file.metadata().ok())
-            .map_or(0, |metadata| metadata.len()),
+        graph_bytes: 0,
         variables_bytes: folder("variables"),
         assets_bytes: folder("assets") + folder("assets.extra"),
     }

@@ -11,6 +11,7 @@ mod embedded;
 mod guards;
 mod inspect;
 mod litert;
+mod model_settings;
 mod onnxruntime;
 mod openvino;
 mod overrides;
@@ -26,6 +27,9 @@ pub use inspect::{
     EngineReport, Format, Inspection, SignatureReport, Sizes, Subject, inspect, unknown_signature,
 };
 pub use litert::{LITE_MODEL, LiteModel, LiteRtEngine, LiteRtOptions};
+pub use model_settings::{
+    MODEL_SETTINGS, ModelSettings, model_settings, part_of_runs, unavailable_engine,
+};
 pub use onnxruntime::{OnnxModel, OnnxRuntimeEngine};
 pub use openvino::{IrModel, OpenVinoEngine};
 pub use overrides::SessionOverrides;

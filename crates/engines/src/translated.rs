@@ -7,10 +7,11 @@ use std::sync::Arc;
 
 use vesta_model::{Code, LoadRequest, ModelDescription, PartialShape, Signature, Status};
 use vesta_onnx::Translation;
-use vesta_savedmodel::{FrozenGraph, SavedModel};
+use vesta_savedmodel::FrozenGraph;
 
 use crate::convert::translated;
 use crate::embedded::is_callable;
+use crate::model_settings::open_model;
 use crate::registry::EngineName;
 
 /// A signature in ONNX.
@@ -30,7 +31,7 @@ pub(crate) fn translate_all(
     engine: EngineName,
     request: &LoadRequest,
 ) -> Result<(ModelDescription, Vec<TranslatedSignature>), Status> {
-    let model = SavedModel::open(&request.artifact, &request.tags)?;
+    let model = open_model(&request.artifact, &request.tags)?;
     let mut description = model.description().clone();
     let mut signatures = Vec::new();
     for (name, signature) in &mut description.signatures {

@@ -1,6 +1,6 @@
-//! Reads TensorFlow SavedModels (of TF1 and TF2) in pure Rust.
+//! Reads TensorFlow SavedModels (of TF1 and TF2) and frozen graphs in pure Rust.
 //!
-//! Owns: `saved_model.pb` or its text form, the tensor bundle under `variables/`, the inlining of
+//! Owns: `saved_model.pb` or its text form, a `.pb` that is a GraphDef alone, the tensor bundle under `variables/`, the inlining of
 //! functions, the search for each variable's value, and the freezing of one signature to a flat graph.
 //! May not know: engines, ONNX, serving.
 //! Invariant: no file, however damaged or malicious, makes it panic, recurse without bound or
@@ -15,9 +15,12 @@ mod flat;
 mod flatten;
 mod freeze;
 mod graph;
+mod graph_file;
+mod interface;
 mod model;
 mod object_graph;
 mod op_defs;
+mod output_types;
 mod plan;
 mod proofs;
 mod signature;
@@ -27,6 +30,7 @@ mod wire;
 
 pub use bodies::FrozenBody;
 pub use freeze::{Feed, FrozenGraph};
+pub use graph_file::{GraphNames, graph_files};
 pub use model::SavedModel;
 pub use signature::from_def as signature_from_def;
 pub use tensor::{tensor_from_proto, tensor_to_proto};

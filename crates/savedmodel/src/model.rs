@@ -1,4 +1,4 @@
-//! An opened SavedModel: one meta graph of its file and the bundle beside it.
+//! An opened SavedModel: one meta graph of its file and the bundle beside it; or a frozen graph.
 //!
 //! Owns the order in which things are looked at. Invariant: opening reads no weights; freezing
 //! reads those that the signature needs, once for all signatures.
@@ -10,7 +10,7 @@ use std::sync::{Arc, OnceLock};
 use bytes::Bytes;
 use prost::Message as _;
 use vesta_model::{Code, DType, ModelDescription, Signature, Status};
-use vesta_protos::tensorflow::{self as tf, MetaGraphDef};
+use vesta_protos::tensorflow::{self as tf, GraphDef, MetaGraphDef};
 
 use crate::bodies::Bodies;
 use crate::bundle::Bundle;
@@ -20,6 +20,7 @@ use crate::flat::Flat;
 use crate::flatten::{Request, flatten};
 use crate::freeze::{self, Feed, FrozenGraph};
 use crate::graph::{Program, functions_named, split_tensor_name};
+use crate::graph_file::{self, GraphNames};
 use crate::plan::{Held, plan};
 use crate::signature::{INIT_NAMES, dense_name, from_def, tensor_names};
 use crate::variables::{Declared, Origins, declared};
@@ -41,6 +42,9 @@ pub struct SavedModel {
     /// Why each stateful signature is.
     reasons: BTreeMap<String, String>,
     bundle: Option<Bundle>,
+    /// The file, and whether it is a frozen graph.
+    file: PathBuf,
+    is_frozen: bool,
     origins: OnceLock<Result<Origins, Status>>,
 }
 
@@ -53,8 +57,35 @@ impl SavedModel {
     /// unreadable files, `DATA_LOSS` for damaged ones, `INVALID_ARGUMENT` for graphs that make no
     /// sense.
     pub fn open(dir: &Path, tags: &[String]) -> Result<SavedModel, Status> {
-        let meta = read_meta_graph(dir, tags)?;
-        let bundle = Bundle::open(&dir.join("variables").join("variables"))?;
+        SavedModel::open_named(dir, tags, &GraphNames::default())
+    }
+
+    /// As [`SavedModel::open`]; where `dir` holds no SavedModel but a frozen graph (one file `*.pb` that
+    /// is a GraphDef), opens that: its one signature `serving_default` has the inputs and outputs that
+    /// `names` gives, or those that are found. It has no tags.
+    ///
+    /// # Errors
+    /// Besides those of [`SavedModel::open`]: `FAILED_PRECONDITION` for a graph with variables,
+    /// `INVALID_ARGUMENT` for several graphs, and where inputs or outputs cannot be told.
+    pub fn open_named(
+        dir: &Path,
+        tags: &[String],
+        names: &GraphNames,
+    ) -> Result<SavedModel, Status> {
+        let saved_model = SavedModel::file_in(dir);
+        let frozen = match &saved_model {
+            Some(_) => None,
+            None => graph_file::find(dir, names)?,
+        };
+        let is_frozen = frozen.is_some();
+        let (meta, bundle) = match &frozen {
+            Some(path) => (graph_file::read(path, names)?, None),
+            None => (
+                read_meta_graph(dir, tags)?,
+                Bundle::open(&dir.join("variables").join("variables"))?,
+            ),
+        };
+        let file = saved_model.or(frozen).unwrap_or_default();
         let mut signatures = BTreeMap::new();
         for (name, def) in &meta.signature_def {
             signatures.insert(name.clone(), from_def(name, def)?);
@@ -74,8 +105,20 @@ impl SavedModel {
             description: ModelDescription { signatures },
             reasons,
             bundle,
+            file,
+            is_frozen,
             origins: OnceLock::new(),
         })
+    }
+
+    /// Bytes of the file that was opened.
+    pub fn file_bytes(&self) -> u64 {
+        self.file.metadata().map_or(0, |metadata| metadata.len())
+    }
+
+    /// The graph, where it is a frozen one: those who run a SavedModel by its folder need it.
+    pub fn frozen_graph(&self) -> Option<&GraphDef> {
+        self.meta.graph_def.as_ref().filter(|_| self.is_frozen)
     }
 
     /// The file of the SavedModel in `dir`: `saved_model.pb`, or where there is none,

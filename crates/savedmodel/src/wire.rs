@@ -12,10 +12,18 @@ pub(crate) const NODES_MAX: usize = 1_000_000;
 
 /// Numbers of the fields that lead to the nodes of a `SavedModel`.
 const OF_SAVED_MODEL: [&[u32]; 2] = [&[2, 2, 1], &[2, 2, 2, 1, 3]];
+/// The same of a `GraphDef`.
+const OF_GRAPH: [&[u32]; 2] = [&[1], &[2, 1, 3]];
 
 /// How many nodes a `SavedModel` says that it has; what is no message has those before the fault.
 pub(crate) fn saved_model_nodes(bytes: &Bytes) -> usize {
     OF_SAVED_MODEL.iter().map(|path| count(bytes.clone(), path).0).sum()
+}
+
+/// How many nodes a `GraphDef` says that it has; `None` for what is no message.
+pub(crate) fn graph_nodes(bytes: &Bytes) -> Option<usize> {
+    let counts = OF_GRAPH.iter().map(|path| count(bytes.clone(), path));
+    counts.map(|(found, is_whole)| is_whole.then_some(found)).sum()
 }
 
 /// How many fields lie at the end of a path of fields, and whether all of the message could be read.
@@ -72,6 +80,8 @@ mod tests {
         let meta = MetaGraphDef { graph_def: Some(graph()), ..MetaGraphDef::default() };
         let saved = SavedModel { meta_graphs: vec![meta.clone(), meta], ..SavedModel::default() };
         assert_eq!(saved_model_nodes(&Bytes::from(saved.encode_to_vec())), 10);
+        assert_eq!(graph_nodes(&Bytes::from(graph().encode_to_vec())), Some(5));
+        assert_eq!(graph_nodes(&Bytes::from(saved.encode_to_vec())), None);
     }
 
     #[test]

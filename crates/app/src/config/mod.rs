@@ -25,7 +25,7 @@ use vesta_repository::Poll;
 use vesta_serving::AspiredVersionPolicy;
 
 use crate::flags::{Cap, Flags};
-use crate::placement::{EngineSettings, Isolation, part};
+use crate::placement::{EngineSettings, Isolation, part_of_runs};
 use crate::request_log::FileLimits;
 
 pub(crate) use batching::{Batching, PARAMETERS_FILE, read_parameters};
@@ -239,7 +239,7 @@ fn choice_budget(budget_ms: i64) -> Result<Duration, Status> {
 fn shadow_check_rate(rate: f32) -> Result<f64, Status> {
     // The number that was written, rather than the one that is nearest to it.
     let written = rate.to_string().parse().unwrap_or(f64::NAN);
-    part(written)
+    part_of_runs(written)
         .map_err(|problem| Status::invalid_argument(format!("--shadow_check_rate={problem}")))
 }
 

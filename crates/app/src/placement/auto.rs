@@ -8,7 +8,7 @@ use std::io::BufReader;
 use std::sync::{Arc, Mutex};
 
 use tracing::{info, warn};
-use vesta_engines::EngineName;
+use vesta_engines::{EngineName, model_settings};
 use vesta_frontends::{WARM_UP_FILE, WarmUp, Weighed};
 use vesta_model::{Code, Engine as _, LoadRequest, RunRequest, Session, Status, Tensor};
 
@@ -204,12 +204,14 @@ impl Auto {
 
     fn question(&self, request: &LoadRequest, contenders: &[Arc<dyn Contender>]) -> Question {
         let engines = contenders.iter().map(|c| format!("{}=={}", c.name(), c.release()));
+        // The model's own settings may lie beside the version's folder, whose files alone are compared.
+        let graph = model_settings(&request.artifact).map(|own| own.graph);
         Question {
             artifact: request.artifact.clone(),
             engines: engines.collect(),
             tags: request.tags.clone(),
             threads: request.threads,
-            options: format!("{:?} {:?}", self.settings.options, self.settings.isolation),
+            options: format!("{:?} {:?} {graph:?}", self.settings.options, self.settings.isolation),
         }
     }
 

@@ -1,6 +1,6 @@
 //! Which engine runs a version, and in which process.
 //!
-//! Owns the flags about that, the model's own word on it, the decision, and the engines that carry it
+//! Owns the flags about that, the decision, and the engines that carry it
 //! out. Invariants: a native library is never opened in the server's process unless the operator said
 //! `--allow_native_inline`; a model's own word (`vesta.toml`) goes before the server's (`--engine`), and
 //! both before a measurement.
@@ -10,7 +10,6 @@ mod contenders;
 mod embedded;
 mod format;
 mod native;
-mod pin;
 mod shadow;
 mod shown;
 mod trial;
@@ -20,7 +19,10 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use vesta_engines::{EmbeddedEngine, EngineChoice, EngineName, EngineOptions, EngineStore};
+use vesta_engines::{
+    EmbeddedEngine, EngineChoice, EngineName, EngineOptions, EngineStore, MODEL_SETTINGS,
+    model_settings, unavailable_engine,
+};
 use vesta_frontends::{Metrics, WarmUp, Weighed};
 use vesta_model::{Engine, EngineIdentity, LoadRequest, Session, Status};
 
@@ -28,11 +30,11 @@ use self::auto::Auto;
 use self::embedded::EmbeddedPlacement;
 use self::format::ByFormat;
 use self::native::{NativePlacement, Newest};
-pub(crate) use self::pin::part;
 use self::shadow::References;
 pub(crate) use self::trial::TriedEngine;
 use crate::choice::Reason;
 use crate::logs::LogFormat;
+pub(crate) use vesta_engines::part_of_runs;
 
 /// The flag `isolation`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -221,11 +223,11 @@ impl Engine for Placements {
     }
 
     fn load(&self, request: &LoadRequest) -> Result<Arc<dyn Session>, Status> {
-        let own = pin::own(&request.artifact)?;
+        let own = model_settings(&request.artifact)?;
         let (place, named_by) = match own.engine {
             Some(engine) => {
                 let place = self.by_choice(&engine);
-                (place.map_err(|status| pin::unavailable(&engine, &status))?, pin::FILE)
+                (place.map_err(|status| unavailable_engine(&engine, &status))?, MODEL_SETTINGS)
             }
             None => (self.by_choice(&self.settings.choice)?, "--engine"),
         };

@@ -17,6 +17,7 @@ use super::inline_safety;
 use super::numeric::{NumericModel, NumericObstacle};
 use super::plan::{LIGHT_NODES_MAX, Missing, Obstacle, Plan, Program, plan};
 use super::session::{Callable, EmbeddedSession, Shared};
+use crate::model_settings::open_model;
 
 /// Rounds of placing and translating. Each takes nodes off the numeric engine that turned out to
 /// have no exact counterpart; real models need one or two.
@@ -30,7 +31,7 @@ const NODES_NAMED_MAX: usize = 3;
 
 /// Loads one version.
 pub(crate) fn load(request: &LoadRequest) -> Result<EmbeddedSession, Status> {
-    let model = SavedModel::open(&request.artifact, &request.tags)?;
+    let model = open_model(&request.artifact, &request.tags)?;
     let graphs = frozen(&model, request)?;
     let mut description = model.description().clone();
     let placed = Placed::new(&graphs, request, LIGHT_NODES_MAX)?;

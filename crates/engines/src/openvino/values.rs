@@ -91,7 +91,8 @@ pub(super) fn words(error: &OpenVinoError) -> String {
 
 /// What OpenVINO said of a run: its kernels tell tensors that do not fit together by no number.
 pub(super) fn status(error: &OpenVinoError) -> Status {
-    Status::invalid_argument(words(error))
+    let words = words(error);
+    Status::invalid_argument(vesta_onnx::raised_error(&words).unwrap_or(words))
 }
 
 #[cfg(test)]

@@ -6,6 +6,7 @@
 //! a process and stays until it ends, so this engine belongs into a worker.
 
 mod config;
+mod import;
 mod pace;
 mod session;
 mod values;

@@ -14,12 +14,13 @@ use vesta_model::{
     DType, Encoding, LoadRequest, RunRequest, Signature, Status, Tensor, TensorSpec,
 };
 use vesta_protos::tensorflow::RunOptions;
-use vesta_savedmodel::SavedModel;
 
+use super::import::importable;
 use super::pace::Pace;
 use super::status;
 use super::values::{from_tensorflow, not_in_graph, to_tensorflow};
 use crate::bound::{Bound, BoundSession, Runner};
+use crate::model_settings::open_model;
 
 /// A version loaded in TensorFlow.
 pub(super) struct LoadedModel {
@@ -50,10 +51,13 @@ impl LoadedModel {
         config: &[u8],
     ) -> Result<BoundSession<LoadedModel>, Status> {
         // Ours first: its errors have the original's words, and no damaged file reaches TensorFlow.
-        let model = SavedModel::open(&request.artifact, &request.tags)?;
+        let model = open_model(&request.artifact, &request.tags)?;
         let mut description = model.description().clone();
-        let session = TensorFlowSession::load(library, &request.artifact, &request.tags, config)
-            .map_err(status)?;
+        let session = match model.frozen_graph() {
+            Some(graph) => TensorFlowSession::import(library, &importable(library, graph)?, config),
+            None => TensorFlowSession::load(library, &request.artifact, &request.tags, config),
+        };
+        let session = session.map_err(status)?;
         let mut bound = BTreeMap::new();
         for (name, signature) in &mut description.signatures {
             let inputs: Vec<Endpoint> =

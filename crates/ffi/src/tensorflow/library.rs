@@ -83,6 +83,25 @@ impl TensorFlow {
         Ok(())
     }
 
+    /// The definitions of all operators that are registered, as a serialized `OpList`.
+    pub fn operators(&self) -> Vec<u8> {
+        // SAFETY: takes nothing; gives a buffer that is ours to free, with bytes that live as long as
+        // it does.
+        unsafe {
+            let buffer = (self.table.all_operators)();
+            if buffer.is_null() {
+                return Vec::new();
+            }
+            let (data, length) = ((*buffer).data, (*buffer).length);
+            let bytes = match data.is_null() {
+                true => Vec::new(),
+                false => std::slice::from_raw_parts(data.cast::<u8>(), length).to_vec(),
+            };
+            (self.table.delete_buffer)(buffer);
+            bytes
+        }
+    }
+
     /// Bytes of one element of a dtype, by its number; `None` where that varies.
     pub fn dtype_bytes(&self, dtype: i32) -> Option<usize> {
         // SAFETY: takes any number; unknown ones give 0.

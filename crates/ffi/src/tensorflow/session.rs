@@ -1,4 +1,4 @@
-//! A SavedModel loaded in TensorFlow.
+//! A SavedModel or a graph loaded in TensorFlow.
 
 use std::ffi::{CString, c_char, c_int};
 use std::path::Path;
@@ -48,6 +48,26 @@ struct OwnOptions {
     options: *mut SessionOptions,
 }
 
+impl OwnOptions {
+    /// `config` is a serialized `ConfigProto`.
+    fn new(library: &'static TensorFlow, config: &[u8]) -> Result<OwnOptions, TensorFlowError> {
+        let mut status = OwnStatus::new(library);
+        // SAFETY: takes nothing; freed when this is dropped.
+        let options = unsafe { (library.table.new_session_options)() };
+        let options = OwnOptions { library, options };
+        // SAFETY: `config` is readable for its length during the call, and is copied.
+        unsafe {
+            (library.table.set_config)(
+                options.options,
+                config.as_ptr().cast(),
+                config.len(),
+                status.as_ptr(),
+            );
+        }
+        status.outcome().map(|()| options)
+    }
+}
+
 impl Drop for OwnOptions {
     fn drop(&mut self) {
         // SAFETY: made in `load`, freed here alone; sessions copy what they need.
@@ -76,26 +96,8 @@ impl TensorFlowSession {
         let tags: Vec<*const c_char> = tags.iter().map(|tag| tag.as_ptr()).collect();
         let tag_count = count(tags.len())?;
         let mut status = OwnStatus::new(library);
-        // SAFETY: takes nothing; freed by `OwnOptions`.
-        let options = unsafe { (library.table.new_session_options)() };
-        let options = OwnOptions { library, options };
-        // SAFETY: `config` is readable for its length during the call, and is copied.
-        unsafe {
-            (library.table.set_config)(
-                options.options,
-                config.as_ptr().cast(),
-                config.len(),
-                status.as_ptr(),
-            );
-        }
-        status.outcome()?;
-        // SAFETY: takes nothing; freed below or when the session is dropped.
-        let graph = unsafe { (library.table.new_graph)() };
-        if let Some(require_shape_functions) = library.table.require_shape_functions {
-            // Operators that others wrote may lack one; the original loads their graphs all the same.
-            // SAFETY: the graph is alive and nobody else's.
-            unsafe { require_shape_functions(graph, false) };
-        }
+        let options = OwnOptions::new(library, config)?;
+        let graph = new_graph(library);
         // SAFETY: every pointer is alive during the call; null asks for no run options and for no
         // copy of the meta graph. The graph is empty, as the call wants it.
         let session = unsafe {
@@ -110,7 +112,49 @@ impl TensorFlowSession {
                 status.as_ptr(),
             )
         };
-        let outcome = status.outcome();
+        TensorFlowSession::of(library, graph, session, status.outcome())
+    }
+
+    /// A session over `graph`, a serialized `GraphDef` without variables. `config` is a serialized
+    /// `ConfigProto`.
+    ///
+    /// # Errors
+    /// What TensorFlow says. Some damaged graphs end the process instead, now or at the first run.
+    pub fn import(
+        library: &'static TensorFlow,
+        graph: &[u8],
+        config: &[u8],
+    ) -> Result<TensorFlowSession, TensorFlowError> {
+        let options = OwnOptions::new(library, config)?;
+        let mut status = OwnStatus::new(library);
+        let serialized = Buffer::view(graph);
+        let graph = new_graph(library);
+        // SAFETY: the options are made and freed here alone; the bytes are readable for their length
+        // during the call, which keeps nothing of them; the graph is alive and nobody else's.
+        unsafe {
+            let import = (library.table.new_import_options)();
+            (library.table.import_graph)(graph, &raw const serialized, import, status.as_ptr());
+            (library.table.delete_import_options)(import);
+        }
+        let mut session = ptr::null_mut();
+        let mut outcome = status.outcome();
+        if outcome.is_ok() {
+            // SAFETY: graph and options are alive; the session copies the options and refers to the
+            // graph, which goes after it.
+            session =
+                unsafe { (library.table.new_session)(graph, options.options, status.as_ptr()) };
+            outcome = status.outcome();
+        }
+        TensorFlowSession::of(library, graph, session, outcome)
+    }
+
+    /// Takes over what a call made, or frees it.
+    fn of(
+        library: &'static TensorFlow,
+        graph: *mut Graph,
+        session: *mut Session,
+        outcome: Result<(), TensorFlowError>,
+    ) -> Result<TensorFlowSession, TensorFlowError> {
         if session.is_null() || outcome.is_err() {
             // SAFETY: no session holds the graph.
             unsafe { (library.table.delete_graph)(graph) };
@@ -225,6 +269,18 @@ impl Drop for TensorFlowSession {
             (self.library.table.delete_graph)(self.graph);
         }
     }
+}
+
+/// An empty graph; freed with its session, or by `TensorFlowSession::of`.
+fn new_graph(library: &'static TensorFlow) -> *mut Graph {
+    // SAFETY: takes nothing.
+    let graph = unsafe { (library.table.new_graph)() };
+    if let Some(require_shape_functions) = library.table.require_shape_functions {
+        // Operators that others wrote may lack one; the original loads their graphs all the same.
+        // SAFETY: the graph is alive and nobody else's.
+        unsafe { require_shape_functions(graph, false) };
+    }
+    graph
 }
 
 fn count(length: usize) -> Result<c_int, TensorFlowError> {

@@ -22,6 +22,8 @@ opaque! {
     SessionOptions,
     /// `TF_Graph`.
     Graph,
+    /// `TF_ImportGraphDefOptions`.
+    ImportOptions,
     /// `TF_Session`.
     Session,
     /// `TF_Operation`.
@@ -128,6 +130,16 @@ table! {
         *const SessionOptions, *const Buffer, *const c_char, *const *const c_char, c_int,
         *mut Graph, *mut Buffer, *mut Status,
     ) -> *mut Session;
+    new_import_options = "TF_NewImportGraphDefOptions": fn() -> *mut ImportOptions;
+    delete_import_options = "TF_DeleteImportGraphDefOptions": fn(*mut ImportOptions);
+    import_graph = "TF_GraphImportGraphDef": fn(
+        *mut Graph, *const Buffer, *const ImportOptions, *mut Status,
+    );
+    new_session = "TF_NewSession": fn(
+        *mut Graph, *const SessionOptions, *mut Status,
+    ) -> *mut Session;
+    all_operators = "TF_GetAllOpList": fn() -> *mut Buffer;
+    delete_buffer = "TF_DeleteBuffer": fn(*mut Buffer);
     close_session = "TF_CloseSession": fn(*mut Session, *mut Status);
     delete_session = "TF_DeleteSession": fn(*mut Session, *mut Status);
     session_run = "TF_SessionRun": fn(

@@ -592,23 +592,3 @@ fn bodies_that_cannot_be_frozen_spoil_nothing_else() {
     let frozen = model.open().unwrap().freeze("s").unwrap();
     assert_eq!(frozen.unfrozen.unwrap().code(), Code::ResourceExhausted);
 }
-
-#[test]
-fn a_file_of_countless_nodes_is_refused_before_it_is_decoded() {
-    // Two bytes each.
-    let nodes = [0x0a, 0x00].repeat(1_000_001);
-    let field = |number: u8, content: Vec<u8>| {
-        let mut message = vec![number << 3 | 2];
-        prost::encoding::encode_varint(content.len() as u64, &mut message);
-        message.extend(content);
-        message
-    };
-    let dir = tempfile::tempdir().unwrap();
-    std::fs::write(dir.path().join("saved_model.pb"), field(2, field(2, nodes))).unwrap();
-    let error = vesta_savedmodel::SavedModel::open(dir.path(), &["serve".to_owned()]).unwrap_err();
-    assert_eq!(error.code(), vesta_model::Code::ResourceExhausted);
-    assert!(
-        error.message().ends_with("has more than 1000000 nodes; export a smaller graph"),
-        "{error}"
-    );
-}

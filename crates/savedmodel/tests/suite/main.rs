@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, clippy::print_stderr, reason = "a test")]
 
+mod graph_files;
 mod graphs;
 mod recorded;
 mod support;

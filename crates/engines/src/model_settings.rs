@@ -9,11 +9,13 @@ use std::ops::Range;
 use std::path::Path;
 
 use serde::Deserialize;
-use vesta_engines::EngineChoice;
 use vesta_model::Status;
+use vesta_savedmodel::{GraphNames, SavedModel};
+
+use crate::EngineChoice;
 
 /// The file, in a version's folder or in that of its model.
-pub(super) const FILE: &str = "vesta.toml";
+pub const MODEL_SETTINGS: &str = "vesta.toml";
 
 /// More is no file of settings.
 const BYTES_MAX: u64 = 64 << 10;
@@ -24,15 +26,29 @@ const BYTES_MAX: u64 = 64 << 10;
 struct Keys {
     engine: Option<toml::Spanned<String>>,
     shadow_check_rate: Option<toml::Spanned<f64>>,
+    graph: Option<GraphKeys>,
+}
+
+/// The table `[graph]`.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct GraphKeys {
+    file: Option<String>,
+    #[serde(default)]
+    inputs: Vec<String>,
+    #[serde(default)]
+    outputs: Vec<String>,
 }
 
 /// What the files of a version and of its model say.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub(super) struct Own {
+pub struct ModelSettings {
     /// The engine that runs it.
-    pub(super) engine: Option<EngineChoice>,
+    pub engine: Option<EngineChoice>,
     /// The part of its runs that is made again on the reference.
-    pub(super) shadow_check_rate: Option<f64>,
+    pub shadow_check_rate: Option<f64>,
+    /// `[graph]`: the tensors of a frozen graph.
+    pub graph: Option<GraphNames>,
 }
 
 /// What a version's own folder says, and for what it leaves out its model's.
@@ -40,23 +56,33 @@ pub(super) struct Own {
 /// # Errors
 /// `INVALID_ARGUMENT` for a mistake, with file, line, column and what is allowed; why a file that is
 /// there cannot be read.
-pub(super) fn own(artifact: &Path) -> Result<Own, Status> {
-    let mut own = Own::default();
+pub fn model_settings(artifact: &Path) -> Result<ModelSettings, Status> {
+    let mut own = ModelSettings::default();
     for folder in [Some(artifact), artifact.parent()].into_iter().flatten() {
-        let path = folder.join(FILE);
+        let path = folder.join(MODEL_SETTINGS);
         let Some(text) = text_of(&path)? else { continue };
         let here = read(&path, &text)?;
         own.engine = own.engine.or(here.engine);
         own.shadow_check_rate = own.shadow_check_rate.or(here.shadow_check_rate);
+        own.graph = own.graph.or(here.graph);
     }
     Ok(own)
 }
 
+/// Opens the SavedModel or frozen graph of a version's folder, with what its settings say of it.
+///
+/// # Errors
+/// Those of the settings, and of [`SavedModel::open_named`].
+pub(crate) fn open_model(artifact: &Path, tags: &[String]) -> Result<SavedModel, Status> {
+    let names = model_settings(artifact)?.graph.unwrap_or_default();
+    SavedModel::open_named(artifact, tags, &names)
+}
+
 /// Why an engine that a model names is not to be had.
-pub(super) fn unavailable(choice: &EngineChoice, status: &Status) -> Status {
+pub fn unavailable_engine(choice: &EngineChoice, status: &Status) -> Status {
     let flag = format!("--engine={choice}: ");
     let said = status.message().strip_prefix(&flag).unwrap_or(status.message());
-    Status::new(status.code(), format!("{FILE} says engine = \"{choice}\", but {said}"))
+    Status::new(status.code(), format!("{MODEL_SETTINGS} says engine = \"{choice}\", but {said}"))
 }
 
 fn text_of(path: &Path) -> Result<Option<String>, Status> {
@@ -78,7 +104,7 @@ fn text_of(path: &Path) -> Result<Option<String>, Status> {
     })
 }
 
-fn read(path: &Path, text: &str) -> Result<Own, Status> {
+fn read(path: &Path, text: &str) -> Result<ModelSettings, Status> {
     let keys: Keys =
         toml::from_str(text).map_err(|error| mistake(path, text, error.span(), error.message()))?;
     let engine = keys.engine.map(|engine| {
@@ -89,19 +115,24 @@ fn read(path: &Path, text: &str) -> Result<Own, Status> {
         })
     });
     let rate = keys.shadow_check_rate.map(|rate| {
-        part(*rate.get_ref()).map_err(|problem| {
+        part_of_runs(*rate.get_ref()).map_err(|problem| {
             let said = format!("shadow_check_rate = {problem}");
             mistake(path, text, Some(rate.span()), &said)
         })
     });
-    Ok(Own { engine: engine.transpose()?, shadow_check_rate: rate.transpose()? })
+    let graph = |GraphKeys { file, inputs, outputs }| GraphNames { file, inputs, outputs };
+    Ok(ModelSettings {
+        engine: engine.transpose()?,
+        shadow_check_rate: rate.transpose()?,
+        graph: keys.graph.map(graph),
+    })
 }
 
 /// A rate as it is given.
 ///
 /// # Errors
 /// What is wrong with it, in words.
-pub(crate) fn part(rate: f64) -> Result<f64, String> {
+pub fn part_of_runs(rate: f64) -> Result<f64, String> {
     if (0.0..=1.0).contains(&rate) {
         return Ok(rate);
     }
@@ -131,19 +162,19 @@ mod tests {
         }
 
         fn put(&self, folder: &str, text: &str) {
-            std::fs::write(self.0.path().join(folder).join(FILE), text).unwrap();
+            std::fs::write(self.0.path().join(folder).join(MODEL_SETTINGS), text).unwrap();
         }
 
         fn engine(&self) -> Result<Option<String>, String> {
             Ok(self.own()?.engine.map(|choice| choice.to_string()))
         }
 
-        fn own(&self) -> Result<Own, String> {
+        fn own(&self) -> Result<ModelSettings, String> {
             let told = |status: Status| {
                 let base = self.0.path().display().to_string();
                 status.message().replace(&base, "BASE")
             };
-            own(&self.0.path().join("1")).map_err(told)
+            model_settings(&self.0.path().join("1")).map_err(told)
         }
     }
 
@@ -173,10 +204,28 @@ mod tests {
     }
 
     #[test]
+    fn a_graphs_tensors_are_those_of_the_first_file_that_names_any() {
+        let world = World::new();
+        let names = || world.own().unwrap().graph;
+        assert_eq!(names(), None);
+        world.put(".", "[graph]\ninputs = ['a']\noutputs = ['b:0']\nfile = 'g.pb'\n");
+        world.put("1", "engine = 'embedded'");
+        let names = names().unwrap();
+        assert_eq!(
+            (names.file.as_deref(), &names.inputs[..]),
+            (Some("g.pb"), &["a".to_owned()][..])
+        );
+        assert_eq!(names.outputs, ["b:0"]);
+        world.put("1", "[graph]\ninput = ['c']");
+        let told = world.own().unwrap_err();
+        assert!(told.starts_with("BASE/1/vesta.toml:2:1: unknown field `input`"), "{told}");
+    }
+
+    #[test]
     fn engines_that_are_not_to_be_had_are_told_without_the_flag() {
         let choice = "embedded==9".parse().unwrap();
         let status = Status::not_found("--engine=embedded==9: there is one alone");
-        let told = unavailable(&choice, &status);
+        let told = unavailable_engine(&choice, &status);
         assert_eq!(
             told.message(),
             "vesta.toml says engine = \"embedded==9\", but there is one alone"
@@ -189,7 +238,7 @@ mod tests {
         for (text, want) in [
             (
                 "\n engin = \"auto\"\n",
-                "BASE/1/vesta.toml:2:2: unknown field `engin`, expected `engine` or `shadow_check_rate`",
+                "BASE/1/vesta.toml:2:2: unknown field `engin`, expected one of `engine`, `shadow_check_rate`, ",
             ),
             (
                 "# of ours\nengine = \"torch\"\n",
