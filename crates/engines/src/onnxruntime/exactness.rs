@@ -32,7 +32,7 @@ const WITHOUT_NAN: &str = "NaN is passed over";
 ///
 /// # Errors
 /// `UNIMPLEMENTED`, naming each with a node where it stands.
-pub(super) fn check(translation: &Translation) -> Result<(), Status> {
+pub(crate) fn check(translation: &Translation) -> Result<(), Status> {
     let otherwise = |(used, node): (&OperatorUse, &String)| {
         let reads = |dtypes: &[DType]| used.inputs.first().is_some_and(|own| dtypes.contains(own));
         // Of two whole numbers there is a guard.

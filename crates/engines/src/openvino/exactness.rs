@@ -126,7 +126,7 @@ const KEPT: [DType; 5] = [DType::F32, DType::I32, DType::I64, DType::Bool, DType
 ///
 /// # Errors
 /// `UNIMPLEMENTED`, naming each operator once, with a node where it stands.
-pub(super) fn check(translation: &Translation) -> Result<(), Status> {
+pub(crate) fn check(translation: &Translation) -> Result<(), Status> {
     let mut found: Vec<String> =
         narrowed_feeds(translation).chain(lost_constants(translation)).collect();
     let rows: BTreeMap<&str, Takes> = ROWS
@@ -265,7 +265,8 @@ impl<'t> Sizes<'t> {
         })
     }
 
-    /// A conversion must keep what is converted, and a scatter must not add up.
+    /// A conversion must keep what is converted, a scatter must not add up, and these gathers read past the
+    /// end of a tensor where an index says so.
     fn moves_as_it_is(&self, node: &NodeProto) -> bool {
         let of = |names: &[String]| names.first().and_then(|name| self.dtype(name));
         match node.op_type.as_str() {
@@ -277,6 +278,10 @@ impl<'t> Sizes<'t> {
             "ScatterND" => {
                 let text = node.attribute.iter().find(|own| own.name == "reduction");
                 text.and_then(|own| own.s.as_deref()).is_none_or(|how| how == b"none")
+            }
+            "GatherND" | "GatherElements" => {
+                let index = node.input.get(1).and_then(|name| self.translation.values.get(name));
+                index.is_some_and(|facts| facts.is_constant)
             }
             _ => true,
         }

@@ -19,6 +19,7 @@ use std::sync::Arc;
 use vesta_ffi::OpenVino;
 use vesta_model::{Engine, EngineIdentity, LoadRequest, Session, Status};
 
+pub(crate) use self::exactness::check as check_exactness;
 pub use self::ir::IrModel;
 use crate::OnnxModel;
 
