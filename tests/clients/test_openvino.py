@@ -114,7 +114,7 @@ class SavedModelTest(OpenVino):
 
         folder = self.base / "net" / "1"
         save(folder, serve, tf.TensorSpec([None, 8, 8, 3], tf.float32, "image"),
-             tf.TensorSpec([None], tf.int64, "ids"))
+             tf.TensorSpec([None], tf.int32, "ids"))
         reference = Reference(folder)
         self.addCleanup(reference.close)
         dice = np.random.default_rng(1)
@@ -123,7 +123,7 @@ class SavedModelTest(OpenVino):
             client = self.connect(server)
             for batch in (1, 3):
                 image = dice.normal(size=(batch, 8, 8, 3)).astype(np.float32)
-                ids = np.arange(batch, dtype=np.int64)
+                ids = np.arange(batch, dtype=np.int32)
                 want = reference.run("serving_default", image=image, ids=ids)
                 given = client.predict("net", image=content(image), ids=content(ids))
                 self.assertEqual(set(given), set(want))
@@ -139,7 +139,9 @@ class SavedModelTest(OpenVino):
         self.assertIn("MatrixInverse at ", said)
         self.assertIn("the openvino engine cannot run signature serving_default of model m", said)
         save(self.base / "d" / "1", lambda x: {"y": x * 2}, tf.TensorSpec([None], tf.float64, "x"))
-        self.assertIn("with fewer bits", self.refused("d", ENGINE))
+        self.assertIn("double is not kept", self.refused("d", ENGINE))
+        save(self.base / "i" / "1", lambda x: {"y": x + 1}, tf.TensorSpec([None], tf.int64, "x"))
+        self.assertIn("of int64 (it is cut to 32 bits)", self.refused("i", ENGINE))
 
     def test_inspect_says_whether_a_saved_model_has_a_translation(self):
         for name, function, want in (("good", lambda x: {"y": x + 1}, "vesta engine install openvino"),

@@ -8,11 +8,13 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use vesta_model::{Engine as _, LoadRequest, ModelDescription, Signature, Status};
+use vesta_onnx::Translation;
 use vesta_savedmodel::{SavedModel, graph_files};
 
 use crate::convert::translated;
 use crate::model_settings::open_model;
 use crate::{EmbeddedEngine, EngineName, EngineStore, IrModel, LITE_MODEL, LiteModel, OnnxModel};
+use crate::{onnxruntime, openvino};
 
 /// Folders within folders that are looked into for sizes.
 const DEPTH_MAX: usize = 16;
@@ -82,6 +84,8 @@ pub struct SignatureReport {
     pub operators: Result<BTreeMap<String, usize>, Status>,
     /// How often each ONNX operator stands in its translation, or why it has none.
     pub onnx: Result<BTreeMap<String, usize>, Status>,
+    /// Engines that would not compute the translation as TensorFlow does, and why.
+    pub inexact: BTreeMap<EngineName, Status>,
 }
 
 /// What one engine says.
@@ -173,6 +177,7 @@ fn inspect_lite(
         signature: Arc::clone(signature),
         operators: Ok(operators.clone()),
         onnx: Err(Status::unimplemented("a TensorFlow Lite model has no ONNX form here")),
+        inexact: BTreeMap::new(),
     };
     let verdict = |mut said: EngineReport| {
         if said.name != EngineName::LiteRt {
@@ -211,6 +216,7 @@ fn inspect_onnx(
         signature: Arc::clone(signature),
         operators: Err(Status::unimplemented("an ONNX file has no operators of TensorFlow")),
         onnx: Ok(operators.clone()),
+        inexact: BTreeMap::new(),
     };
     let verdict = |mut said: EngineReport| {
         if said.name != EngineName::OnnxRuntime && said.name != EngineName::OpenVino {
@@ -272,14 +278,23 @@ pub fn unknown_signature(name: &str, description: &ModelDescription) -> Status {
 }
 
 fn report(model: &SavedModel, signature: &Arc<Signature>) -> SignatureReport {
-    let counted = |translation: vesta_onnx::Translation| {
+    let translation = model.freeze(&signature.name).and_then(|graph| translated(&graph));
+    let judge = |translation: &Translation| {
+        let held = [
+            (EngineName::OnnxRuntime, onnxruntime::check_exactness(translation)),
+            (EngineName::OpenVino, openvino::check_exactness(translation)),
+        ];
+        held.into_iter().filter_map(|(name, held)| Some((name, held.err()?))).collect()
+    };
+    let counted = |translation: Translation| {
         let counts = vesta_onnx::count_operators(&translation.model);
         counts.into_iter().map(|(op, count)| (op.to_owned(), count)).collect()
     };
     SignatureReport {
         signature: Arc::clone(signature),
         operators: model.operators(&signature.name),
-        onnx: model.freeze(&signature.name).and_then(|graph| translated(&graph)).map(counted),
+        inexact: translation.as_ref().map(judge).unwrap_or_default(),
+        onnx: translation.map(counted),
     }
 }
 
@@ -303,9 +318,12 @@ fn by_translation(
 ) -> EngineReport {
     let said = native(name, store);
     let callable = |report: &&SignatureReport| crate::embedded::is_callable(&report.signature);
-    let refusal = signatures.iter().filter(callable).find_map(|report| report.onnx.as_ref().err());
+    let refusal_of = |report: &SignatureReport| {
+        report.onnx.clone().err().or_else(|| report.inexact.get(&name).cloned())
+    };
+    let refusal = signatures.iter().filter(callable).find_map(refusal_of);
     match refusal {
-        Some(status) => EngineReport { verdict: Err(status.clone()), ..said },
+        Some(status) => EngineReport { verdict: Err(status), ..said },
         None => said,
     }
 }

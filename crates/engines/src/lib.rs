@@ -8,6 +8,7 @@
 mod bound;
 mod convert;
 mod embedded;
+mod guards;
 mod inspect;
 mod litert;
 mod model_settings;

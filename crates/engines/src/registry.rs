@@ -63,15 +63,6 @@ impl EngineName {
             EngineName::LiteRt => false,
         }
     }
-
-    /// Whether what it computes of SavedModels is held to TensorFlow operator by operator, so that it
-    /// may be chosen for one that nobody asked for.
-    pub const fn is_held_to_tensorflow(self) -> bool {
-        match self {
-            EngineName::Embedded | EngineName::TensorFlow | EngineName::OnnxRuntime => true,
-            EngineName::OpenVino | EngineName::LiteRt => false,
-        }
-    }
 }
 
 impl fmt::Display for EngineName {

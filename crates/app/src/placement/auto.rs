@@ -47,7 +47,7 @@ impl Auto {
         let mut names: Vec<EngineName> = EngineName::ALL
             .iter()
             .copied()
-            .filter(|&name| name != EngineName::Embedded && name.is_held_to_tensorflow())
+            .filter(|&name| name != EngineName::Embedded && name.runs_saved_models())
             .collect();
         names.sort_by_key(|&name| name != EngineName::TensorFlow);
         let natives = names.into_iter().map(newest).collect();

@@ -7,9 +7,10 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use vesta_model::{DType, Status};
 use vesta_onnx::{OperatorUse, Translation, ValueFacts};
-use vesta_protos::onnx::attribute_proto::AttributeType;
+use vesta_protos::onnx::NodeProto;
 use vesta_protos::onnx::tensor_proto::DataType;
-use vesta_protos::onnx::{AttributeProto, GraphProto, NodeProto, TensorProto};
+
+use crate::guards::{self, add_constant, add_nan, graphs_within, node, with_nan};
 
 /// Operators that it computes in another way for these dtypes, and how that shows.
 const OTHERWISE: &[(&str, &[DType], &str)] = &[
@@ -31,7 +32,7 @@ const WITHOUT_NAN: &str = "NaN is passed over";
 ///
 /// # Errors
 /// `UNIMPLEMENTED`, naming each with a node where it stands.
-pub(super) fn check(translation: &Translation) -> Result<(), Status> {
+pub(crate) fn check(translation: &Translation) -> Result<(), Status> {
     let otherwise = |(used, node): (&OperatorUse, &String)| {
         let reads = |dtypes: &[DType]| used.inputs.first().is_some_and(|own| dtypes.contains(own));
         // Of two whole numbers there is a guard.
@@ -61,14 +62,10 @@ pub(super) fn guard(translation: &mut Translation) {
     let Guards { windows, numbers, .. } = guards;
     // Graphs within see the constants of those around them.
     if windows {
-        add_constant(graph, LOWEST, DataType::Float as i32, &f32::MIN.to_le_bytes());
+        add_constant(graph, LOWEST, DataType::Float as i32, &[], &f32::MIN.to_le_bytes());
     }
     for number in numbers {
-        let bytes: &[u8] = match number {
-            number if number == DataType::Float as i32 => &f32::NAN.to_le_bytes(),
-            _ => &f64::NAN.to_le_bytes(),
-        };
-        add_constant(graph, &nan(number), number, bytes);
+        add_nan(graph, number);
     }
 }
 
@@ -87,10 +84,8 @@ impl Guards<'_> {
     fn around(&mut self, nodes: Vec<NodeProto>) -> Vec<NodeProto> {
         let mut guarded = Vec::with_capacity(nodes.len());
         for mut node in nodes {
-            for attribute in &mut node.attribute {
-                for inner in attribute.g.iter_mut().chain(&mut attribute.graphs) {
-                    inner.node = self.around(std::mem::take(&mut inner.node));
-                }
+            for inner in graphs_within(&mut node) {
+                inner.node = self.around(std::mem::take(&mut inner.node));
             }
             let facts = node.input.first().and_then(|name| self.values.get(name));
             let dtype = facts.map(|facts| facts.dtype);
@@ -136,13 +131,7 @@ impl Guards<'_> {
             let other = format!("{name}?{way}{}", self.count);
             let own = std::mem::replace(name, other.clone());
             let (read, given) = if to == DataType::Float { (own, other) } else { (other, own) };
-            let to = AttributeProto {
-                name: "to".to_owned(),
-                r#type: AttributeType::Int as i32,
-                i: Some(to as i64),
-                ..AttributeProto::default()
-            };
-            NodeProto { attribute: vec![to], ..node("Cast", &[&read], &given) }
+            guards::cast(&read, &given, to)
         };
         let mut none = String::new();
         let read = node_of_half.input.first_mut().unwrap_or(&mut none);
@@ -158,21 +147,6 @@ impl Guards<'_> {
 
 /// The name of the least number. No tensor of TensorFlow's has such a name.
 const LOWEST: &str = "?lowest";
-
-/// The name of a NaN of this type.
-fn nan(number: i32) -> String {
-    format!("?nan{number}")
-}
-
-fn node(op: &str, inputs: &[&str], output: &str) -> NodeProto {
-    NodeProto {
-        name: output.to_owned(),
-        op_type: op.to_owned(),
-        input: inputs.iter().map(|&input| input.to_owned()).collect(),
-        output: vec![output.to_owned()],
-        ..NodeProto::default()
-    }
-}
 
 /// Puts the least number in the place of NaN: over windows TensorFlow's maximum passes over it, and
 /// ONNX Runtime's loses what it saw before.
@@ -190,49 +164,4 @@ fn by_comparing(node_of_two: NodeProto) -> Vec<NodeProto> {
     let compares = if node_of_two.op_type == "Max" { "Greater" } else { "Less" };
     let is_first = format!("{output}?is_first");
     vec![node(compares, &[a, b], &is_first), node("Where", &[&is_first, a, b], output)]
-}
-
-/// Gives NaN where there was one: along axes TensorFlow's passes it on, and ONNX Runtime's passes over
-/// it.
-fn with_nan(mut reduction: NodeProto, number: i32) -> Vec<NodeProto> {
-    let (Some(read), Some(output)) = (reduction.input.first(), reduction.output.first()) else {
-        return vec![reduction];
-    };
-    let (read, output) = (read.clone(), output.clone());
-    let named = |what: &str| format!("{output}?{what}");
-    let (without, is_nan, marks) = (named("without"), named("is_nan"), named("marks"));
-    let (most, any) = (named("most"), named("any"));
-    let cast = |from: &str, to: &str, number: DataType| NodeProto {
-        attribute: vec![AttributeProto {
-            name: "to".to_owned(),
-            r#type: AttributeType::Int as i32,
-            i: Some(number as i64),
-            ..AttributeProto::default()
-        }],
-        ..node("Cast", &[from], to)
-    };
-    let mut over_marks = reduction.clone();
-    over_marks.op_type = "ReduceMax".to_owned();
-    over_marks.name.clone_from(&most);
-    over_marks.input[0].clone_from(&marks);
-    over_marks.output = vec![most.clone()];
-    reduction.name.clone_from(&without);
-    reduction.output[0].clone_from(&without);
-    vec![
-        reduction,
-        node("IsNaN", &[&read], &is_nan),
-        cast(&is_nan, &marks, DataType::Int32),
-        over_marks,
-        cast(&most, &any, DataType::Bool),
-        node("Where", &[&any, &nan(number), &without], &output),
-    ]
-}
-
-fn add_constant(graph: &mut GraphProto, name: &str, number: i32, bytes: &[u8]) {
-    graph.initializer.push(TensorProto {
-        name: name.to_owned(),
-        data_type: number,
-        raw_data: bytes.to_vec().into(),
-        ..TensorProto::default()
-    });
 }

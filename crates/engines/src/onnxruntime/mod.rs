@@ -20,6 +20,7 @@ use std::sync::Arc;
 use vesta_ffi::OnnxRuntime;
 use vesta_model::{Engine, EngineIdentity, LoadRequest, Session, Status};
 
+pub(crate) use self::exactness::check as check_exactness;
 pub use self::file::OnnxModel;
 pub(crate) use self::file::Parsed as OnnxFile;
 

@@ -6,6 +6,8 @@
 //! come from. Invariant: the library is opened once in a process and stays until it ends, so this engine
 //! belongs into a worker; it reads no file of a model by itself.
 
+mod exactness;
+mod guards;
 mod ir;
 mod onnx;
 mod runner;
@@ -17,6 +19,7 @@ use std::sync::Arc;
 use vesta_ffi::OpenVino;
 use vesta_model::{Engine, EngineIdentity, LoadRequest, Session, Status};
 
+pub(crate) use self::exactness::check as check_exactness;
 pub use self::ir::IrModel;
 use crate::OnnxModel;
 

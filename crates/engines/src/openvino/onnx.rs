@@ -8,12 +8,13 @@ use std::sync::Arc;
 
 use prost::Message as _;
 use vesta_ffi::{OpenVino, OpenVinoModel};
-use vesta_model::{DType, LoadRequest, ModelDescription, Status, TensorSpec};
+use vesta_model::{LoadRequest, ModelDescription, Status, TensorSpec};
 use vesta_onnx::Translation;
 use vesta_protos::onnx::ModelProto;
 
 use super::runner::{BoundModel, Ends, Runs};
 use super::values::words;
+use super::{exactness, guards};
 use crate::bound::BoundSession;
 use crate::convert::ONNX_BYTES_MAX;
 use crate::onnxruntime::OnnxFile;
@@ -60,9 +61,11 @@ pub(super) fn load_saved_model(
     let engine = EngineName::OpenVino;
     let (description, signatures) = translate_all(engine, request)?;
     let mut bound = BTreeMap::new();
-    for TranslatedSignature { name, shapes, translation } in signatures {
+    for TranslatedSignature { name, shapes, mut translation } in signatures {
         let Some(signature) = description.signatures.get(&name).map(Arc::clone) else { continue };
-        check_widths(&translation).map_err(|status| refused(engine, request, &name, &status))?;
+        exactness::check(&translation)
+            .map_err(|status| refused(engine, request, &name, &status))?;
+        guards::guard(&mut translation);
         let Translation { model, inputs, outputs, .. } = &translation;
         let ends = ends(model, inputs, outputs)?;
         let compiled = encoded(model)
@@ -95,22 +98,6 @@ fn ends(model: &ModelProto, inputs: &[String], outputs: &[String]) -> Result<End
         inputs: Ends::find(inputs, &all_inputs)?,
         outputs: Ends::find(outputs, &all_outputs)?,
     })
-}
-
-/// Refuses a translation that computes in types which OpenVINO narrows. 64-bit integers are not among
-/// them, for every shape is of them.
-fn check_widths(translation: &Translation) -> Result<(), Status> {
-    let narrowed = [DType::F64, DType::U32, DType::U64];
-    let found = translation.operators.iter().find_map(|(used, node)| {
-        Some((used, node, used.inputs.iter().find(|own| narrowed.contains(own))?))
-    });
-    match found {
-        Some((used, node, dtype)) => Err(Status::unimplemented(format!(
-            "OpenVINO computes {} of {dtype} at {node} with fewer bits",
-            used.op
-        ))),
-        None => Ok(()),
-    }
 }
 
 fn encoded(model: &ModelProto) -> Result<Vec<u8>, Status> {

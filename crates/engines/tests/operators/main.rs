@@ -1,42 +1,26 @@
-//! Translated operators on ONNX Runtime against TensorFlow's own answers, on the graphs that
+//! Translated operators on ONNX Runtime and OpenVINO against TensorFlow's own answers, on the graphs that
 //! `crates/onnx/tests/fixtures.py` writes, each in a SavedModel of its own.
 //!
-//! Owns: the list of what ONNX Runtime has no kernel for, or an inexact one (`onnxruntime.txt`). A row there that agrees
-//! again fails the test just as a new disagreement does, so the list stays true in both directions.
-//! There is no row for a wrong answer: what is wrong is refused before it is loaded.
+//! Owns: the lists of what an engine has no kernel for, or an inexact one (`onnxruntime.txt`,
+//! `openvino.txt`). A row there that agrees again fails the test just as a new disagreement does, so the
+//! lists stay true in both directions. There is no row for a wrong answer: what is wrong is refused before
+//! it is loaded.
 
 #![expect(clippy::unwrap_used, clippy::print_stderr, reason = "a test")]
 
 #[path = "../../../onnx/tests/against_tensorflow/case.rs"]
 mod case;
+mod child;
+mod judge;
 
-use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
-use prost::Message as _;
-use vesta_engines::{EngineName, EngineStore, Installed, OnnxRuntimeEngine};
-use vesta_model::{
-    Code, DType, Engine as _, InputLayout, LoadRequest, PartialShape, RunRequest, Session, Shape,
-    Status, Tensor, Version,
-};
-use vesta_onnx::translate;
-use vesta_protos::tensorflow::meta_graph_def::MetaInfoDef;
-use vesta_protos::tensorflow::tensor_info::Encoding;
-use vesta_protos::tensorflow::tensor_shape_proto::Dim;
-use vesta_protos::tensorflow::{
-    GraphDef, MetaGraphDef, SavedModel, SignatureDef, TensorInfo, TensorShapeProto,
-};
-use vesta_testkit::tensors_close;
+use vesta_engines::{EngineName, EngineStore};
 
-use case::{Array, Case, Run};
-
-/// Error allowed: this share of the number itself, or of the largest of its tensor.
-const RELATIVE_MAX: f64 = 1e-4;
-/// The same where half precision is computed with.
-const RELATIVE_MAX_HALF: f64 = 4e-3;
+use case::Case;
 
 /// The path of an environment variable, or `None` with a word about it on a person's machine.
-fn fixtures() -> Option<PathBuf> {
+pub(crate) fn fixtures() -> Option<PathBuf> {
     let folder = std::env::var_os("VESTA_OP_FIXTURES").map(PathBuf::from);
     if folder.is_none() {
         assert!(std::env::var("CI").as_deref() != Ok("true"), "VESTA_OP_FIXTURES is not set");
@@ -48,155 +32,69 @@ fn fixtures() -> Option<PathBuf> {
     folder
 }
 
-fn engine() -> Option<OnnxRuntimeEngine> {
-    match EngineStore::from_env().find(EngineName::OnnxRuntime, None) {
-        Ok(Installed { folder, version, .. }) => {
-            Some(OnnxRuntimeEngine::open(&folder, &version).unwrap())
-        }
-        Err(status) => {
-            assert!(std::env::var("CI").as_deref() != Ok("true"), "{status}");
-            eprintln!("skipped: {status}");
-            None
-        }
+/// Whether an engine is there; if not, a word about it on a person's machine.
+fn is_installed(name: EngineName) -> bool {
+    let found = EngineStore::from_env().find(name, None);
+    if let Err(status) = &found {
+        assert!(std::env::var("CI").as_deref() != Ok("true"), "{status}");
+        eprintln!("skipped: {status}");
+    }
+    found.is_ok()
+}
+
+/// Whether a row of a list is of this case: a `*` stands for any operator, or any variant.
+fn is_of(row: &str, case: &str) -> bool {
+    match row.strip_prefix("*.").and_then(|rest| rest.strip_suffix(".*")) {
+        Some(dtype) => case.split('.').nth(1) == Some(dtype),
+        None => row == case,
     }
 }
 
-fn tensor(array: &Array) -> Tensor {
-    let shape = Shape::new(array.dims.clone()).unwrap();
-    Tensor::copied(array.dtype, shape, &array.bytes).unwrap()
-}
-
-fn call(session: &dyn Session, outputs: usize, run: &Run) -> Result<Vec<Tensor>, Status> {
-    let inputs: Vec<Tensor> = run.inputs.iter().map(tensor).collect();
-    let request = RunRequest {
-        signature: "serving_default".to_owned(),
-        inputs: inputs.iter().map(InputLayout::of).collect(),
-        outputs: (0..outputs).collect(),
+/// Holds an engine to TensorFlow's answers, but for the cases of `list`, which it refuses. Of a dtype that
+/// is listed as a whole it may take some cases and must refuse one.
+fn gives_tensorflows_answers(name: EngineName, list: &str) {
+    let Some(folder) = fixtures().filter(|_| is_installed(name)) else { return };
+    let rows = || {
+        let lines = list.lines().filter(|line| !line.is_empty() && !line.starts_with('#'));
+        lines.filter_map(|line| line.split(' ').next())
     };
-    session.run_over(&request, inputs, None)
-}
-
-fn halves(tensor: &Tensor) -> Vec<f64> {
-    let bits = tensor.bytes().chunks_exact(2).map(|pair| u16::from_le_bytes([pair[0], pair[1]]));
-    bits.map(|bits| half::f16::from_bits(bits).to_f64()).collect()
-}
-
-fn agree(got: &Tensor, want: &Tensor) -> Result<(), String> {
-    let share = match want.dtype() {
-        DType::F16 | DType::BF16 => RELATIVE_MAX_HALF,
-        _ => RELATIVE_MAX,
-    };
-    let finite = |numbers: Vec<f64>| {
-        numbers.into_iter().filter(|n| n.is_finite()).fold(0.0, |most: f64, n| most.max(n.abs()))
-    };
-    let largest = match want.dtype() {
-        DType::F32 => finite(want.to_vec::<f32>().unwrap().into_iter().map(f64::from).collect()),
-        DType::F64 => finite(want.to_vec::<f64>().unwrap()),
-        DType::F16 => finite(halves(want)),
-        _ => 0.0,
-    };
-    tensors_close(got, want, share, share * largest)
-}
-
-/// What came of a case: `agree`, or a verdict with its reason.
-fn judge(engine: &OnnxRuntimeEngine, case: &Case) -> Option<(&'static str, String)> {
-    let nodes = case.nodes();
-    translate(&case.signature(&nodes)).ok().filter(|_| case.is_translated)?;
-    let folder = tempfile::tempdir().unwrap();
-    write(folder.path(), case);
-    let request = LoadRequest {
-        model: "case".into(),
-        version: Version(1),
-        artifact: folder.path().to_owned(),
-        tags: vec!["serve".to_owned()],
-        threads: 1,
-    };
-    let session = match engine.load(&request) {
-        Ok(session) => session,
-        Err(status) if status.code() == Code::Unimplemented => {
-            return Some(("unsupported", status.to_string()));
-        }
-        Err(status) => return Some(("wrong", status.to_string())),
-    };
-    for (number, run) in case.runs.iter().enumerate() {
-        let given = match (call(&*session, case.fetches.len(), run), run.fails) {
-            (Ok(given), false) => given,
-            (Err(_), true) => continue,
-            (Ok(_), true) => {
-                return Some(("wrong", "an answer where TensorFlow has an error".into()));
-            }
-            (Err(status), false) => return Some(("wrong", status.to_string())),
+    let cases: Vec<String> = Case::read_all(&folder).into_iter().map(|case| case.name).collect();
+    let (mut failures, mut seen, mut agreed) = (Vec::new(), Vec::new(), 0);
+    for child::Judged { case, verdict, reason } in child::judge_all(name, &cases) {
+        let row = rows().find(|row| *row == case).or_else(|| rows().find(|row| is_of(row, &case)));
+        let expected = match row {
+            Some(row) if row != case && verdict == "agree" => "agree",
+            Some(_) => "unsupported",
+            None => "agree",
         };
-        for (given, array) in given.iter().zip(&run.outputs) {
-            if let Err(reason) = agree(given, &tensor(array)) {
-                return Some(("wrong", format!("run {number}, {}: {reason}", array.tensor)));
-            }
+        agreed += usize::from(verdict == "agree");
+        if verdict != expected {
+            failures.push(format!("{case} {verdict} {reason}"));
         }
+        seen.push((case, verdict));
     }
-    Some(("agree", String::new()))
-}
-
-/// Writes a case as a SavedModel whose aliases keep the order of its feeds and fetches.
-fn write(folder: &Path, case: &Case) {
-    let tensor = |number: usize, name: &str, dtype: i32, shape: Option<TensorShapeProto>| {
-        let encoding = Some(Encoding::Name(name.to_owned()));
-        (format!("{number:02}"), TensorInfo { dtype, tensor_shape: shape, encoding })
-    };
-    let feeds = case.feeds.iter().enumerate();
-    let fetches = case.fetches.iter().zip(&case.runs[0].outputs).enumerate();
-    let signature = SignatureDef {
-        inputs: feeds
-            .map(|(n, feed)| tensor(n, &feed.tensor, feed.dtype.number(), Some(shape(&feed.shape))))
-            .collect(),
-        outputs: fetches
-            .map(|(n, (name, array))| tensor(n, name, array.dtype.number(), None))
-            .collect(),
-        method_name: "tensorflow/serving/predict".to_owned(),
-        ..SignatureDef::default()
-    };
-    let graph = MetaGraphDef {
-        meta_info_def: Some(MetaInfoDef {
-            tags: vec!["serve".to_owned()],
-            ..MetaInfoDef::default()
-        }),
-        graph_def: Some(GraphDef { node: case.nodes(), ..GraphDef::default() }),
-        signature_def: [("serving_default".to_owned(), signature)].into(),
-        ..MetaGraphDef::default()
-    };
-    let model = SavedModel { saved_model_schema_version: 1, meta_graphs: vec![graph] };
-    std::fs::write(folder.join("saved_model.pb"), model.encode_to_vec()).unwrap();
-}
-
-fn shape(shape: &PartialShape) -> TensorShapeProto {
-    let PartialShape::Ranked(dims) = shape else {
-        return TensorShapeProto { unknown_rank: true, ..TensorShapeProto::default() };
-    };
-    let size = |dim: &Option<usize>| dim.map_or(-1, |dim| i64::try_from(dim).unwrap());
-    let dim = dims.iter().map(|dim| Dim { size: size(dim), ..Dim::default() }).collect();
-    TensorShapeProto { dim, unknown_rank: false }
+    let is_refused =
+        |row: &str| seen.iter().any(|(case, verdict)| verdict == "unsupported" && is_of(row, case));
+    let stale = rows().filter(|row| !is_refused(row));
+    failures.extend(stale.map(|row| format!("{row}: no such case is refused")));
+    eprintln!("{agreed} of {} cases agree", seen.len());
+    assert!(agreed > 0, "no case in {}", folder.display());
+    assert!(failures.is_empty(), "{} of {}:\n{}", failures.len(), seen.len(), failures.join("\n"));
 }
 
 #[test]
 fn onnxruntime_gives_tensorflows_answers() {
-    let (Some(folder), Some(engine)) = (fixtures(), engine()) else { return };
-    let gaps: BTreeMap<&str, &str> = include_str!("onnxruntime.txt")
-        .lines()
-        .filter(|line| !line.is_empty() && !line.starts_with('#'))
-        .map(|line| line.split_once(' ').unwrap_or((line, "")))
-        .collect();
-    let (mut failures, mut seen, mut agreed) = (Vec::new(), Vec::new(), 0);
-    for case in Case::read_all(&folder) {
-        let Some((verdict, reason)) = judge(&engine, &case) else { continue };
-        let expected = if gaps.contains_key(case.name.as_str()) { "unsupported" } else { "agree" };
-        seen.push(case.name.clone());
-        agreed += usize::from(verdict == "agree");
-        if verdict != expected {
-            failures.push(format!("{} {verdict} {reason}", case.name));
-        }
-    }
-    let stale = gaps.keys().filter(|name| !seen.iter().any(|seen| seen == *name));
-    failures.extend(stale.map(|name| format!("{name}: no such case")));
-    eprintln!("{agreed} of {} cases agree", seen.len());
-    assert!(agreed > 0, "no case in {}", folder.display());
-    assert!(failures.is_empty(), "{} of {}:\n{}", failures.len(), seen.len(), failures.join("\n"));
+    gives_tensorflows_answers(EngineName::OnnxRuntime, include_str!("onnxruntime.txt"));
+}
+
+#[test]
+fn openvino_gives_tensorflows_answers() {
+    gives_tensorflows_answers(EngineName::OpenVino, include_str!("openvino.txt"));
+}
+
+/// The tests above start this program anew, for this test alone.
+#[test]
+fn a_process_that_is_told_to_judges_cases() {
+    let told = child::judge_what_is_told();
+    assert_eq!(told.is_some(), std::env::var_os(child::ENGINE).is_some());
 }

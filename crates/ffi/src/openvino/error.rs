@@ -16,6 +16,14 @@ impl OpenVinoError {
     /// The number for arguments that do not fit.
     const PARAMETER_MISMATCH: i32 = -4;
 
+    /// The number for arguments that its C API refuses before the rest of it sees them.
+    const INVALID_C_PARAM: i32 = -14;
+
+    /// Whether the C API itself refused an argument.
+    pub(super) fn is_of_the_api(&self) -> bool {
+        self.code == OpenVinoError::INVALID_C_PARAM
+    }
+
     /// For what is refused before OpenVINO sees it.
     pub(super) fn invalid(message: impl Into<String>) -> OpenVinoError {
         OpenVinoError { code: OpenVinoError::PARAMETER_MISMATCH, message: message.into() }

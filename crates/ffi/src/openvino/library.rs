@@ -66,8 +66,9 @@ impl OpenVino {
         if status == OK {
             return Ok(());
         }
+        let mut error = OpenVinoError { code: status, message: String::new() };
         // SAFETY: the text is a copy that is ours until it is given back, once.
-        let mut message = unsafe {
+        let message = unsafe {
             let text = (self.table.last_message)();
             if text.is_null() {
                 String::new()
@@ -77,15 +78,18 @@ impl OpenVino {
                 copied
             }
         };
-        if message.is_empty() {
+        // What the C API refuses leaves the text of an earlier failure.
+        if error.is_of_the_api() || message.is_empty() {
             // SAFETY: the text of a number is a constant of the library's, which is never closed.
             let text = unsafe { (self.table.error_info)(status) };
             if !text.is_null() {
                 // SAFETY: as above; it is terminated by zero.
-                message = unsafe { CStr::from_ptr(text) }.to_string_lossy().into_owned();
+                error.message = unsafe { CStr::from_ptr(text) }.to_string_lossy().into_owned();
             }
+        } else {
+            error.message = message;
         }
-        Err(OpenVinoError { code: status, message })
+        Err(error)
     }
 
     fn has_known_numbering(&self) -> bool {

@@ -217,7 +217,11 @@ impl OpenVinoRequest {
         // rank says, copied, and released once.
         let dims = unsafe {
             library.check((table.tensor_element)(tensor, &raw mut element))?;
-            library.check((table.tensor_shape)(tensor, &raw mut shape))?;
+            match library.check((table.tensor_shape)(tensor, &raw mut shape)) {
+                // It has no shape for a scalar; that there is one element is seen below.
+                Err(error) if error.is_of_the_api() => shape.rank = 0,
+                told => told?,
+            }
             let rank = usize::try_from(shape.rank).unwrap_or(0);
             let dims = match rank {
                 0 => Vec::new(),

@@ -48,7 +48,7 @@ impl Case {
         folders.iter().map(|folder| Case::read(folder)).collect()
     }
 
-    fn read(folder: &Path) -> Case {
+    pub(crate) fn read(folder: &Path) -> Case {
         let mut case = Case {
             name: folder.file_name().unwrap().to_str().unwrap().to_owned(),
             graph: std::fs::read(folder.join("graph.pb")).unwrap(),
