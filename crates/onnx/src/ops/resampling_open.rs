@@ -1,6 +1,7 @@
-//! Cubic resizing of images whose size, or whose new size, is known only in a run.
+//! Resizing by cells and weights that are computed in the run.
 //!
-//! Invariant: cells and weights are those of `resampling`, by the same operations in the same order.
+//! Invariant: places, cells and weights are TensorFlow's, by the same operations in the same order. An
+//! engine's own operator has other roundings of the places, which at cell 200 is another colour.
 
 use vesta_model::DType;
 
@@ -29,17 +30,76 @@ struct Cells {
     to: Dim,
 }
 
+fn lie_of(c: &Call<'_>) -> Result<Lie, Reason> {
+    match (c.flag("align_corners", false)?, c.flag("half_pixel_centers", false)?) {
+        (true, true) => refuse("both align_corners and half_pixel_centers"),
+        (true, false) => Ok(Lie::Aligned),
+        (false, true) => Ok(Lie::HalfPixels),
+        (false, false) => Ok(Lie::Corners),
+    }
+}
+
+/// The size of an axis and its new one, int64 scalars, and what is known of the new one.
+fn sizes_of(
+    g: &mut Graph,
+    name: &str,
+    target: &str,
+    known: Option<&[i64]>,
+    axis: usize,
+) -> (String, String, Dim) {
+    let known = known.and_then(|sizes| usize::try_from(*sizes.get(axis - 2)?).ok());
+    let to = part(g, target, axis - 2, axis - 1);
+    let to = g.reshape(&to, &[], Some(vec![]));
+    let dim = known.map_or_else(|| g.symbol(), Dim::Known);
+    (size(g, name, axis), to, dim)
+}
+
+/// An f32 image with channels second between the two cells next to each place: columns, then rows.
+pub(super) fn bilinear(g: &mut Graph, c: &Call<'_>, image: &str) -> Result<String, Reason> {
+    let lie = lie_of(c)?;
+    let target = c.input(1)?;
+    let known = g.constant_ints(target, "target").ok();
+    let target = g.wide(target)?;
+    let mut name = image.to_owned();
+    for axis in [3, 2] {
+        let (from, to, dim) = sizes_of(g, &name, &target, known.as_deref(), axis);
+        let line = Some(vec![dim]);
+        let (at, cell) = places(g, [&from, &to], dim, lie)?;
+        let given = (DType::F32, line.clone());
+        let mut share = two(g, "Sub", &at, &cell, given);
+        let next = g.emit("Ceil", &[&at], vec![], DType::F32, line.clone());
+        let (cell, next) =
+            (g.cast(&cell, DType::I64, line.clone()), g.cast(&next, DType::I64, line.clone()));
+        let (first, one) = (g.scalar(DType::I64, 0.0)?, g.scalar(DType::I64, 1.0)?);
+        let last = whole(g, "Sub", &from, &one, &Some(vec![]));
+        let cell = whole(g, "Max", &cell, &first, &line);
+        let next = whole(g, "Min", &next, &last, &line);
+        let mut dims = facts(g, &name).1.unwrap_or_default();
+        if let Some(own) = dims.get_mut(axis) {
+            *own = dim;
+        }
+        let given = (DType::F32, Some(dims));
+        let pick = |g: &mut Graph, at: &str| {
+            let attributes = vec![("axis", Attr::Int(axis as i64))];
+            g.emit("Gather", &[&name, at], attributes, DType::F32, given.1.clone())
+        };
+        let (cell, next) = (pick(g, &cell), pick(g, &next));
+        if axis == 2 {
+            share = spread(g, &share, &[1]);
+        }
+        let way = two(g, "Sub", &next, &cell, given.clone());
+        let way = two(g, "Mul", &way, &share, given.clone());
+        name = two(g, "Add", &cell, &way, given);
+    }
+    Ok(name)
+}
+
 /// An image (channels second, `image` its sizes) by cubic weights.
 pub(super) fn bicubic(g: &mut Graph, c: &Call<'_>, image: Vec<Dim>) -> Outcome {
     let (id, target) = (c.input(0)?, c.input(1)?);
     let dtype = g.get(id).dtype;
     expect_dtype(dtype, NUMBERS)?;
-    let lie = match (c.flag("align_corners", false)?, c.flag("half_pixel_centers", false)?) {
-        (true, true) => return refuse("both align_corners and half_pixel_centers"),
-        (true, false) => Lie::Aligned,
-        (false, true) => Lie::HalfPixels,
-        (false, false) => Lie::Corners,
-    };
+    let lie = lie_of(c)?;
     let known = g.constant_ints(target, "target").ok();
     let mut name = g.channels_first(id)?;
     if dtype != DType::F32 {
@@ -47,11 +107,7 @@ pub(super) fn bicubic(g: &mut Graph, c: &Call<'_>, image: Vec<Dim>) -> Outcome {
     }
     let target = g.wide(target)?;
     for axis in [2, 3] {
-        let known = known.as_ref().and_then(|sizes| usize::try_from(*sizes.get(axis - 2)?).ok());
-        let to = part(g, &target, axis - 2, axis - 1);
-        let to = g.reshape(&to, &[], Some(vec![]));
-        let dim = known.map_or_else(|| g.symbol(), Dim::Known);
-        let from = size(g, &name, axis);
+        let (from, to, dim) = sizes_of(g, &name, &target, known.as_deref(), axis);
         let cells = cells(g, [&from, &to], dim, lie)?;
         name = weighed(g, &name, &cells, axis);
     }
@@ -83,19 +139,7 @@ fn weighed(g: &mut Graph, name: &str, cells: &Cells, axis: usize) -> String {
 fn cells(g: &mut Graph, [from, to]: [&str; 2], dim: Dim, lie: Lie) -> Result<Cells, Reason> {
     let line = Some(vec![dim]);
     let floats = |g: &mut Graph, op, a: &str, b: &str| two(g, op, a, b, (DType::F32, line.clone()));
-    let scale = scale(g, from, to, lie)?;
-    let numbers = counted(g, to, dim)?;
-    let numbers = g.cast(&numbers, DType::F32, line.clone());
-    let at = match lie {
-        Lie::HalfPixels => {
-            let half = g.scalar(DType::F32, 0.5)?;
-            let middle = floats(g, "Add", &numbers, &half);
-            let middle = floats(g, "Mul", &middle, &scale);
-            floats(g, "Sub", &middle, &half)
-        }
-        Lie::Corners | Lie::Aligned => floats(g, "Mul", &numbers, &scale),
-    };
-    let cell = g.emit("Floor", &[&at], vec![], DType::F32, line.clone());
+    let (at, cell) = places(g, [from, to], dim, lie)?;
     let rest = floats(g, "Sub", &at, &cell);
     let places = g.scalar(DType::F32, TABLE_LEN as f64)?;
     let place = floats(g, "Mul", &rest, &places);
@@ -129,6 +173,31 @@ fn cells(g: &mut Graph, [from, to]: [&str; 2], dim: Dim, lie: Lie) -> Result<Cel
         all.weights = shared(g, all.weights, dim)?;
     }
     Ok(all)
+}
+
+/// Where each new cell lies among the old ones, and the cell that is below it, f32.
+fn places(
+    g: &mut Graph,
+    [from, to]: [&str; 2],
+    dim: Dim,
+    lie: Lie,
+) -> Result<(String, String), Reason> {
+    let line = Some(vec![dim]);
+    let floats = |g: &mut Graph, op, a: &str, b: &str| two(g, op, a, b, (DType::F32, line.clone()));
+    let scale = scale(g, from, to, lie)?;
+    let numbers = counted(g, to, dim)?;
+    let numbers = g.cast(&numbers, DType::F32, line.clone());
+    let at = match lie {
+        Lie::HalfPixels => {
+            let half = g.scalar(DType::F32, 0.5)?;
+            let middle = floats(g, "Add", &numbers, &half);
+            let middle = floats(g, "Mul", &middle, &scale);
+            floats(g, "Sub", &middle, &half)
+        }
+        Lie::Corners | Lie::Aligned => floats(g, "Mul", &numbers, &scale),
+    };
+    let cell = g.emit("Floor", &[&at], vec![], DType::F32, line.clone());
+    Ok((at, cell))
 }
 
 /// Cells before for each cell after.

@@ -46,6 +46,10 @@ fn resize(g: &mut Graph, c: &Call<'_>, mode: &'static str) -> Outcome {
         name = g.cast(&name, DType::F32, Some(image.clone()));
         dtype = DType::F32;
     }
+    if mode == "linear" && has_rounded_places(&image, &sizes) {
+        let name = super::resampling_open::bilinear(g, c, &name)?;
+        return Ok(vec![g.result_channels_first(name)]);
+    }
     let shape = full_shape(g, &name, &image, target)?;
     let attributes = vec![
         ("antialias", Attr::Int(0)),
@@ -61,6 +65,24 @@ fn resize(g: &mut Graph, c: &Call<'_>, mode: &'static str) -> Outcome {
     dims.extend(sizes);
     let name = g.emit("Resize", &[&name, "", "", &shape], attributes, dtype, Some(dims));
     Ok(vec![g.result_channels_first(name)])
+}
+
+/// Channels of what is an image, rather than what a network made of one.
+const CHANNELS_MAX: usize = 4;
+
+/// Whether an engine's own operator would take other places of an image than TensorFlow does: sizes
+/// whose quotient is no power of two are rounded elsewhere. Within a network that is less than what
+/// its products are rounded by, and the operator is faster.
+fn has_rounded_places(image: &[Dim], sizes: &[Dim]) -> bool {
+    let is_image = matches!(image[1], Dim::Known(channels) if channels <= CHANNELS_MAX);
+    let is_exact = |(from, to): (&Dim, &Dim)| match (from, to) {
+        (Dim::Known(from), Dim::Known(to)) if *from > 0 && *to > 0 => {
+            let (low, high) = (from.min(to), from.max(to));
+            high % low == 0 && (high / low).is_power_of_two()
+        }
+        _ => false,
+    };
+    is_image && !image[2..].iter().zip(sizes).all(is_exact)
 }
 
 /// Batch and channels of the image and the two target sizes, as one int64 value.
