@@ -34,6 +34,7 @@ pub(crate) fn is_needed(nodes: &[NodeDef]) -> bool {
 /// # Errors
 /// `UNIMPLEMENTED` for what has no such form, by the node; `RESOURCE_EXHAUSTED` beyond the limits.
 pub(crate) fn lift(graph: &FrozenGraph) -> Result<FrozenGraph, Status> {
+    graph.nodes.iter().try_for_each(expect_inputs)?;
     let mut lifter = Lifter::new(graph);
     let fetches = graph.fetches.iter().map(|fetch| lifter.lower(MAIN, fetch));
     let fetches = fetches.collect::<Result<_, _>>()?;
@@ -47,6 +48,19 @@ pub(crate) fn lift(graph: &FrozenGraph) -> Result<FrozenGraph, Status> {
     }
     let main = lifter.regions.swap_remove(MAIN);
     Ok(FrozenGraph { nodes: main.nodes, bodies: main.bodies, fetches, checks, ..graph.clone() })
+}
+
+/// Refuses operators of TF1's control flow that do not have the inputs that theirs have.
+fn expect_inputs(node: &NodeDef) -> Result<(), Status> {
+    let wanted = match node.op.as_str() {
+        "Merge" | "Switch" => 2,
+        "Enter" | "Exit" | "LoopCond" | "NextIteration" => 1,
+        _ => return Ok(()),
+    };
+    if node.input.len() == wanted && !node.input.iter().any(|input| input.starts_with('^')) {
+        return Ok(());
+    }
+    refuse(node, &format!("has {} inputs, where {wanted} belong", node.input.len()))
 }
 
 /// The region outside of all branches and loops.

@@ -76,6 +76,10 @@ fn split(g: &mut Graph, c: &Call<'_>) -> Outcome {
 /// All but the last element, and that.
 fn pop_back(g: &mut Graph, c: &Call<'_>) -> Outcome {
     let (name, list, mut dims) = made_list(g, c.input(0)?)?;
+    let number = size(g, &name, 0);
+    let none = g.scalar(DType::I64, 0.0)?;
+    let is_empty = test(g, "Equal", &number, &none, &Some(vec![]));
+    let name = unless(g, &name, &is_empty, "Trying to pop from an empty list.");
     let along = || vec![("axis", Attr::Int(0))];
     let last = g.scalar(DType::I64, -1.0)?;
     let row = Some(dims.get(1..).unwrap_or_default().to_vec());
