@@ -354,8 +354,8 @@ def refused():
     advice = "install TensorFlow with `vesta engine install tensorflow`".split()
     rows = lambda x: {"y": tf.while_loop(lambda i, y: i < tf.cast(y[0, 0], tf.int32), lambda i, y: (i + 1, y + 1), (0, x))[1]}
     return [
-        Net("refused_tf1_condition", "graph", lambda x: tf.compat.v1.cond(tf.reduce_sum(x) > 0, lambda: x + 1, lambda: x - 1), none, refused=("Switch", "Merge", *advice)),
-        Net("refused_tf1_loop", "graph", lambda x: tf.compat.v1.while_loop(lambda y: tf.reduce_sum(y) < 9, lambda y: y + 1, [x]), none, refused=("Enter", "NextIteration", *advice)),
+        Net("refused_tf1_condition", "graph", lambda x: tf.compat.v1.cond(tf.reduce_sum(x) > 0, lambda: x + 1, lambda: x - 1), none, refused=("StatelessIf", "cond/Merge", *advice)),
+        Net("refused_tf1_loop", "graph", lambda x: tf.compat.v1.while_loop(lambda y: tf.reduce_sum(y) < 9, lambda y: y + 1, [x]), none, refused=("StatelessWhile", "while/LoopCond", *advice)),
         module("refused_condition", lambda x: {"y": tf.cond(x[0, 0] > 0, lambda: x + 1, lambda: x - 1)}, ("If", *advice), x=((None, 4), tf.float32)),
         module("refused_loop", rows, ("While", *advice), x=((None, 4), tf.float32)),
         module("refused_suppression", lambda boxes, scores: {"y": tf.image.non_max_suppression(boxes, scores, 3)}, ("NonMaxSuppressionV3", *advice), **boxes),
