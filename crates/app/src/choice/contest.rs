@@ -7,7 +7,6 @@
 
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::thread;
 use std::time::{Duration, Instant};
 
 use vesta_engines::EngineName;
@@ -16,6 +15,7 @@ use vesta_model::{Code, LoadRequest, RunRequest, Session, Status, Tensor};
 use vesta_worker::LoweredProcess;
 
 use super::compare::compare_answers;
+use super::loads::Loads;
 use super::rule::{Agreeing, choose};
 use super::trial::{Case, Found, Ran, Trial};
 use super::{exactness, simplicity};
@@ -23,6 +23,8 @@ use super::{exactness, simplicity};
 /// A run that takes less of the processor than this needs no contest: what a request costs besides is
 /// as much, so that no engine could be worth the start of another one.
 const QUICK: Duration = Duration::from_millis(1);
+/// A first run may take so many times longer than later ones.
+const SLOWER_AT_FIRST: u32 = 8;
 
 /// An engine that might serve a version.
 pub(crate) trait Contender: Send + Sync {
@@ -69,6 +71,9 @@ pub(crate) type Recorded<'a> = &'a dyn Fn(&dyn Session) -> Vec<(RunRequest, Vec<
 pub(crate) struct Settings<'a> {
     /// Time for the runs of all engines together.
     pub(crate) budget: Duration,
+    /// Whether all engines load from the start. Worth while where the files are large: most of a contest
+    /// is loads then, and runs are hardly short enough to do without the others.
+    pub(crate) all_at_once: bool,
     /// Held while an engine is tried, so that two trials do not disturb each other.
     pub(crate) turn: &'a Mutex<()>,
     /// What to try them on; where it gives nothing, inputs are drawn.
@@ -188,6 +193,13 @@ pub(crate) struct Contest<'a> {
 /// An engine that has run the cases.
 struct Standing<'a> {
     contender: &'a dyn Contender,
+    opened: Box<dyn Opened>,
+    ran: Ran,
+}
+
+/// One whose time was taken; it serves, or closes when it is dropped.
+struct Timed<'a> {
+    contender: &'a dyn Contender,
     serve: Serve,
     ran: Ran,
 }
@@ -207,52 +219,52 @@ impl<'a> Contest<'a> {
     }
 
     /// Tries `contenders`: the embedded engine first, since its start costs nothing, then the most
-    /// exact one.
+    /// exact one. Once the cases are known the others run them as they come, and when all have, the time
+    /// of each is taken while nothing else goes on.
     ///
     /// # Errors
     /// What the first of them says of a model that is broken; when none can run the version, what the
     /// most exact one says.
     pub(crate) fn hold(mut self, contenders: &'a [Arc<dyn Contender>]) -> Result<Finding, Status> {
-        let mut order: Vec<&dyn Contender> = contenders.iter().map(|c| &**c).collect();
+        let mut order: Vec<&Arc<dyn Contender>> = contenders.iter().collect();
         order.sort_by_key(|c| (c.name() != EngineName::Embedded, exactness(c.name())));
-        self.share = self.settings.budget / u32::try_from(order.len().max(1)).unwrap_or(1);
-        for (index, &contender) in order.iter().enumerate() {
-            if !self.field.is_empty() {
-                self.follow_all(&order[index..]);
-                break;
-            }
-            let opened = match contender.open(self.request) {
-                Ok(opened) => opened,
-                Err(status) if index == 0 && is_of_the_model(&status) => return Err(status),
-                Err(status) => {
-                    self.exclude(contender, status);
-                    continue;
+        // One half for the answers, one for the times.
+        self.share = self.settings.budget / u32::try_from(2 * order.len().max(1)).unwrap_or(1);
+        let Some((&first, others)) = order.split_first() else { return Err(self.refusal()) };
+        let mut loads = self.settings.all_at_once.then(|| Loads::begin(others, self.request));
+        let mut next = Some((first, first.open(self.request)));
+        let mut begun = 0;
+        while let Some((contender, opened)) = next.take() {
+            match opened {
+                Ok(opened) => {
+                    let is_last = begun == others.len();
+                    if let Some(finding) = self.begin(&**contender, opened, is_last) {
+                        return Ok(finding);
+                    }
                 }
-            };
-            let is_last = index + 1 == order.len();
-            if let Some(finding) = self.begin(contender, opened, is_last) {
-                return Ok(finding);
+                Err(status) if begun == 0 && is_of_the_model(&status) => return Err(status),
+                Err(status) => self.exclude(&**contender, status),
+            }
+            if self.field.is_empty()
+                && let Some(&contender) = others.get(begun)
+            {
+                let opened = match &mut loads {
+                    Some(loads) => loads.wait_for(begun),
+                    None => contender.open(self.request),
+                };
+                next = Some((contender, opened));
+                begun += 1;
             }
         }
-        self.decide()
-    }
-
-    /// The engines behind the first one: all load at once, since most of a contest's time is theirs,
-    /// and are tried one after the other.
-    fn follow_all(&mut self, contenders: &[&'a dyn Contender]) {
-        let request = self.request;
-        let opened: Vec<Result<Box<dyn Opened>, Status>> = thread::scope(|scope| {
-            let loads: Vec<_> =
-                contenders.iter().map(|&c| scope.spawn(move || c.open(request))).collect();
-            let panicked = |_| Err(Status::internal("the engine's adapter panicked as it loaded"));
-            loads.into_iter().map(|load| load.join().unwrap_or_else(panicked)).collect()
-        });
-        for (&contender, opened) in contenders.iter().zip(opened) {
+        let mut loads = loads.unwrap_or_else(|| Loads::begin(&others[begun..], self.request));
+        while let Some((contender, opened)) = loads.next() {
             match opened {
                 Ok(opened) => self.follow(contender, opened),
                 Err(status) => self.exclude(contender, status),
             }
         }
+        let timed = self.time_all();
+        self.decide(timed)
     }
 
     /// The first engine that loads: finds the cases. A finding where there is no need for more.
@@ -273,12 +285,18 @@ impl<'a> Contest<'a> {
             let why = found.untried.join("; ");
             return Some(self.found(contender, opened.close(), Reason::Unmeasured(why)));
         }
-        if found.ran.cpu_of_longest() < QUICK {
-            self.enter(contender, true, Ok((found.ran.cpu_in_all(), 0.0)));
-            return Some(self.found(contender, opened.close(), Reason::Quick));
+        let Found { cases, mut ran, .. } = found;
+        if ran.cpu_of_longest() < QUICK * SLOWER_AT_FIRST {
+            if let Err(status) = self.time(&*opened, &cases, &mut ran, None) {
+                return self.failed_to_begin(contender, opened, status);
+            }
+            if ran.cpu_of_longest() < QUICK {
+                self.enter(contender, true, Ok((ran.cpu_in_all(), 0.0)));
+                return Some(self.found(contender, opened.close(), Reason::Quick));
+            }
         }
-        self.cases = found.cases;
-        self.field.push(Standing { contender, serve: opened.close(), ran: found.ran });
+        self.cases = cases;
+        self.field.push(Standing { contender, opened, ran });
         None
     }
 
@@ -332,9 +350,42 @@ impl<'a> Contest<'a> {
         });
         self.cases = cases;
         match ran {
-            Ok(ran) => self.field.push(Standing { contender, serve: opened.close(), ran }),
+            Ok(ran) => self.field.push(Standing { contender, opened, ran }),
             Err(status) => self.exclude(contender, status),
         }
+    }
+
+    /// Takes the time of all that have run the cases, the fastest first, as far as one can tell yet.
+    fn time_all(&mut self) -> Vec<Timed<'a>> {
+        let cases = std::mem::take(&mut self.cases);
+        let mut field = std::mem::take(&mut self.field);
+        field.sort_by_key(|standing| standing.ran.cpu_in_all());
+        let (mut timed, mut best) = (Vec::new(), None::<Duration>);
+        for Standing { contender, opened, mut ran } in field {
+            match self.time(&*opened, &cases, &mut ran, best) {
+                Ok(()) => {
+                    let own = ran.cpu_in_all();
+                    best = Some(best.map_or(own, |best| best.min(own)));
+                    timed.push(Timed { contender, serve: opened.close(), ran });
+                }
+                Err(status) => self.exclude(contender, status),
+            }
+        }
+        self.cases = cases;
+        timed
+    }
+
+    fn time(
+        &mut self,
+        opened: &dyn Opened,
+        cases: &[Case],
+        ran: &mut Ran,
+        best: Option<Duration>,
+    ) -> Result<(), Status> {
+        let share = self.share;
+        self.timed(opened, |session, cpu_time| {
+            Trial::new(session, cpu_time, share).time(cases, ran, best)
+        })
     }
 
     /// A trial in its turn, behind those that serve.
@@ -352,14 +403,13 @@ impl<'a> Contest<'a> {
     }
 
     /// All have run: compares, and picks the fastest that agrees.
-    fn decide(mut self) -> Result<Finding, Status> {
-        let mut field = std::mem::take(&mut self.field);
+    fn decide(mut self, mut field: Vec<Timed<'a>>) -> Result<Finding, Status> {
         field.sort_by_key(|standing| exactness(standing.contender.name()));
         let reason = if field.len() > 1 { Reason::Measured } else { Reason::Only };
         // A slow engine may not have come to all cases; the others are judged by the same ones.
         let common = field.iter().map(|standing| standing.ran.answers.len()).min().unwrap_or(0);
         field.iter_mut().for_each(|standing| standing.ran.truncate(common));
-        let mut agreeing: Vec<(Standing<'_>, Agreeing)> = Vec::new();
+        let mut agreeing: Vec<(Timed<'_>, Agreeing)> = Vec::new();
         for standing in field {
             // The first, the most exact one, is what the others are held to.
             let error = match agreeing.first() {

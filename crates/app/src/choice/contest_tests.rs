@@ -26,7 +26,7 @@ fn hold_on(engines: &[ScriptedEngine], recorded: Recorded<'_>) -> Result<Finding
     let contenders: Vec<Arc<dyn Contender>> =
         engines.iter().map(|engine| Arc::new(engine.clone()) as _).collect();
     let turn = Mutex::new(());
-    let settings = Settings { budget: BUDGET, turn: &turn, recorded };
+    let settings = Settings { budget: BUDGET, all_at_once: false, turn: &turn, recorded };
     Contest::new(&request(), settings).hold(&contenders)
 }
 
@@ -248,6 +248,65 @@ impl Contender for Waiting {
     }
 }
 
+fn hold_at_once(engines: &[ScriptedEngine]) -> Result<Finding, Status> {
+    let contenders: Vec<Arc<dyn Contender>> =
+        engines.iter().map(|engine| Arc::new(engine.clone()) as _).collect();
+    let turn = Mutex::new(());
+    let settings =
+        Settings { budget: BUDGET, all_at_once: true, turn: &turn, recorded: &|_| Vec::new() };
+    Contest::new(&request(), settings).hold(&contenders)
+}
+
+#[test]
+fn loads_that_begin_at_once_change_no_outcome() {
+    let refuse = |name| ScriptedEngine::refusing(name, Status::unimplemented("no"));
+    let dying = |_: &[Tensor]| Err(Status::unavailable("its process ended"));
+    let tensorflow = ScriptedEngine::new(TensorFlow, 20, doubled);
+    let fields = [
+        vec![tensorflow.clone(), ScriptedEngine::new(OnnxRuntime, 9, doubled)],
+        vec![
+            ScriptedEngine::new(Embedded, 50, doubled),
+            ScriptedEngine::new(OnnxRuntime, 2, off_by_a_thousandth),
+            tensorflow.clone(),
+            ScriptedEngine::new(OpenVino, 9, doubled),
+        ],
+        vec![refuse(Embedded), refuse(OnnxRuntime), tensorflow.clone()],
+        vec![refuse(Embedded), tensorflow.clone(), ScriptedEngine::new(OnnxRuntime, 9, doubled)],
+        vec![ScriptedEngine::new(Embedded, 1, dying), refuse(OnnxRuntime), tensorflow.clone()],
+        vec![ScriptedEngine::new(Embedded, 0, doubled), tensorflow],
+    ];
+    for field in fields {
+        let (one, other) = (hold(&field).unwrap(), hold_at_once(&field).unwrap());
+        let outcome = |finding: &Finding| {
+            let mut entries: Vec<String> =
+                finding.entries.iter().map(ToString::to_string).collect();
+            entries.sort();
+            (finding.name, finding.reason.clone(), entries)
+        };
+        assert_eq!(outcome(&one), outcome(&other));
+    }
+    let all = [refuse(OnnxRuntime), refuse(TensorFlow), refuse(Embedded)];
+    assert_eq!(hold_at_once(&all).err().unwrap().message(), "no");
+    let broken = ScriptedEngine::refusing(Embedded, Status::not_found("no saved_model.pb"));
+    let status = hold_at_once(&[refuse(TensorFlow), broken]).err().unwrap();
+    assert_eq!(status.message(), "no saved_model.pb");
+}
+
+#[test]
+fn an_engine_without_a_chance_is_not_timed_on_and_on() {
+    let (slow, fast) = (
+        ScriptedEngine::new(TensorFlow, 200, doubled),
+        ScriptedEngine::new(OnnxRuntime, 20, doubled),
+    );
+    let finding =
+        hold(&[slow.clone(), fast.clone(), ScriptedEngine::new(Embedded, 30, doubled)]).unwrap();
+    assert_eq!(finding.name, OnnxRuntime);
+    assert!(outcome(&finding, TensorFlow).to_string().contains("200.00 ms (reference)"));
+    // Two answers and one run more.
+    assert_eq!(slow.loads.unwrap().runs(), 3);
+    assert!(fast.loads.unwrap().runs() > 4);
+}
+
 #[test]
 fn engines_behind_the_first_load_at_once() {
     let begun = Arc::new((Mutex::new(0), Condvar::new()));
@@ -261,7 +320,8 @@ fn engines_behind_the_first_load_at_once() {
         waiting(OnnxRuntime, 9),
     ];
     let turn = Mutex::new(());
-    let settings = Settings { budget: BUDGET, turn: &turn, recorded: &|_| Vec::new() };
+    let settings =
+        Settings { budget: BUDGET, all_at_once: false, turn: &turn, recorded: &|_| Vec::new() };
     let finding = Contest::new(&request(), settings).hold(&contenders).unwrap();
     assert_eq!((finding.name, finding.entries.len()), (OnnxRuntime, 3));
 }

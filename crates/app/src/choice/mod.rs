@@ -11,6 +11,7 @@ mod compare;
 mod contest;
 mod detections;
 mod inputs;
+mod loads;
 mod rule;
 #[cfg(test)]
 mod scripted;
@@ -27,7 +28,7 @@ pub(crate) use self::contest::{
 pub(crate) use self::inputs::{DRAWS, Draw, Drawn, draw, has_open_rows};
 pub(crate) use self::shadow::{Observer, Outcome, Shadowed, obstacle};
 pub(crate) use self::trial::is_callable;
-pub(crate) use self::verdict::{Question, Recalled, Verdicts, Winner};
+pub(crate) use self::verdict::{Question, Recalled, Verdicts, Winner, bytes_of};
 
 /// How near an engine is to what a TensorFlow model means; the nearest that is there is the reference.
 pub(crate) fn exactness(name: EngineName) -> u8 {

@@ -20,6 +20,8 @@ const SIGNATURES_MAX: usize = 8;
 
 /// Runs of one case whose time is taken, as far as there is time.
 const TIMED_RUNS_MIN: usize = 3;
+/// Of an engine that is this many times slower than the best so far, no run is timed beyond the second.
+const HOPELESS: u32 = 2;
 /// More are made of short runs, whose times scatter more.
 const TIMED_RUNS_MAX: usize = 15;
 /// About what the timing of one case may take, after the least number of runs.
@@ -139,7 +141,6 @@ impl<'a> Trial<'a> {
                 found.untried.push(format!("signature {}: {reason}", signature.name));
             }
         }
-        self.time_all(&found.cases, &mut found.ran)?;
         Ok(found)
     }
 
@@ -215,22 +216,39 @@ impl<'a> Trial<'a> {
             let (answer, cpu) = self.run(case)?;
             ran.push(answer, if case.is_timed { cpu } else { Duration::ZERO })?;
         }
-        self.time_all(cases, &mut ran)?;
         Ok(ran)
     }
 
-    /// Replaces the time of first runs by the median of them and later ones, as far as there is time: one
-    /// that is slow because it is the first does not count.
-    fn time_all(&self, cases: &[Case], ran: &mut Ran) -> Result<(), Status> {
-        let answered: Vec<bool> = ran.answers.iter().map(Result::is_ok).collect();
-        let timed = cases.iter().zip(answered).enumerate();
-        for (index, (case, _)) in timed.filter(|(_, (case, is_ok))| case.is_timed && *is_ok) {
+    /// Replaces the time of first runs by that of later ones, as far as there is time: one that is slow
+    /// because it is the first does not count. `best` is what the fastest engine so far takes for all cases.
+    ///
+    /// # Errors
+    /// Those of an engine that fails, rather than refuse an input.
+    pub(super) fn time(
+        &self,
+        cases: &[Case],
+        ran: &mut Ran,
+        best: Option<Duration>,
+    ) -> Result<(), Status> {
+        let counted: Vec<usize> = (0..ran.answers.len())
+            .filter(|&index| cases[index].is_timed && ran.answers[index].is_ok())
+            .collect();
+        for &index in &counted {
+            if self.is_over() {
+                return Ok(());
+            }
+            ran.cpu[index] = self.run(&cases[index])?.1;
+        }
+        if best.is_some_and(|best| ran.cpu_in_all() > best * HOPELESS) {
+            return Ok(());
+        }
+        for index in counted {
             let (mut times, begun) = (vec![ran.cpu[index]], Instant::now());
             let wants_more = |done: usize| {
                 done < TIMED_RUNS_MIN || (done < TIMED_RUNS_MAX && begun.elapsed() < TIMING)
             };
             while wants_more(times.len()) && !self.is_over() {
-                times.push(self.run(case)?.1);
+                times.push(self.run(&cases[index])?.1);
             }
             times.sort();
             if let Some(&median) = times.get(times.len() / 2) {

@@ -282,6 +282,11 @@ fn files_of(artifact: &Path) -> Option<Vec<(PathBuf, u64)>> {
     Some(files)
 }
 
+/// Bytes of a version's files together; `None` where [`files_of`] gives none.
+pub(crate) fn bytes_of(artifact: &Path) -> Option<u64> {
+    Some(files_of(artifact)?.iter().map(|(_, bytes)| bytes).sum())
+}
+
 /// The sum of the contents of a version's files, with their names.
 fn digest_of(artifact: &Path) -> Option<String> {
     let mut sum = Sha256::new();

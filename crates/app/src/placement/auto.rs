@@ -18,11 +18,14 @@ use super::shadow::References;
 use super::{EngineSettings, Isolation, Place, Placed};
 use crate::choice::{
     Contender, Contest, Entry, Finding, Question, Reason, Recalled, Settings, Verdicts, Winner,
-    exactness,
+    bytes_of, exactness,
 };
 
 /// Recorded requests that engines are tried on.
 const RECORDED_RUNS_MAX: usize = 8;
+
+/// Bytes of a version's files from which its loads take longer than anything else of a contest.
+const LARGE_BYTES_MIN: u64 = 32 << 20;
 
 /// Decides for each version which engine runs it.
 pub(super) struct Auto {
@@ -124,6 +127,7 @@ impl Auto {
         }
         let settings = Settings {
             budget: self.settings.choice_budget,
+            all_at_once: bytes_of(&request.artifact).is_some_and(|bytes| bytes >= LARGE_BYTES_MIN),
             turn: &self.turn,
             recorded: &|session| self.recorded(request, session),
         };
