@@ -3,9 +3,11 @@
 //! May not know: what is done with what was loaded. Invariant: nobody waits for a load whose outcome is
 //! not asked for; what it loaded is let go when it ends.
 
-use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::collections::{BTreeMap, VecDeque};
+use std::num::NonZero;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::mpsc::{self, Receiver};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 
 use vesta_model::{LoadRequest, Status};
@@ -25,23 +27,37 @@ pub(super) struct Loads<'a> {
 }
 
 impl<'a> Loads<'a> {
-    /// Has each of them load what is requested, in a thread of its own.
+    /// Has them load what is requested, in their order, as many at a time as there are processors: the
+    /// first takes longest, and would take longer yet if it had to share one.
     pub(super) fn begin(contenders: &[&'a Arc<dyn Contender>], request: &LoadRequest) -> Loads<'a> {
         let (sender, ended) = mpsc::channel();
-        let (mut open, mut early) = (Vec::new(), BTreeMap::new());
-        for (index, &contender) in contenders.iter().enumerate() {
-            let (contender, request, sender) =
-                (Arc::clone(contender), request.clone(), sender.clone());
+        let queue = Arc::new(Mutex::new((0..contenders.len()).collect::<VecDeque<usize>>()));
+        let all: Vec<Arc<dyn Contender>> = contenders.iter().map(|&c| Arc::clone(c)).collect();
+        let threads = thread::available_parallelism().map_or(1, NonZero::get).min(all.len());
+        let mut early = BTreeMap::new();
+        for started in 0..threads {
+            let (all, queue, request, sender) =
+                (all.clone(), Arc::clone(&queue), request.clone(), sender.clone());
             let load = move || {
-                // Nobody may be there any more to take it.
-                let _ = sender.send((index, contender.open(&request)));
+                let next = || queue.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
+                while let Some((index, contender)) = next().and_then(|at| Some((at, all.get(at)?)))
+                {
+                    let opened = catch_unwind(AssertUnwindSafe(|| contender.open(&request)));
+                    // Nobody may be there any more to take it.
+                    if sender.send((index, opened.unwrap_or_else(|_| Err(panicked())))).is_err() {
+                        break;
+                    }
+                }
             };
-            if let Err(error) = thread::Builder::new().name("load".to_owned()).spawn(load) {
+            let spawned = thread::Builder::new().name("load".to_owned()).spawn(load);
+            if let (Err(error), 0) = (spawned, started) {
                 let text = format!("a thread to load with could not be started: {error}");
-                early.insert(index, Err(Status::resource_exhausted(text)));
+                let refusal = |index| (index, Err(Status::resource_exhausted(text.clone())));
+                early = (0..all.len()).map(refusal).collect();
+                break;
             }
-            open.push(true);
         }
+        let open = vec![true; contenders.len()];
         Loads { contenders: contenders.to_vec(), open, ended, early }
     }
 
