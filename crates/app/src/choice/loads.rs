@@ -40,9 +40,9 @@ impl<'a> Loads<'a> {
                 (all.clone(), Arc::clone(&queue), request.clone(), sender.clone());
             let load = move || {
                 let next = || queue.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
-                while let Some((index, contender)) = next().and_then(|at| Some((at, all.get(at)?)))
-                {
-                    let opened = catch_unwind(AssertUnwindSafe(|| contender.open(&request)));
+                while let Some(index) = next() {
+                    let open = || all.get(index).ok_or_else(panicked)?.open(&request);
+                    let opened = catch_unwind(AssertUnwindSafe(open));
                     // Nobody may be there any more to take it.
                     if sender.send((index, opened.unwrap_or_else(|_| Err(panicked())))).is_err() {
                         break;
@@ -53,7 +53,7 @@ impl<'a> Loads<'a> {
             if let (Err(error), 0) = (spawned, started) {
                 let text = format!("a thread to load with could not be started: {error}");
                 let refusal = |index| (index, Err(Status::resource_exhausted(text.clone())));
-                early = (0..all.len()).map(refusal).collect();
+                early = (0..contenders.len()).map(refusal).collect();
                 break;
             }
         }
