@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 
 use prost::Message as _;
 use vesta_model::{PartialShape, Status};
-use vesta_onnx::{Body, FeedSpec, FrozenSignature, Translation, translate};
+use vesta_onnx::{Body, FeedSpec, FrozenSignature, Resizing, Translation, translate};
 use vesta_protos::onnx::tensor_proto::DataLocation;
 use vesta_protos::onnx::{GraphProto, ModelProto, NodeProto, StringStringEntryProto};
 use vesta_savedmodel::{FrozenBody, FrozenGraph};
@@ -76,7 +76,7 @@ pub fn convert(
             feed.alias
         )));
     }
-    let translation = translated(&graph)?;
+    let translation = translated(&graph, Resizing::Computed)?;
     let outputs = &model.description().signatures[signature].outputs;
     let aliases: Vec<&str> = outputs.iter().map(|spec| spec.alias.as_str()).collect();
     let inputs: Vec<&str> = graph.feeds.iter().map(|feed| feed.alias.as_str()).collect();
@@ -89,7 +89,7 @@ pub fn convert(
 ///
 /// # Errors
 /// `UNIMPLEMENTED` for what has no exact translation.
-pub(crate) fn translated(graph: &FrozenGraph) -> Result<Translation, Status> {
+pub(crate) fn translated(graph: &FrozenGraph, resizing: Resizing) -> Result<Translation, Status> {
     let refused = |why: &str| {
         Status::unimplemented(format!("signature {} has no ONNX form: {why}", graph.signature))
     };
@@ -110,6 +110,7 @@ pub(crate) fn translated(graph: &FrozenGraph) -> Result<Translation, Status> {
         fetches: graph.fetches.clone(),
         checks: &graph.checks,
         bodies: bodies(&graph.bodies),
+        resizing,
     };
     translate(&signature).map_err(|error| refused(&error.to_string()))
 }

@@ -13,6 +13,7 @@ use vesta_savedmodel::{SavedModel, graph_files};
 
 use crate::convert::translated;
 use crate::model_settings::open_model;
+use crate::translated::resizing;
 use crate::{EmbeddedEngine, EngineName, EngineStore, IrModel, LITE_MODEL, LiteModel, OnnxModel};
 use crate::{onnxruntime, openvino};
 
@@ -278,11 +279,18 @@ pub fn unknown_signature(name: &str, description: &ModelDescription) -> Status {
 }
 
 fn report(model: &SavedModel, signature: &Arc<Signature>) -> SignatureReport {
-    let translation = model.freeze(&signature.name).and_then(|graph| translated(&graph));
+    let graph = model.freeze(&signature.name);
+    let for_engine = |engine| -> Result<Translation, Status> {
+        translated(graph.as_ref().map_err(Clone::clone)?, resizing(engine))
+    };
+    let translation = for_engine(EngineName::OnnxRuntime);
     let judge = |translation: &Translation| {
         let held = [
             (EngineName::OnnxRuntime, onnxruntime::check_exactness(translation)),
-            (EngineName::OpenVino, openvino::check_exactness(translation)),
+            (
+                EngineName::OpenVino,
+                for_engine(EngineName::OpenVino).and_then(|own| openvino::check_exactness(&own)),
+            ),
         ];
         held.into_iter().filter_map(|(name, held)| Some((name, held.err()?))).collect()
     };

@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use vesta_model::{Code, LoadRequest, ModelDescription, PartialShape, Signature, Status};
-use vesta_onnx::Translation;
+use vesta_onnx::{Resizing, Translation};
 use vesta_savedmodel::FrozenGraph;
 
 use crate::convert::translated;
@@ -40,7 +40,7 @@ pub(crate) fn translate_all(
         }
         let refused = |status| refused(engine, request, name, &status);
         let graph = model.freeze(name).map_err(refused)?;
-        let translation = translated(&graph).map_err(refused)?;
+        let translation = translated(&graph, resizing(engine)).map_err(refused)?;
         say_what_is_fed(signature, &graph);
         let shapes = graph.feeds.into_iter().map(|feed| feed.shape).collect();
         signatures.push(TranslatedSignature { name: name.clone(), shapes, translation });
@@ -52,6 +52,12 @@ pub(crate) fn translate_all(
         )));
     }
     Ok((description, signatures))
+}
+
+/// How an engine resizes images best: OpenVINO does not look for an index that is no number, so that it is
+/// given none that is computed.
+pub(crate) fn resizing(engine: EngineName) -> Resizing {
+    if engine == EngineName::OpenVino { Resizing::Operator } else { Resizing::Computed }
 }
 
 /// Writes down where the graph takes another dtype than the signature declares.

@@ -9,6 +9,7 @@ use vesta_model::DType;
 
 use crate::constant::Constant;
 use crate::refusal::{Reason, refuse};
+use crate::signature::Resizing;
 use crate::value::{
     Dim, Dims, Element, Value, ValueId, known_dims, permute, to_channels_first, to_channels_last,
 };
@@ -91,6 +92,8 @@ pub(crate) struct Graph {
     pub(crate) facts: BTreeMap<String, Given>,
     /// The TensorFlow node under translation.
     pub(crate) origin: String,
+    /// How images are resized.
+    pub(crate) resizing: Resizing,
     /// Nodes of TensorFlow's that were looked at so far.
     pub(crate) looked_at: usize,
     symbols: u32,

@@ -26,6 +26,6 @@ mod write;
 pub use errors::raised_error;
 pub use refusal::{Refusal, Untranslatable};
 pub use registry::translated_operators;
-pub use signature::{Body, FeedSpec, FrozenSignature};
+pub use signature::{Body, FeedSpec, FrozenSignature, Resizing};
 pub use translate::{OperatorUse, Translation, ValueFacts, translate};
 pub use write::{OPSET, count_operators};

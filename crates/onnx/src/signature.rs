@@ -36,6 +36,17 @@ pub struct Body<'a> {
     pub bodies: Vec<Body<'a>>,
 }
 
+/// How images are resized between cells that are next to each other.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Resizing {
+    /// By cells and shares that are computed as TensorFlow computes them.
+    #[default]
+    Computed,
+    /// By ONNX's operator, which engines round the places of elsewhere, by some 1e-5 of a cell for each
+    /// hundred.
+    Operator,
+}
+
 /// One signature of a graph without calls and variables.
 #[derive(Clone, Debug)]
 pub struct FrozenSignature<'a> {
@@ -49,6 +60,8 @@ pub struct FrozenSignature<'a> {
     pub checks: &'a [NodeDef],
     /// The functions of its branches and loops.
     pub bodies: Vec<Body<'a>>,
+    /// How its images are resized.
+    pub resizing: Resizing,
 }
 
 /// A tensor's name with its output number, so that `x` and `x:0` are one.

@@ -70,7 +70,9 @@ pub fn translate(signature: &FrozenSignature<'_>) -> Result<Translation, Untrans
         bodies: &signature.bodies,
         path: String::new(),
     };
-    let mut run = Translating::new(piece, Graph::default());
+    let mut graph = Graph::default();
+    graph.resizing = signature.resizing;
+    let mut run = Translating::new(piece, graph);
     run.bind_feeds(&signature.feeds);
     let fetched = run.translate();
     let mut refusals = run.refusals;

@@ -158,4 +158,18 @@ def spectrum_cases(case, numbers):
     case("IRFFT", "there_and_back", lambda x: tf.signal.inverse_stft(spectrum(x), 400, 160, 512, window_fn=tf.signal.inverse_stft_window_fn(160)), [wave], [[None, 2000]])
 
 
-GROUPS = (colour_cases, fused_cases, cell_cases, list_cases, spectrum_cases)
+def sampling_cases(case, numbers):
+    image = numbers(2, 11, 7, 3)
+    opened = [[None, None, None, 3]]
+    for kernel in "lanczos1 lanczos3 lanczos5 gaussian box triangle keyscubic mitchellcubic".split():
+        for antialias in (True, False):
+            build = lambda x, k=kernel, a=antialias: raw.ScaleAndTranslate(images=x, size=[5, 9], scale=[5 / 11, 9 / 7], translation=[0.0, 0.0], kernel_type=k, antialias=a)
+            case("ScaleAndTranslate", f"{kernel}_{antialias}".lower(), build, [image])
+    case("ScaleAndTranslate", "moved", lambda x, s, t: raw.ScaleAndTranslate(images=x, size=[6, 6], scale=s, translation=t, kernel_type="triangle"), [image, np.array([0.5, 2.0], F), np.array([-1.5, 2.25], F)], opened + [[2], [2]])
+    case("ScaleAndTranslate", "open", lambda x: tf.image.resize(x, [6, 5], antialias=True), [image], opened, [[image[:1, :4, :3]]])
+    case("ScaleAndTranslate", "open_target", lambda x, n: tf.image.resize(x, n, "lanczos3"), [image, np.array([4, 9], np.int32)], opened + [[2]])
+    case("ScaleAndTranslate", "whole", lambda x: tf.image.resize(x, [6, 5], "bicubic", antialias=True), [(np.abs(image) * 80).astype(np.uint8)], opened)
+    case("ShapeN", "plain", lambda x, y: raw.ShapeN(input=[x, y]), [image, numbers(4)], [[None, None, 7, 3], [None]])
+
+
+GROUPS = (sampling_cases, colour_cases, fused_cases, cell_cases, list_cases, spectrum_cases)

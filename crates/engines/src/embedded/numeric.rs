@@ -10,7 +10,7 @@ use prost::Message as _;
 use rten::{Model, ModelOptions, NodeId, RunOptions, Value, ValueOrView, ValueView};
 use rten_tensor::prelude::*;
 use vesta_model::{DType, Shape, Status, Tensor};
-use vesta_onnx::{FeedSpec, FrozenSignature, Refusal, Translation, translate};
+use vesta_onnx::{FeedSpec, FrozenSignature, Refusal, Resizing, Translation, translate};
 use vesta_protos::onnx::{ModelProto, StringStringEntryProto, tensor_proto::DataLocation};
 
 use super::adaptation;
@@ -71,6 +71,8 @@ impl NumericModel {
             fetches: fetches.iter().map(|fetch| fetch.tensor.clone()).collect(),
             checks: &[],
             bodies: Vec::new(),
+            // Its own operator needs no indices that are computed in the run.
+            resizing: Resizing::Operator,
         };
         let translation =
             translate(&signature).map_err(|error| NumericObstacle::Nodes(error.operators))?;

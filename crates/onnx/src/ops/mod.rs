@@ -37,6 +37,7 @@ mod resampling;
 mod resampling_open;
 mod resizing;
 mod running;
+mod sampling;
 mod scattering;
 mod searching;
 mod segments;
@@ -87,6 +88,7 @@ pub(crate) const FAMILIES: &[Family] = &[
     resampling::FAMILY,
     resizing::FAMILY,
     running::FAMILY,
+    sampling::FAMILY,
     scattering::FAMILY,
     searching::FAMILY,
     segments::FAMILY,

@@ -8,6 +8,7 @@ use crate::call::Call;
 use crate::graph::{Attr, Graph};
 use crate::refusal::{Reason, refuse};
 use crate::registry::{Family, Outcome};
+use crate::signature::Resizing;
 use crate::value::{Dim, Element, ValueId};
 
 pub(super) const FAMILY: Family = &[
@@ -46,7 +47,8 @@ fn resize(g: &mut Graph, c: &Call<'_>, mode: &'static str) -> Outcome {
         name = g.cast(&name, DType::F32, Some(image.clone()));
         dtype = DType::F32;
     }
-    if mode == "linear" && has_rounded_places(&image, &sizes) {
+    let is_computed = g.resizing == Resizing::Computed && has_rounded_places(&image, &sizes);
+    if mode == "linear" && is_computed {
         let name = super::resampling_open::bilinear(g, c, &name)?;
         return Ok(vec![g.result_channels_first(name)]);
     }

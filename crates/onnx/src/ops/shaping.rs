@@ -18,6 +18,10 @@ pub(super) const FAMILY: Family = &[
     ("Rank", rank),
     ("Reshape", reshape),
     ("Shape", shape),
+    ("ShapeN", |g, c| {
+        let one = |&id: &ValueId| Ok(shape(g, &Call { inputs: vec![id], ..c.clone() })?[0]);
+        c.inputs.iter().map(one).collect()
+    }),
     ("Size", size),
     ("Squeeze", squeeze),
     ("Transpose", transpose),

@@ -8,7 +8,7 @@ use vesta_protos::tensorflow::attr_value::{ListValue, Value};
 use vesta_protos::tensorflow::tensor_shape_proto::Dim;
 use vesta_protos::tensorflow::{AttrValue, NodeDef, TensorProto, TensorShapeProto};
 
-use crate::{Body, FeedSpec, FrozenSignature, Translation, Untranslatable, translate};
+use crate::{Body, FeedSpec, FrozenSignature, Resizing, Translation, Untranslatable, translate};
 
 fn node(name: &str, op: &str, inputs: &[&str], attributes: &[(&str, Value)]) -> NodeDef {
     let attr = attributes
@@ -64,6 +64,7 @@ fn run_fed(
         fetches: fetches.iter().map(|&fetch| fetch.to_owned()).collect(),
         checks: &[],
         bodies: Vec::new(),
+        resizing: Resizing::Computed,
     })
 }
 
@@ -332,6 +333,7 @@ fn run_bodies(
         fetches: fetches.iter().map(|&fetch| fetch.to_owned()).collect(),
         checks: &[],
         bodies,
+        resizing: Resizing::Computed,
     })
 }
 

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use prost::Message as _;
 use vesta_model::{DType, PartialShape};
-use vesta_onnx::{FeedSpec, FrozenSignature};
+use vesta_onnx::{FeedSpec, FrozenSignature, Resizing};
 use vesta_protos::tensorflow::{GraphDef, NodeDef};
 
 /// A tensor with its values.
@@ -96,6 +96,7 @@ impl Case {
             fetches: self.fetches.clone(),
             checks: &[],
             bodies: Vec::new(),
+            resizing: Resizing::Computed,
         }
     }
 }

@@ -13,7 +13,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use prost::Message as _;
-use vesta_onnx::translate;
+use vesta_onnx::{FrozenSignature, Resizing, translate};
 
 use case::Case;
 
@@ -88,6 +88,10 @@ fn judge(case: &Case, models: &Path) -> Result<(Verdict, String), String> {
     if case.feeds.iter().all(|feed| feed.shape != vesta_model::PartialShape::Unknown) {
         std::fs::write(models.join(format!("{}.onnx", case.name)), &bytes).unwrap();
     }
+    // As the embedded engine takes it.
+    let signature = FrozenSignature { resizing: Resizing::Operator, ..case.signature(&nodes) };
+    let translation = translate(&signature).map_err(|error| error.to_string())?;
+    let bytes = translation.model.encode_to_vec();
     Ok(engine::judge(case, &translation, bytes))
 }
 
