@@ -7,6 +7,7 @@
 
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use vesta_engines::EngineName;
@@ -197,13 +198,6 @@ struct Standing<'a> {
     ran: Ran,
 }
 
-/// One whose time was taken; it serves, or closes when it is dropped.
-struct Timed<'a> {
-    contender: &'a dyn Contender,
-    serve: Serve,
-    ran: Ran,
-}
-
 impl<'a> Contest<'a> {
     /// A contest under these settings.
     pub(crate) fn new(request: &'a LoadRequest, settings: Settings<'a>) -> Contest<'a> {
@@ -356,19 +350,19 @@ impl<'a> Contest<'a> {
     }
 
     /// Takes the time of all that have run the cases, the fastest first, as far as one can tell yet.
-    fn time_all(&mut self) -> Vec<Timed<'a>> {
+    fn time_all(&mut self) -> Vec<Standing<'a>> {
         let cases = std::mem::take(&mut self.cases);
         let mut field = std::mem::take(&mut self.field);
         field.sort_by_key(|standing| standing.ran.cpu_in_all());
         let (mut timed, mut best) = (Vec::new(), None::<Duration>);
-        for Standing { contender, opened, mut ran } in field {
-            match self.time(&*opened, &cases, &mut ran, best) {
+        for mut standing in field {
+            match self.time(&*standing.opened, &cases, &mut standing.ran, best) {
                 Ok(()) => {
-                    let own = ran.cpu_in_all();
+                    let own = standing.ran.cpu_in_all();
                     best = Some(best.map_or(own, |best| best.min(own)));
-                    timed.push(Timed { contender, serve: opened.close(), ran });
+                    timed.push(standing);
                 }
-                Err(status) => self.exclude(contender, status),
+                Err(status) => self.exclude(standing.contender, status),
             }
         }
         self.cases = cases;
@@ -403,13 +397,14 @@ impl<'a> Contest<'a> {
     }
 
     /// All have run: compares, and picks the fastest that agrees.
-    fn decide(mut self, mut field: Vec<Timed<'a>>) -> Result<Finding, Status> {
+    fn decide(mut self, mut field: Vec<Standing<'a>>) -> Result<Finding, Status> {
         field.sort_by_key(|standing| exactness(standing.contender.name()));
         let reason = if field.len() > 1 { Reason::Measured } else { Reason::Only };
         // A slow engine may not have come to all cases; the others are judged by the same ones.
         let common = field.iter().map(|standing| standing.ran.answers.len()).min().unwrap_or(0);
         field.iter_mut().for_each(|standing| standing.ran.truncate(common));
-        let mut agreeing: Vec<(Timed<'_>, Agreeing)> = Vec::new();
+        let mut agreeing: Vec<(Standing<'_>, Agreeing)> = Vec::new();
+        let mut out: Vec<Box<dyn Opened>> = Vec::new();
         for standing in field {
             // The first, the most exact one, is what the others are held to.
             let error = match agreeing.first() {
@@ -426,15 +421,16 @@ impl<'a> Contest<'a> {
                 Err(reason) => {
                     let status = Status::data_loss(format!("it disagrees: {reason}"));
                     self.exclude(standing.contender, status);
+                    out.push(standing.opened);
                 }
             }
         }
         let figures: Vec<Agreeing> = agreeing.iter().map(|(_, figures)| *figures).collect();
         let Some(index) = choose(&figures) else { return Err(self.refusal()) };
         let (winner, _) = agreeing.swap_remove(index);
-        // The others are closed before the winner serves.
-        drop(agreeing);
-        Ok(self.found(winner.contender, winner.serve, reason))
+        out.extend(agreeing.into_iter().map(|(standing, _)| standing.opened));
+        let serve = close(winner.opened, out);
+        Ok(self.found(winner.contender, serve, reason))
     }
 
     /// What to say when no engine can run the version.
@@ -468,6 +464,17 @@ impl<'a> Contest<'a> {
             trial: self.trial,
         }
     }
+}
+
+/// Closes the winner, and ends the others before it serves: each takes a while, so all do at once.
+fn close(winner: Box<dyn Opened>, others: Vec<Box<dyn Opened>>) -> Serve {
+    thread::scope(|scope| {
+        for other in others {
+            // Where no thread is to be had, it ends here.
+            let _ = thread::Builder::new().spawn_scoped(scope, move || drop(other));
+        }
+        winner.close()
+    })
 }
 
 /// The largest error over all cases.

@@ -20,8 +20,9 @@ const SIGNATURES_MAX: usize = 8;
 
 /// Runs of one case whose time is taken, as far as there is time.
 const TIMED_RUNS_MIN: usize = 3;
-/// Of an engine that is this many times slower than the best so far, no run is timed beyond the second.
-const HOPELESS: u32 = 2;
+/// An engine that takes this many times what the best so far takes, in each of two runs, has no chance, and
+/// no further run of it is timed. Beyond what decides between two engines it leaves room for noise.
+const HOPELESS: f64 = 1.25;
 /// More are made of short runs, whose times scatter more.
 const TIMED_RUNS_MAX: usize = 15;
 /// About what the timing of one case may take, after the least number of runs.
@@ -237,9 +238,9 @@ impl<'a> Trial<'a> {
             if self.is_over() {
                 return Ok(());
             }
-            ran.cpu[index] = self.run(&cases[index])?.1;
+            ran.cpu[index] = ran.cpu[index].min(self.run(&cases[index])?.1);
         }
-        if best.is_some_and(|best| ran.cpu_in_all() > best * HOPELESS) {
+        if best.is_some_and(|best| ran.cpu_in_all() > best.mul_f64(HOPELESS)) {
             return Ok(());
         }
         for index in counted {
