@@ -232,7 +232,7 @@ def window_cases(case, numbers):
     case("ResizeArea", "whole", lambda x: raw.ResizeArea(images=x, size=[4, 5]), [whole])
     # A wide picture of full contrast shows where the cells of a resizing lie: a place far from the edge that is
     # rounded elsewhere is another colour.
-    picture = (numbers(1, 6, 500, 3, low=0, high=1) > 0.5).astype(np.float32) * 255
+    picture = np.random.default_rng(5).integers(0, 2, (1, 6, 500, 3)).astype(np.float32) * 255
     for flags in (dict(), dict(align_corners=True), dict(half_pixel_centers=True)):
         name = "_".join(["picture", *flags])
         linear = lambda x, z, f=flags: raw.ResizeBilinear(images=x, size=z, **f)
