@@ -230,6 +230,17 @@ def window_cases(case, numbers):
             case("ResizeArea", name, lambda x, z=sizes, f=flags: raw.ResizeArea(images=x, size=z, **f), [image])
     case("ResizeBicubic", "whole", lambda x: raw.ResizeBicubic(images=x, size=[9, 5], half_pixel_centers=True), [whole])
     case("ResizeArea", "whole", lambda x: raw.ResizeArea(images=x, size=[4, 5]), [whole])
+    # A wide picture of full contrast shows where the cells of a resizing lie: a place far from the edge that is
+    # rounded elsewhere is another colour.
+    picture = np.random.default_rng(5).integers(0, 2, (1, 6, 500, 3)).astype(np.float32) * 255
+    for flags in (dict(), dict(align_corners=True), dict(half_pixel_centers=True)):
+        name = "_".join(["picture", *flags])
+        linear = lambda x, z, f=flags: raw.ResizeBilinear(images=x, size=z, **f)
+        fed = [[picture[:, :k], np.array(z, np.int32)] for k, z in ((5, (4, 192)), (6, (3, 700)), (2, (1, 1)), (1, (5, 30)))]
+        for dtype in (np.float32, np.uint8, np.float16):
+            runs = [[array.astype(dtype), z] for array, z in fed]
+            case("ResizeBilinear", name, linear, [picture.astype(dtype), np.array([9, 430], np.int32)], opened + [[2]], runs)
+        case("ResizeBilinear", f"{name}_4x192", lambda x, f=linear: f(x, [4, 192]), [picture], opened, [[array] for array, _ in fed])
     case("ResizeBicubic", "open", lambda x: raw.ResizeBicubic(images=x, size=[9, 5]), [image], opened, others)
     for flags in (dict(), dict(align_corners=True), dict(half_pixel_centers=True)):
         name = "fed" + "".join("_" + flag for flag in flags)
