@@ -219,11 +219,13 @@ fn inspect_onnx(
         onnx: Ok(operators.clone()),
         inexact: BTreeMap::new(),
     };
-    let verdict = |mut said: EngineReport| {
-        if said.name != EngineName::OnnxRuntime && said.name != EngineName::OpenVino {
-            said.verdict = Err(Status::unimplemented("it runs no ONNX files"));
-        }
-        said
+    let verdict = |name: EngineName| match name {
+        EngineName::Embedded => embedded(artifact, &[]),
+        EngineName::OnnxRuntime | EngineName::OpenVino => native(name, store),
+        EngineName::TensorFlow | EngineName::LiteRt => EngineReport {
+            verdict: Err(Status::unimplemented("it runs no ONNX files")),
+            ..native(name, store)
+        },
     };
     Ok(Inspection {
         artifact: artifact.to_owned(),
@@ -232,7 +234,7 @@ fn inspect_onnx(
         sizes: Sizes { graph_bytes: file_bytes, ..sizes(artifact) },
         subject: Subject::Onnx,
         signatures: description.signatures.values().map(report).collect(),
-        engines: EngineName::ALL.iter().map(|&name| verdict(native(name, store))).collect(),
+        engines: EngineName::ALL.iter().map(|&name| verdict(name)).collect(),
     })
 }
 

@@ -19,7 +19,7 @@ use super::compare::compare_answers;
 use super::loads::Loads;
 use super::rule::{Agreeing, choose};
 use super::trial::{Case, Found, Ran, Trial};
-use super::{exactness, simplicity};
+use super::{Exactness, simplicity};
 
 /// A run that takes less of the processor than this needs no contest: what a request costs besides is
 /// as much, so that no engine could be worth the start of another one.
@@ -75,6 +75,8 @@ pub(crate) struct Settings<'a> {
     /// Whether all engines load from the start. Worth while where the files are large: most of a contest
     /// is loads then, and runs are hardly short enough to do without the others.
     pub(crate) all_at_once: bool,
+    /// Which engine the others are held to.
+    pub(crate) exactness: Exactness,
     /// Held while an engine is tried, so that two trials do not disturb each other.
     pub(crate) turn: &'a Mutex<()>,
     /// What to try them on; where it gives nothing, inputs are drawn.
@@ -221,6 +223,7 @@ impl<'a> Contest<'a> {
     /// most exact one says.
     pub(crate) fn hold(mut self, contenders: &'a [Arc<dyn Contender>]) -> Result<Finding, Status> {
         let mut order: Vec<&Arc<dyn Contender>> = contenders.iter().collect();
+        let exactness = self.settings.exactness;
         order.sort_by_key(|c| (c.name() != EngineName::Embedded, exactness(c.name())));
         // One half for the answers, one for the times.
         self.share = self.settings.budget / u32::try_from(2 * order.len().max(1)).unwrap_or(1);
@@ -398,7 +401,7 @@ impl<'a> Contest<'a> {
 
     /// All have run: compares, and picks the fastest that agrees.
     fn decide(mut self, mut field: Vec<Standing<'a>>) -> Result<Finding, Status> {
-        field.sort_by_key(|standing| exactness(standing.contender.name()));
+        field.sort_by_key(|standing| (self.settings.exactness)(standing.contender.name()));
         let reason = if field.len() > 1 { Reason::Measured } else { Reason::Only };
         // A slow engine may not have come to all cases; the others are judged by the same ones.
         let common = field.iter().map(|standing| standing.ran.answers.len()).min().unwrap_or(0);
@@ -435,7 +438,8 @@ impl<'a> Contest<'a> {
 
     /// What to say when no engine can run the version.
     fn refusal(&self) -> Status {
-        let by_exactness = self.entries.iter().min_by_key(|entry| exactness(entry.name));
+        let by_exactness =
+            self.entries.iter().min_by_key(|entry| (self.settings.exactness)(entry.name));
         let said = by_exactness.and_then(|entry| entry.outcome.clone().err());
         said.unwrap_or_else(|| Status::internal("there is no engine to load a version with"))
     }

@@ -8,6 +8,7 @@ use vesta_model::{DType, PartialShape, Signature, TensorSpec, Version};
 use super::*;
 use crate::choice::scripted::{ScriptedEngine, doubled, scaled, signature};
 
+use super::super::exactness;
 use EngineName::{Embedded, OnnxRuntime, OpenVino, TensorFlow};
 
 const BUDGET: Duration = Duration::from_secs(30);
@@ -26,7 +27,8 @@ fn hold_on(engines: &[ScriptedEngine], recorded: Recorded<'_>) -> Result<Finding
     let contenders: Vec<Arc<dyn Contender>> =
         engines.iter().map(|engine| Arc::new(engine.clone()) as _).collect();
     let turn = Mutex::new(());
-    let settings = Settings { budget: BUDGET, all_at_once: false, turn: &turn, recorded };
+    let settings =
+        Settings { budget: BUDGET, all_at_once: false, exactness, turn: &turn, recorded };
     Contest::new(&request(), settings).hold(&contenders)
 }
 
@@ -252,8 +254,13 @@ fn hold_at_once(engines: &[ScriptedEngine]) -> Result<Finding, Status> {
     let contenders: Vec<Arc<dyn Contender>> =
         engines.iter().map(|engine| Arc::new(engine.clone()) as _).collect();
     let turn = Mutex::new(());
-    let settings =
-        Settings { budget: BUDGET, all_at_once: true, turn: &turn, recorded: &|_| Vec::new() };
+    let settings = Settings {
+        budget: BUDGET,
+        all_at_once: true,
+        exactness,
+        turn: &turn,
+        recorded: &|_| Vec::new(),
+    };
     Contest::new(&request(), settings).hold(&contenders)
 }
 
@@ -320,8 +327,13 @@ fn engines_behind_the_first_load_at_once() {
         waiting(OnnxRuntime, 9),
     ];
     let turn = Mutex::new(());
-    let settings =
-        Settings { budget: BUDGET, all_at_once: false, turn: &turn, recorded: &|_| Vec::new() };
+    let settings = Settings {
+        budget: BUDGET,
+        all_at_once: false,
+        exactness,
+        turn: &turn,
+        recorded: &|_| Vec::new(),
+    };
     let finding = Contest::new(&request(), settings).hold(&contenders).unwrap();
     assert_eq!((finding.name, finding.entries.len()), (OnnxRuntime, 3));
 }

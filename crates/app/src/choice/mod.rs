@@ -30,7 +30,20 @@ pub(crate) use self::shadow::{Observer, Outcome, Shadowed, obstacle};
 pub(crate) use self::trial::is_callable;
 pub(crate) use self::verdict::{Question, Recalled, Verdicts, Winner, bytes_of};
 
-/// How near an engine is to what a TensorFlow model means; the nearest that is there is the reference.
+/// How near an engine is to what a model means, zero the nearest; the nearest that is there is the
+/// reference.
+pub(crate) type Exactness = fn(EngineName) -> u8;
+
+/// For ONNX files.
+pub(crate) fn exactness_on_onnx(name: EngineName) -> u8 {
+    match name {
+        // The others are held to it.
+        EngineName::OnnxRuntime => 0,
+        _ => 1 + exactness(name),
+    }
+}
+
+/// For TensorFlow's models.
 pub(crate) fn exactness(name: EngineName) -> u8 {
     match name {
         // It is what such a model was made by.

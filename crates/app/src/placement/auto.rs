@@ -1,14 +1,15 @@
 //! `engine = "auto"`: the engine that measuring finds; without measuring, the embedded engine where it
-//! gives the right answers, else TensorFlow.
+//! gives the right answers, else TensorFlow. Of an ONNX file, ONNX Runtime takes TensorFlow's place.
 //!
 //! Owns: who may take part, and what is said of the outcome. May not know: how a contest goes.
 
 use std::fs::File;
 use std::io::BufReader;
+use std::path::Path;
 use std::sync::{Arc, Mutex};
 
 use tracing::{info, warn};
-use vesta_engines::{EngineName, model_settings};
+use vesta_engines::{EngineName, OnnxModel, model_settings};
 use vesta_frontends::{WARM_UP_FILE, WarmUp, Weighed};
 use vesta_model::{Code, Engine as _, LoadRequest, RunRequest, Session, Status, Tensor};
 
@@ -17,8 +18,8 @@ use super::native::{NativePlacement, Newest};
 use super::shadow::References;
 use super::{EngineSettings, Isolation, Place, Placed};
 use crate::choice::{
-    Contender, Contest, Entry, Finding, Question, Reason, Recalled, Settings, Verdicts, Winner,
-    bytes_of, exactness,
+    Contender, Contest, Entry, Exactness, Finding, Question, Reason, Recalled, Settings, Verdicts,
+    Winner, bytes_of, exactness, exactness_on_onnx,
 };
 
 /// Recorded requests that engines are tried on.
@@ -68,17 +69,17 @@ impl Auto {
         !self.settings.choice_budget.is_zero() && self.settings.isolation != Isolation::Inline
     }
 
-    /// The native engines that are installed, and what keeps TensorFlow from taking part.
-    fn installed(&self) -> (Vec<Arc<NativePlacement>>, Option<Status>) {
+    /// The native engines that are installed, and what keeps the reference from taking part.
+    fn installed(&self, kind: Kind) -> (Vec<Arc<NativePlacement>>, Option<Status>) {
         let (mut found, mut missing) = (Vec::new(), None);
-        for newest in &self.natives {
+        for newest in self.natives.iter().filter(|newest| kind.takes(newest.name())) {
             match newest.find() {
                 Ok(placement) => found.push(placement),
                 Err(status) => {
                     if status.code() != Code::NotFound {
                         warn!(engine = %newest.name(), problem = status.message(), "an engine cannot take part");
                     }
-                    if newest.name() == EngineName::TensorFlow {
+                    if newest.name() == kind.reference() {
                         missing = Some(status);
                     }
                 }
@@ -97,23 +98,24 @@ impl Auto {
             Err(status) if status.code() == Code::Unimplemented && self.may_go_native() => status,
             Err(status) => return Err(status),
         };
-        let (installed, missing) = self.installed();
-        // TensorFlow stands first; without it none is known to run what the embedded engine refuses.
-        let Some(tensorflow) = installed.first().filter(|p| p.name() == EngineName::TensorFlow)
-        else {
+        let kind = Kind::of(&request.artifact);
+        let (installed, missing) = self.installed(kind);
+        // It stands first; without it none is known to run what the embedded engine refuses.
+        let Some(reference) = installed.first().filter(|p| p.name() == kind.reference()) else {
             return Err(with_what_is_missing(&refusal, missing.as_ref()));
         };
         info!(
             model = %request.model, version = %request.version, reason = refusal.message(),
-            "the version goes to TensorFlow"
+            engine = %reference.name(), "the version goes to another engine"
         );
-        let session = tensorflow.load(request)?;
-        Ok(Placed::without_trial(session, tensorflow.identity(), Reason::Only))
+        let session = reference.load(request)?;
+        Ok(Placed::without_trial(session, reference.identity(), Reason::Only))
     }
 
     /// The fastest engine that agrees with the most exact one.
     fn by_measure(&self, request: &LoadRequest) -> Result<Placed, Status> {
-        let (installed, missing) = self.installed();
+        let kind = Kind::of(&request.artifact);
+        let (installed, missing) = self.installed(kind);
         let mut contenders: Vec<Arc<dyn Contender>> = vec![Arc::new(self.embedded.clone())];
         contenders.extend(installed.into_iter().map(|placement| placement as _));
         let question = self.question(request, &contenders);
@@ -128,6 +130,7 @@ impl Auto {
         let settings = Settings {
             budget: self.settings.choice_budget,
             all_at_once: bytes_of(&request.artifact).is_some_and(|bytes| bytes >= LARGE_BYTES_MIN),
+            exactness: kind.exactness(),
             turn: &self.turn,
             recorded: &|session| self.recorded(request, session),
         };
@@ -167,6 +170,7 @@ impl Auto {
         let is_out = |contender: &dyn Contender| {
             weighed.iter().any(|other| is_of(other, contender) && other.outcome.is_err())
         };
+        let exactness = Kind::of(&question.artifact).exactness();
         let is_reference = |contender: &&Arc<dyn Contender>| {
             exactness(contender.name()) < exactness(serving) && !is_out(&***contender)
         };
@@ -241,13 +245,46 @@ impl Place for Auto {
     }
 }
 
+/// What a version is, as far as engines differ in it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    TensorFlow,
+    Onnx,
+}
+
+impl Kind {
+    fn of(artifact: &Path) -> Kind {
+        if OnnxModel::is_alone_in(artifact) { Kind::Onnx } else { Kind::TensorFlow }
+    }
+
+    /// The engine that the others are held to.
+    fn reference(self) -> EngineName {
+        match self {
+            Kind::TensorFlow => EngineName::TensorFlow,
+            Kind::Onnx => EngineName::OnnxRuntime,
+        }
+    }
+
+    fn exactness(self) -> Exactness {
+        match self {
+            Kind::TensorFlow => exactness,
+            Kind::Onnx => exactness_on_onnx,
+        }
+    }
+
+    /// Whether a native engine takes part without being named.
+    fn takes(self, name: EngineName) -> bool {
+        self == Kind::TensorFlow || name == EngineName::OnnxRuntime
+    }
+}
+
 /// Whether that is said of this engine.
 fn is_of(weighed: &Weighed, contender: &dyn Contender) -> bool {
     weighed.engine == contender.name().as_str() && weighed.release == contender.release()
 }
 
 /// What each engine did, for the log.
-fn tell(request: &LoadRequest, finding: &Finding, tensorflow_is_missing: bool) {
+fn tell(request: &LoadRequest, finding: &Finding, reference_is_missing: bool) {
     for entry in &finding.entries {
         match &entry.outcome {
             Ok(_) => {}
@@ -261,7 +298,7 @@ fn tell(request: &LoadRequest, finding: &Finding, tensorflow_is_missing: bool) {
             ),
         }
     }
-    if tensorflow_is_missing && finding.reason == Reason::Measured {
+    if reference_is_missing && finding.reason == Reason::Measured {
         info!(
             model = %request.model, version = %request.version,
             "TensorFlow is not installed, so the answers were compared with the most exact engine \

@@ -1,5 +1,5 @@
-//! Which file of a version is the model: `model.tflite` goes to LiteRT, an ONNX file to ONNX Runtime, an
-//! IR to OpenVINO, all else to the engine that runs SavedModels.
+//! Which file of a version is the model: `model.tflite` goes to LiteRT, an IR to OpenVINO, all
+//! else to the engine that runs SavedModels, or to the choice of one, which knows ONNX files too.
 //!
 //! May not know: what is in the files. Invariant: of two models in one folder, `--prefer_tflite_model`
 //! alone decides, as in the original.
@@ -19,7 +19,6 @@ use crate::choice::Reason;
 pub(super) struct ByFormat {
     pub(super) saved_models: Arc<dyn Place>,
     pub(super) lite_models: Newest,
-    pub(super) onnx_models: Newest,
     pub(super) ir_models: Newest,
     /// Whether `model.tflite` comes before a SavedModel beside it.
     pub(super) is_preferred: bool,
@@ -46,7 +45,7 @@ impl Place for ByFormat {
         }
         if self.is_taken_alone && OnnxModel::is_alone_in(artifact) {
             OnnxModel::open(artifact)?;
-            return Placed::by(&*self.onnx_models.find()?, request, Reason::Only);
+            return self.saved_models.place(request);
         }
         if self.is_taken_alone && IrModel::is_alone_in(artifact) {
             IrModel::open(artifact)?;

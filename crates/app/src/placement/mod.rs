@@ -209,7 +209,6 @@ impl Placements {
         Ok(Arc::new(ByFormat {
             saved_models,
             lite_models: newest(EngineName::LiteRt),
-            onnx_models: newest(EngineName::OnnxRuntime),
             ir_models: newest(EngineName::OpenVino),
             is_preferred: settings.prefer_tflite,
             is_taken_alone,

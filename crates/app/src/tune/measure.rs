@@ -19,7 +19,9 @@ use vesta_model::{
 use vesta_savedmodel::SavedModel;
 use vesta_worker::{IsolatedEngine, IsolatedSession, RestartPolicy, WorkerOptions};
 
-use crate::choice::{DRAWS, Draw, Drawn, compare, draw, exactness, has_open_rows, is_callable};
+use crate::choice::{
+    DRAWS, Draw, Drawn, compare, draw, exactness, exactness_on_onnx, has_open_rows, is_callable,
+};
 use crate::logs::LogFormat;
 use crate::worker;
 
@@ -91,7 +93,7 @@ impl Bench {
         let is_ir = !is_lite && IrModel::is_alone_in(&plan.artifact);
         let takes = |name: EngineName| match name {
             EngineName::LiteRt => is_lite,
-            EngineName::OnnxRuntime if is_onnx => true,
+            EngineName::Embedded | EngineName::OnnxRuntime if is_onnx => true,
             EngineName::OpenVino if is_onnx || is_ir => true,
             _ => name.runs_saved_models() && !is_lite && !is_onnx && !is_ir,
         };
@@ -100,6 +102,7 @@ impl Bench {
         engines.extend(installed.into_iter().map(|engine| (engine.name, engine.version)));
         engines.retain(|(name, _)| takes(*name));
         // Stable: of several releases the newest stays first.
+        let exactness = if is_onnx { exactness_on_onnx } else { exactness };
         engines.sort_by_key(|(name, _)| exactness(*name));
         Ok(Bench { plan, program, engines })
     }

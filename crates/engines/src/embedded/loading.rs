@@ -15,8 +15,10 @@ use super::analysis::{Feed, SignatureGraph};
 use super::capability;
 use super::inline_safety;
 use super::numeric::{NumericModel, NumericObstacle};
+use super::onnx;
 use super::plan::{LIGHT_NODES_MAX, Missing, Obstacle, Plan, Program, plan};
 use super::session::{Callable, EmbeddedSession, Shared};
+use crate::OnnxModel;
 use crate::model_settings::open_model;
 
 /// Rounds of placing and translating. Each takes nodes off the numeric engine that turned out to
@@ -26,11 +28,17 @@ const ROUNDS_MAX: usize = 16;
 /// What to do about a model that this engine refuses.
 const ADVICE: &str = "install TensorFlow with `vesta engine install tensorflow`";
 
+/// The same of an ONNX file.
+const ADVICE_ON_ONNX: &str = "install ONNX Runtime with `vesta engine install onnxruntime`";
+
 /// Nodes that a refusal names for each operator.
 const NODES_NAMED_MAX: usize = 3;
 
 /// Loads one version.
 pub(crate) fn load(request: &LoadRequest) -> Result<EmbeddedSession, Status> {
+    if OnnxModel::is_alone_in(&request.artifact) {
+        return onnx::load(request, |why| refused_for(request, "", why, ADVICE_ON_ONNX));
+    }
     let model = open_model(&request.artifact, &request.tags)?;
     let graphs = frozen(&model, request)?;
     let mut description = model.description().clone();
@@ -184,7 +192,7 @@ fn placed(
 }
 
 /// Operators, each with some of the nodes where it stands.
-fn named(missing: Vec<Missing>, kept: &BTreeMap<String, String>) -> String {
+pub(super) fn named(missing: Vec<Missing>, kept: &BTreeMap<String, String>) -> String {
     let mut operators: BTreeMap<(String, Option<&String>), Vec<String>> = BTreeMap::new();
     for Missing { node, operator } in missing {
         let reason = kept.get(&node);
@@ -207,10 +215,14 @@ fn said(request: &LoadRequest) -> String {
 }
 
 fn refused(request: &LoadRequest, signature: &str, why: &str) -> Status {
+    refused_for(request, signature, why, ADVICE)
+}
+
+fn refused_for(request: &LoadRequest, signature: &str, why: &str, advice: &str) -> Status {
     let of =
         if signature.is_empty() { String::new() } else { format!("signature {signature} of ") };
     Status::unimplemented(format!(
-        "the embedded engine cannot run {of}{}: {why}; {ADVICE}",
+        "the embedded engine cannot run {of}{}: {why}; {advice}",
         said(request)
     ))
 }

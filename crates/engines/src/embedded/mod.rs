@@ -20,6 +20,7 @@ mod inline_safety;
 mod loading;
 mod merge;
 mod numeric;
+mod onnx;
 mod plan;
 mod session;
 mod sizes;

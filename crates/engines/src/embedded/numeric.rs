@@ -76,6 +76,19 @@ impl NumericModel {
         };
         let translation =
             translate(&signature).map_err(|error| NumericObstacle::Nodes(error.operators))?;
+        drop(nodes);
+        NumericModel::of(translation, feeds, &fetches)
+    }
+
+    /// Loads what was translated, with `feeds` and `fetches` in the order of its ends.
+    ///
+    /// # Errors
+    /// What of it has no exact counterpart.
+    pub(crate) fn of(
+        translation: Translation,
+        feeds: Vec<Boundary>,
+        fetches: &[Boundary],
+    ) -> Result<NumericModel, NumericObstacle> {
         let refused = capability::check(&translation);
         if !refused.is_empty() {
             return Err(NumericObstacle::Nodes(refused));
@@ -84,7 +97,6 @@ impl NumericModel {
         let Translation { mut model, inputs, outputs, .. } = translation;
         #[cfg(test)]
         let operators = vesta_onnx::count_operators(&model).keys().map(|&op| op.into()).collect();
-        drop(nodes);
         adaptation::adapt(&mut model);
         let weights = extract_weights(&mut model);
         let bytes = model.encode_to_vec();
