@@ -75,7 +75,7 @@ def cell_cases(case, numbers):
     of_states = lambda results: [results.cs, results.h]
     w, b, peep = numbers(9, 16), numbers(16), [numbers(4) for _ in range(3)]
     opened = [[None, 5], [None, 4], [None, 4]]
-    fewer = [[x[:1], state[:1] * 9, hidden[:1]]]
+    fewer = [[x[:1], state[:1] * 3, hidden[:1]]]
     for label, options in (("plain", {}), ("peeping", dict(use_peephole=True, cell_clip=-1.0)), ("biased", dict(forget_bias=0.5, cell_clip=0.7))):
         case("LSTMBlockCell", label, lambda x, s, h, o=options: list(raw.LSTMBlockCell(x=x, cs_prev=s, h_prev=h, w=w, wci=peep[0], wcf=peep[1], wco=peep[2], b=b, **o)), [x, state, hidden], opened, fewer)
         xs = numbers(6, 3, 5)
