@@ -49,7 +49,7 @@ class Case:
             [h.make_node(op, inputs, ["y"], **attributes)], "g", ends,
             [h.make_tensor_value_info("y", T.FLOAT, None)],
             [onnx.numpy_helper.from_array(value, name) for name, value in named if value is not None])
-        ir = 3 if opset < 9 else 8
+        ir = 3 if opset < 9 else 8 if opset < 19 else 10
         if ir == 3:
             graph.input.extend(h.make_tensor_value_info(t.name, t.data_type, t.dims)
                                for t in graph.initializer)
@@ -71,6 +71,7 @@ def cases():
                "Softsign", "Tanh", "Elu", "LeakyRelu", "Reciprocal", "Log", "Sqrt", "Dropout"):
         yield Case(op, ("n", 5), opset=7)
         yield Case(op, ("n", 3, 2), opset=11)
+        yield Case(op, ("n", 3, 2), opset=21)
     yield Case("Erf", ("n", 5), opset=9)
     yield Case("Elu", ("n", 5), alpha=0.3)
     yield Case("LeakyRelu", ("n", 5), alpha=0.3)
@@ -78,6 +79,7 @@ def cases():
     for op in ("Add", "Sub", "Mul", "Div", "Max", "Min"):
         yield Case(op, ("n", 3, 4), weights(4), opset=8)
         yield Case(op, ("n", 1, 4), opset=14, second=("n", 3, 1))
+        yield Case(op, ("n", 1, 4), opset=21, second=("n", 3, 1))
     yield Case("Pow", ("n", 4), np.float32(2), opset=12)
     yield Case("Sum", ("n", 4), weights(4), weights(1, 4), opset=8)
     yield Case("Clip", ("n", 4), opset=7, min=-0.5)
@@ -89,7 +91,7 @@ def cases():
         yield Case(op, IMAGE, numbers(2, 3), opset=18, keepdims=0)
     yield Case("ReduceSum", IMAGE, opset=11, axes=[1], keepdims=0)
     yield Case("ReduceSum", IMAGE, numbers(-2), opset=13)
-    for opset in (7, 13, 17):
+    for opset in (7, 13, 17, 21):
         yield Case("GlobalAveragePool", IMAGE, opset=opset)
         yield Case("GlobalMaxPool", IMAGE, opset=opset)
         yield Case("Conv", IMAGE, weights(6, 4, 3, 3), opset=opset)

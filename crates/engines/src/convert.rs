@@ -112,7 +112,12 @@ pub(crate) fn translated(graph: &FrozenGraph, resizing: Resizing) -> Result<Tran
         bodies: bodies(&graph.bodies),
         resizing,
     };
-    translate(&signature).map_err(|error| refused(&error.to_string()))
+    translate(&signature).map_err(|error| match &graph.unlifted {
+        Some(why) => {
+            refused(&format!("{error}; its control flow has no other form: {}", why.message()))
+        }
+        None => refused(&error.to_string()),
+    })
 }
 
 fn bodies(frozen: &[FrozenBody]) -> Vec<Body<'_>> {

@@ -54,8 +54,8 @@ pub(crate) fn translate_all(
     Ok((description, signatures))
 }
 
-/// How an engine resizes images best: OpenVINO does not look for an index that is no number, so that it is
-/// given none that is computed.
+/// How a translation for this engine resizes images. OpenVINO's table has no conversion of floats to
+/// indices, so that computed ones would be refused.
 pub(crate) fn resizing(engine: EngineName) -> Resizing {
     if engine == EngineName::OpenVino { Resizing::Operator } else { Resizing::Computed }
 }

@@ -42,8 +42,7 @@ pub enum Resizing {
     /// By cells and shares that are computed as TensorFlow computes them.
     #[default]
     Computed,
-    /// By ONNX's operator, which engines round the places of elsewhere, by some 1e-5 of a cell for each
-    /// hundred.
+    /// By ONNX's operator. Engines compute its places by other operations, which round elsewhere.
     Operator,
 }
 

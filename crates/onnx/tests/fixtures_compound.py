@@ -62,6 +62,8 @@ def fused_cases(case, numbers):
         label = "_".join(steps).lower()
         case("_FusedConv2D", label, lambda x, s=steps: internal("_FusedConv2D", [x, kernel, bias], fused_ops=s, num_args=1, num_host_args=0, TArgs=[tf.float32], epsilon=0.0, leakyrelu_alpha=0.3, **moves), [image], open_image, [[numbers(1, 5, 5, 3)]])
         case("_FusedMatMul", label, lambda x, s=steps: internal("_FusedMatMul", [x, kernel[0, 0], bias], fused_ops=s, num_args=1, epsilon=0.0, leakyrelu_alpha=0.3, transpose_a=False, transpose_b=False), [numbers(5, 3)])
+    for step in ("Sigmoid", "Tanh"):
+        case("_FusedMatMul", f"biasadd_{step}".lower(), lambda x, s=step: internal("_FusedMatMul", [x, kernel[0, 0], bias], fused_ops=["BiasAdd", s], num_args=1, epsilon=0.0, leakyrelu_alpha=0.3, transpose_a=False, transpose_b=False), [numbers(5, 3)])
     for steps in (["FusedBatchNorm"], ["FusedBatchNorm", "Relu"]):
         case("_FusedConv2D", "_".join(steps).lower(), lambda x, s=steps: internal("_FusedConv2D", [x, kernel, *norm], fused_ops=s, num_args=4, num_host_args=0, TArgs=[tf.float32] * 4, epsilon=0.01, leakyrelu_alpha=0.2, **moves), [image], open_image)
     # Of several images, TensorFlow pads the first alone as it should.

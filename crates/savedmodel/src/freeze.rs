@@ -74,6 +74,8 @@ pub struct FrozenGraph {
     /// can end a run with an error. An `Assert` has an attribute `_asserted`: what it says besides the
     /// numbers of the run.
     pub checks: Vec<NodeDef>,
+    /// Why TF1's control flow stands in the graph as it was, where it has some.
+    pub unlifted: Option<Status>,
     /// Version of the graph format that the model was written for.
     pub producer: i32,
 }

@@ -97,6 +97,8 @@ struct Region {
 struct Group {
     /// Tensors of the region around, behind the states of a loop.
     captured: Vec<String>,
+    /// Where each stands among them.
+    places: HashMap<String, usize>,
     states: usize,
 }
 
@@ -106,10 +108,11 @@ impl Group {
     }
 
     fn capture(&mut self, tensor: &str) -> String {
-        let at = self.captured.iter().position(|known| known == tensor).unwrap_or_else(|| {
+        let next = self.captured.len();
+        let at = *self.places.entry(tensor.to_owned()).or_insert(next);
+        if at == next {
             self.captured.push(tensor.to_owned());
-            self.captured.len() - 1
-        });
+        }
         Group::argument(self.states + at)
     }
 
@@ -136,6 +139,12 @@ enum Found {
 struct Lifter<'g> {
     graph: &'g FrozenGraph,
     index: HashMap<&'g str, usize>,
+    /// The functions that each node calls.
+    bodies: HashMap<&'g str, Vec<&'g FrozenBody>>,
+    /// The merges at the head of the loop over each frame, in the graph's order.
+    headers: HashMap<String, Vec<&'g str>>,
+    /// Where each of them stands among those of its frame.
+    places: HashMap<&'g str, usize>,
     gates: Gates,
     regions: Vec<Region>,
     groups: Vec<Group>,
@@ -161,14 +170,37 @@ impl<'g> Lifter<'g> {
             written: HashSet::new(),
             names: HashMap::new(),
         };
-        Lifter {
+        let mut bodies: HashMap<&str, Vec<&FrozenBody>> = HashMap::new();
+        for body in &graph.bodies {
+            bodies.entry(&body.node).or_default().push(body);
+        }
+        let mut lifter = Lifter {
             graph,
             gates: Gates::of(&graph.nodes),
             index,
+            bodies,
+            headers: HashMap::new(),
+            places: HashMap::new(),
             regions: vec![main],
             groups: vec![Group::default()],
             built: HashMap::new(),
             steps: 0,
+        };
+        for merge in graph.nodes.iter().filter(|node| node.op == "Merge") {
+            if let Ok(Some(frame)) = lifter.frame_of_header(merge) {
+                let headers = lifter.headers.entry(frame).or_default();
+                lifter.places.insert(&merge.name, headers.len());
+                headers.push(&merge.name);
+            }
+        }
+        lifter
+    }
+
+    /// Which state of its loop a merge at its head is.
+    fn place(&self, header: &NodeDef) -> Result<usize, Status> {
+        match self.places.get(header.name.as_str()) {
+            Some(&at) => Ok(at),
+            None => refuse(header, "is no head of a loop that is known"),
         }
     }
 
@@ -230,8 +262,7 @@ impl<'g> Lifter<'g> {
             "Merge" if output != 0 => refuse(node, "tells which branch was taken"),
             "Merge" => match self.frame_of_header(node)? {
                 Some(frame) => {
-                    let at = self.headers(&frame).iter().position(|header| *header == node.name);
-                    let at = at.unwrap_or_default();
+                    let at = self.place(node)?;
                     self.owned(region, tensor, node, &Kind::Loop(frame), |_| {
                         Ok(Found::Named(Group::argument(at)))
                     })
@@ -311,17 +342,6 @@ impl<'g> Lifter<'g> {
             }
             _ => refuse(merge, "is no head of a loop that is known"),
         }
-    }
-
-    /// The merges at the head of the loop over a frame, in the graph's order.
-    fn headers(&self, frame: &str) -> Vec<&'g str> {
-        let nodes = self.graph.nodes.iter().filter(|node| node.op == "Merge");
-        nodes
-            .filter(|node| {
-                self.frame_of_header(node).is_ok_and(|own| own.as_deref() == Some(frame))
-            })
-            .map(|node| node.name.as_str())
-            .collect()
     }
 
     fn open(&mut self, parent: usize, kind: Kind, group: usize) -> Result<usize, Status> {
@@ -408,10 +428,10 @@ impl<'g> Lifter<'g> {
         let Some(frame) = self.frame_of_header(header)? else {
             return refuse(exit, "leaves no loop that is known");
         };
-        let headers = self.headers(&frame);
-        let at = headers.iter().position(|name| *name == header.name).unwrap_or_default();
+        let at = self.place(header)?;
         let key = (region, condition.name.clone());
         if !self.built.contains_key(&key) {
+            let headers = self.headers.get(&frame).cloned().unwrap_or_default();
             let built = self.round(region, &frame, &headers, condition)?;
             self.built.insert(key.clone(), built);
         }
@@ -426,7 +446,7 @@ impl<'g> Lifter<'g> {
         headers: &[&'g str],
         condition: &'g NodeDef,
     ) -> Result<Built, Status> {
-        self.groups.push(Group { captured: Vec::new(), states: headers.len() });
+        self.groups.push(Group { states: headers.len(), ..Group::default() });
         let group = self.groups.len() - 1;
         let test = self.open(region, Kind::Loop(frame.to_owned()), group)?;
         let goes_on = self.lower(test, &condition.input[0])?;
@@ -502,9 +522,9 @@ impl<'g> Lifter<'g> {
             } else {
                 vec![NodeDef { input, ..node.clone() }]
             };
-            let bodies = self.graph.bodies.iter().filter(|body| body.node == node.name).cloned();
+            let bodies = self.bodies.get(node.name.as_str()).into_iter().flatten();
             let region = &mut self.regions[region];
-            region.bodies.extend(bodies);
+            region.bodies.extend(bodies.copied().cloned());
             region.nodes.extend(written);
         }
         Ok(Found::Named(if is_array { arrays::output(node, output)? } else { tensor.to_owned() }))

@@ -199,14 +199,15 @@ impl SavedModel {
             stateful,
             dropped_checks,
             checks: written.checks,
+            unlifted: None,
             producer: versions.map_or(0, |versions| versions.producer),
         };
-        // What cannot be lifted stays, for the reader to refuse by name.
-        if graph.stateful.is_none()
-            && lift::is_needed(&graph.nodes)
-            && let Ok(lifted) = lift::lift(&graph)
-        {
-            graph = lifted;
+        if graph.stateful.is_none() && lift::is_needed(&graph.nodes) {
+            match lift::lift(&graph) {
+                Ok(lifted) => graph = lifted,
+                // It stays, for the reader to refuse by name.
+                Err(status) => graph.unlifted = Some(status),
+            }
         }
         Ok(graph)
     }

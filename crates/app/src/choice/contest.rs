@@ -227,33 +227,30 @@ impl<'a> Contest<'a> {
         order.sort_by_key(|c| (c.name() != EngineName::Embedded, exactness(c.name())));
         // One half for the answers, one for the times.
         self.share = self.settings.budget / u32::try_from(2 * order.len().max(1)).unwrap_or(1);
-        let Some((&first, others)) = order.split_first() else { return Err(self.refusal()) };
+        let others = order.get(1..).unwrap_or_default();
         let mut loads = self.settings.all_at_once.then(|| Loads::begin(others, self.request));
-        let mut next = Some((first, first.open(self.request)));
-        let mut begun = 0;
-        while let Some((contender, opened)) = next.take() {
+        let mut rest = order.len();
+        for (index, &contender) in order.iter().enumerate() {
+            if !self.field.is_empty() {
+                rest = index;
+                break;
+            }
+            let opened = match (index.checked_sub(1), &mut loads) {
+                (Some(at), Some(loads)) => loads.wait_for(at),
+                _ => contender.open(self.request),
+            };
+            let is_last = index + 1 == order.len();
             match opened {
                 Ok(opened) => {
-                    let is_last = begun == others.len();
                     if let Some(finding) = self.begin(&**contender, opened, is_last) {
                         return Ok(finding);
                     }
                 }
-                Err(status) if begun == 0 && is_of_the_model(&status) => return Err(status),
+                Err(status) if index == 0 && is_of_the_model(&status) => return Err(status),
                 Err(status) => self.exclude(&**contender, status),
             }
-            if self.field.is_empty()
-                && let Some(&contender) = others.get(begun)
-            {
-                let opened = match &mut loads {
-                    Some(loads) => loads.wait_for(begun),
-                    None => contender.open(self.request),
-                };
-                next = Some((contender, opened));
-                begun += 1;
-            }
         }
-        let mut loads = loads.unwrap_or_else(|| Loads::begin(&others[begun..], self.request));
+        let mut loads = loads.unwrap_or_else(|| Loads::begin(&order[rest..], self.request));
         while let Some((contender, opened)) = loads.next() {
             match opened {
                 Ok(opened) => self.follow(contender, opened),

@@ -23,13 +23,22 @@ fn request() -> LoadRequest {
     }
 }
 
-fn hold_on(engines: &[ScriptedEngine], recorded: Recorded<'_>) -> Result<Finding, Status> {
-    let contenders: Vec<Arc<dyn Contender>> =
-        engines.iter().map(|engine| Arc::new(engine.clone()) as _).collect();
+fn compete(
+    contenders: &[Arc<dyn Contender>],
+    all_at_once: bool,
+    recorded: Recorded<'_>,
+) -> Result<Finding, Status> {
     let turn = Mutex::new(());
-    let settings =
-        Settings { budget: BUDGET, all_at_once: false, exactness, turn: &turn, recorded };
-    Contest::new(&request(), settings).hold(&contenders)
+    let settings = Settings { budget: BUDGET, all_at_once, exactness, turn: &turn, recorded };
+    Contest::new(&request(), settings).hold(contenders)
+}
+
+fn contenders(engines: &[ScriptedEngine]) -> Vec<Arc<dyn Contender>> {
+    engines.iter().map(|engine| Arc::new(engine.clone()) as _).collect()
+}
+
+fn hold_on(engines: &[ScriptedEngine], recorded: Recorded<'_>) -> Result<Finding, Status> {
+    compete(&contenders(engines), false, recorded)
 }
 
 fn hold(engines: &[ScriptedEngine]) -> Result<Finding, Status> {
@@ -251,17 +260,7 @@ impl Contender for Waiting {
 }
 
 fn hold_at_once(engines: &[ScriptedEngine]) -> Result<Finding, Status> {
-    let contenders: Vec<Arc<dyn Contender>> =
-        engines.iter().map(|engine| Arc::new(engine.clone()) as _).collect();
-    let turn = Mutex::new(());
-    let settings = Settings {
-        budget: BUDGET,
-        all_at_once: true,
-        exactness,
-        turn: &turn,
-        recorded: &|_| Vec::new(),
-    };
-    Contest::new(&request(), settings).hold(&contenders)
+    compete(&contenders(engines), true, &|_| Vec::new())
 }
 
 #[test]
@@ -299,6 +298,39 @@ fn loads_that_begin_at_once_change_no_outcome() {
     assert_eq!(status.message(), "no saved_model.pb");
 }
 
+/// An engine whose adapter has a fault.
+struct Panicking;
+
+impl Contender for Panicking {
+    fn name(&self) -> EngineName {
+        OpenVino
+    }
+
+    fn release(&self) -> &str {
+        "1.0"
+    }
+
+    fn open(&self, _: &LoadRequest) -> Result<Box<dyn Opened>, Status> {
+        panic!("as it loads");
+    }
+}
+
+#[test]
+fn an_adapter_that_panics_is_out_and_the_others_go_on() {
+    for all_at_once in [false, true] {
+        let contenders: Vec<Arc<dyn Contender>> = vec![
+            Arc::new(ScriptedEngine::new(TensorFlow, 20, doubled)),
+            Arc::new(ScriptedEngine::new(Embedded, 50, doubled)),
+            Arc::new(Panicking),
+            Arc::new(ScriptedEngine::new(OnnxRuntime, 9, doubled)),
+        ];
+        let finding = compete(&contenders, all_at_once, &|_| Vec::new()).unwrap();
+        assert_eq!((finding.name, finding.entries.len()), (OnnxRuntime, 4));
+        let told = outcome(&finding, OpenVino).to_string();
+        assert!(told.contains("is out: the engine's adapter panicked"), "{told}");
+    }
+}
+
 #[test]
 fn an_engine_without_a_chance_is_not_timed_on_and_on() {
     let (slow, fast) = (
@@ -326,14 +358,6 @@ fn engines_behind_the_first_load_at_once() {
         Arc::new(ScriptedEngine::new(Embedded, 50, doubled)),
         waiting(OnnxRuntime, 9),
     ];
-    let turn = Mutex::new(());
-    let settings = Settings {
-        budget: BUDGET,
-        all_at_once: false,
-        exactness,
-        turn: &turn,
-        recorded: &|_| Vec::new(),
-    };
-    let finding = Contest::new(&request(), settings).hold(&contenders).unwrap();
+    let finding = compete(&contenders, false, &|_| Vec::new()).unwrap();
     assert_eq!((finding.name, finding.entries.len()), (OnnxRuntime, 3));
 }

@@ -143,7 +143,7 @@ impl Auto {
                     _ => refusal,
                 }
             })?;
-        tell(request, &finding, missing.is_some());
+        tell(request, &finding, missing.as_ref().map(|_| kind.reference()));
         if finding.is_lasting() {
             self.verdicts.keep(&question, request.model.as_str(), &finding, &refuted);
         }
@@ -284,7 +284,7 @@ fn is_of(weighed: &Weighed, contender: &dyn Contender) -> bool {
 }
 
 /// What each engine did, for the log.
-fn tell(request: &LoadRequest, finding: &Finding, reference_is_missing: bool) {
+fn tell(request: &LoadRequest, finding: &Finding, missing: Option<EngineName>) {
     for entry in &finding.entries {
         match &entry.outcome {
             Ok(_) => {}
@@ -298,10 +298,10 @@ fn tell(request: &LoadRequest, finding: &Finding, reference_is_missing: bool) {
             ),
         }
     }
-    if reference_is_missing && finding.reason == Reason::Measured {
+    if let (Some(reference), Reason::Measured) = (missing, &finding.reason) {
         info!(
             model = %request.model, version = %request.version,
-            "TensorFlow is not installed, so the answers were compared with the most exact engine \
+            "{reference} is not installed, so the answers were compared with the most exact engine \
              that is"
         );
     }

@@ -102,6 +102,17 @@ impl Footprint {
         }
     }
 
+    /// Whether there are runs that stay within bounds: those of one row, if any.
+    ///
+    /// # Errors
+    /// That there are none.
+    pub(crate) fn fits(&self) -> Result<(), String> {
+        if self.linear.max(self.quadratic) > VALUE_BYTES_MAX {
+            return Err(format!("a tensor of it takes more than {VALUE_BYTES_MAX} bytes"));
+        }
+        Ok(())
+    }
+
     /// Whether a run with inputs of these shapes stays within bounds.
     ///
     /// # Errors

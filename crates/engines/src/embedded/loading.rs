@@ -143,7 +143,7 @@ impl Placed {
             match NumericModel::load(plan.numeric.clone()) {
                 Ok(model) => return Ok(Placed { plan, model: Some(model) }),
                 Err(NumericObstacle::Engine(text)) => {
-                    return Err(refused(request, "", &format!("rten refuses it: {text}")));
+                    return Err(refused(request, "", &format!("it cannot be loaded: {text}")));
                 }
                 Err(NumericObstacle::Nodes(refusals)) => exclude(&mut kept, &refusals),
             }

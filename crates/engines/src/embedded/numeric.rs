@@ -32,7 +32,7 @@ const WEIGHTS: &str = "weights.data";
 pub(crate) enum NumericObstacle {
     /// Nodes that have no exact counterpart.
     Nodes(Vec<Refusal>),
-    /// rten refused the whole.
+    /// The whole is too large, or rten refused it.
     Engine(String),
 }
 
@@ -94,6 +94,8 @@ impl NumericModel {
             return Err(NumericObstacle::Nodes(refused));
         }
         let footprint = Footprint::new(&translation, &feeds);
+        // rten computes with sizes as it loads, too.
+        footprint.fits().map_err(NumericObstacle::Engine)?;
         let Translation { mut model, inputs, outputs, .. } = translation;
         #[cfg(test)]
         let operators = vesta_onnx::count_operators(&model).keys().map(|&op| op.into()).collect();

@@ -12,8 +12,8 @@ use crate::value::{Dim, ValueId};
 
 pub(super) const FAMILY: Family = &[
     ("AdjustContrastv2", contrast),
-    ("AdjustHue", hue),
-    ("AdjustSaturation", saturation),
+    ("AdjustHue", |g, c| changed(g, c, turned)),
+    ("AdjustSaturation", |g, c| changed(g, c, saturated)),
     ("HSVToRGB", to_colours),
     ("RGBToHSV", to_hues),
 ];
@@ -162,31 +162,32 @@ fn scalar(g: &Graph, id: ValueId) -> Result<ValueId, Reason> {
     if g.get(id).rank() == Some(0) { Ok(id) } else { refuse("its factor is no scalar") }
 }
 
-fn hue(g: &mut Graph, c: &Call<'_>) -> Outcome {
-    let delta = scalar(g, c.input(1)?)?;
+/// The image with its colours changed by a scalar.
+fn changed(
+    g: &mut Graph,
+    c: &Call<'_>,
+    how: fn(&mut Formula<'_>, Colour, ValueId) -> Result<Colour, Reason>,
+) -> Outcome {
+    let by = scalar(g, c.input(1)?)?;
     let parts = channels(g, c.input(0)?)?;
     expect_dtype(g.get(parts[0]).dtype, &[DType::F32])?;
     let mut f = Formula { g, dtype: DType::F32 };
     let colour = Colour::of(parts, &mut f)?;
-    let turned = f.node("Add", &[colour.hue, delta])?;
-    let turns = f.node("Floor", &[turned])?;
-    let hue = f.node("Sub", &[turned, turns])?;
-    let parts = Colour { hue, ..colour }.parts(&mut f)?;
+    let parts = how(&mut f, colour, by)?.parts(&mut f)?;
     Ok(vec![joined(g, &parts)])
 }
 
-fn saturation(g: &mut Graph, c: &Call<'_>) -> Outcome {
-    let factor = scalar(g, c.input(1)?)?;
-    let parts = channels(g, c.input(0)?)?;
-    expect_dtype(g.get(parts[0]).dtype, &[DType::F32])?;
-    let mut f = Formula { g, dtype: DType::F32 };
-    let colour = Colour::of(parts, &mut f)?;
+fn turned(f: &mut Formula<'_>, colour: Colour, delta: ValueId) -> Result<Colour, Reason> {
+    let sum = f.node("Add", &[colour.hue, delta])?;
+    let turns = f.node("Floor", &[sum])?;
+    Ok(Colour { hue: f.node("Sub", &[sum, turns])?, ..colour })
+}
+
+fn saturated(f: &mut Formula<'_>, colour: Colour, factor: ValueId) -> Result<Colour, Reason> {
     let (zero, one) = (f.number(0.0)?, f.number(1.0)?);
-    let saturation = colour.saturation(&mut f)?;
+    let saturation = colour.saturation(f)?;
     let saturation = f.node("Mul", &[saturation, factor])?;
     let saturation = f.node("Max", &[saturation, zero])?;
     let saturation = f.node("Min", &[saturation, one])?;
-    let range = f.node("Mul", &[saturation, colour.value])?;
-    let parts = Colour { range, ..colour }.parts(&mut f)?;
-    Ok(vec![joined(g, &parts)])
+    Ok(Colour { range: f.node("Mul", &[saturation, colour.value])?, ..colour })
 }

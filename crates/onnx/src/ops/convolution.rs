@@ -298,7 +298,7 @@ pub(super) fn convolve(g: &mut Graph, c: &Call<'_>, rank: usize) -> Outcome {
     Ok(vec![finish(g, format, (name, attributes, g.get(id).dtype, dims), kernel)])
 }
 
-pub(super) fn convolve_by_channel(g: &mut Graph, c: &Call<'_>) -> Outcome {
+fn convolve_by_channel(g: &mut Graph, c: &Call<'_>) -> Outcome {
     let (id, filter) = (c.input(0)?, c.input(1)?);
     expect_dtype(g.get(id).dtype, FLOATS)?;
     let format = Format::read(c, 4)?;

@@ -13,7 +13,6 @@ use crate::value::ValueId;
 pub(super) const FAMILY: Family = &[
     ("FusedPadConv2D", padded_convolution),
     ("_FusedConv2D", |g, c| followed(g, c, |g, c| convolution::convolve(g, c, 4))),
-    ("_FusedDepthwiseConv2dNative", |g, c| followed(g, c, convolution::convolve_by_channel)),
     ("_FusedMatMul", |g, c| {
         followed(g, c, |g, c| matrix::product(g, c, "transpose_a", "transpose_b"))
     }),
@@ -44,7 +43,6 @@ fn followed(g: &mut Graph, c: &Call<'_>, product: fn(&mut Graph, &Call<'_>) -> O
         g.get_mut(id).uses = 1;
         id = match step.as_str() {
             "BiasAdd" => matrix::bias_add(g, &with(c, vec![id, next()?]))?[0],
-            "Add" => super::arithmetic::over(g, "Add", &[id, next()?])?,
             "FusedBatchNorm" => {
                 let inputs = vec![id, next()?, next()?, next()?, next()?];
                 normalization::with_statistics(g, &with(c, inputs))?[0]

@@ -90,6 +90,8 @@ fn what_cannot_be_told_stays_as_it_is() {
         node("y", "Add", &["merged", "x"]),
     ]);
     assert!(lines(&graph.nodes).contains(&"merged Merge zero:0 one:0".to_owned()));
+    let why = graph.unlifted.unwrap();
+    assert_eq!(why.message(), "Merge at merged joins branches whose condition cannot be told");
     assert!(graph.bodies.is_empty());
     // A branch that is read without being merged gives nothing on its other side.
     let graph = frozen(vec![

@@ -60,9 +60,9 @@ const OTHERS: &[&str] = &[
     "Unsqueeze",
 ];
 
-/// Whether an operator has a form here.
-pub(super) fn is_known(op: &str) -> bool {
-    [ALIKE, BROADCAST, REDUCE, OTHERS].iter().any(|ops| ops.contains(&op))
+/// The operators that have a form here.
+pub(super) fn known() -> impl Iterator<Item = &'static str> {
+    [ALIKE, BROADCAST, REDUCE, OTHERS].into_iter().flatten().copied()
 }
 
 /// Writes a node.
@@ -344,6 +344,9 @@ fn constant(g: &mut Graph, node: &NodeProto) -> Outcome {
     let Some(mut tensor) = node.attribute.first().and_then(|own| own.t.clone()) else {
         return Err("its attribute value is absent".to_owned());
     };
+    if g.has(output(node)) {
+        return Err(format!("its output `{}` has the name of another value", output(node)));
+    }
     output(node).clone_into(&mut tensor.name);
     g.add_constant(tensor);
     Ok(())

@@ -85,7 +85,7 @@ pub(super) fn rewrite(
         let name = node.output.first().filter(|_| node.name.is_empty()).unwrap_or(&node.name);
         let outcome = if !matches!(&*node.domain, "" | "ai.onnx") {
             Err(format!("it is of {}", node.domain))
-        } else if !forms::is_known(&node.op_type) {
+        } else if !forms::known().any(|op| op == node.op_type) {
             Err("no form of it was held to ONNX Runtime".to_owned())
         } else if inputs.clone().any(|input| graph.unknown.contains(input)) {
             graph.unknown.extend(node.output.iter().cloned());
@@ -122,6 +122,11 @@ impl Graph {
             nodes: Vec::new(),
             made: 0,
         }
+    }
+
+    /// Whether a value of this name is known.
+    pub(super) fn has(&self, name: &str) -> bool {
+        self.constants.contains_key(name) || self.shapes.contains_key(name)
     }
 
     /// The sizes of an input, constant or not.
@@ -221,12 +226,10 @@ impl Graph {
         attributes: Vec<(&str, Written)>,
         dims: Dims,
     ) -> Result<(), String> {
-        if output.is_empty()
-            || self.constants.contains_key(output)
-            || self.shapes.insert(output.to_owned(), dims).is_some()
-        {
+        if output.is_empty() || self.has(output) {
             return Err(format!("its output `{output}` has the name of another value"));
         }
+        self.shapes.insert(output.to_owned(), dims);
         self.nodes.push(NodeProto {
             name: output.to_owned(),
             op_type: op.to_owned(),

@@ -36,7 +36,8 @@ fn convolution(g: &mut Graph, node: &NodeProto, dims: &Dims) -> Result<(), Strin
     };
     let group = usize::try_from(int(node, "group", 1)).unwrap_or_default();
     let fits = |own: usize| channels.checked_mul(group) == Some(own);
-    if group == 0 || features == 0 || features % group != 0 || !dims[1].is_some_and(fits) {
+    let is_empty = weights.contains(&0);
+    if group == 0 || is_empty || features % group != 0 || !dims[1].is_some_and(fits) {
         return Err("its weights do not fit its input".to_owned());
     }
     let own = ints(node, "kernel_shape").unwrap_or_else(|| vec![height as i64, width as i64]);
