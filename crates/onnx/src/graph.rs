@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use vesta_model::DType;
 
 use crate::constant::Constant;
+use crate::ops::spectra::Waves;
 use crate::refusal::{Reason, refuse};
 use crate::signature::Resizing;
 use crate::value::{
@@ -92,6 +93,8 @@ pub(crate) struct Graph {
     pub(crate) facts: BTreeMap<String, Given>,
     /// The TensorFlow node under translation.
     pub(crate) origin: String,
+    /// Initializers that transforms of one length share.
+    pub(crate) waves: BTreeMap<Waves, String>,
     /// How images are resized.
     pub(crate) resizing: Resizing,
     /// Nodes of TensorFlow's that were looked at so far.

@@ -171,13 +171,27 @@ pub(super) fn constant(g: &mut Graph, proto: &TensorProto) -> Outcome {
     Ok(vec![pair(g, real, imaginary)])
 }
 
-/// Cosines and sines of `rows` and `columns` of a transform of length `length`: of row by column.
+/// Which matrix of waves, and the length of its transform.
+pub(crate) type Waves = (&'static str, usize);
+
+/// Numbers of all matrices of waves of one model. Such of one length are shared.
+const WAVES_MAX: usize = 1 << 26;
+
+/// The matrix `which` with what `of` makes of cosine and sine of row by column; the row is told, too.
 fn waves(
     g: &mut Graph,
+    which: Waves,
     (rows, columns): (usize, usize),
-    length: usize,
     of: impl Fn(usize, f64, f64) -> f32,
-) -> Result<ValueId, Reason> {
+) -> Result<String, Reason> {
+    if let Some(name) = g.waves.get(&which) {
+        return Ok(name.clone());
+    }
+    let made = g.waves.values().filter_map(|name| g.initializers.get(name));
+    if made.map(Constant::len).sum::<usize>() + rows * columns > WAVES_MAX {
+        return refuse("transforms of too many lengths");
+    }
+    let length = which.1;
     let mut numbers = Vec::with_capacity(rows * columns);
     for row in 0..rows {
         for column in 0..columns {
@@ -188,19 +202,22 @@ fn waves(
             numbers.push(of(row, exact(turn.cos()), exact(turn.sin())));
         }
     }
-    match Constant::floats(&[rows, columns], &numbers) {
-        Some(constant) => Ok(g.constant(constant)),
-        None => refuse("its waves have no constant"),
-    }
+    let Some(constant) = Constant::floats(&[rows, columns], &numbers) else {
+        return refuse("its waves have no constant");
+    };
+    let name = g.initializer(constant);
+    g.waves.insert(which, name.clone());
+    Ok(name)
 }
 
-fn times(g: &mut Graph, id: ValueId, matrix: ValueId, columns: usize) -> ValueId {
+/// Rows of `id` times a matrix of waves.
+fn times(g: &mut Graph, id: ValueId, matrix: &str, columns: usize) -> ValueId {
     let mut dims = g.get(id).dims.clone();
     if let Some(last) = dims.as_mut().and_then(|dims| dims.last_mut()) {
         *last = Dim::Known(columns);
     }
-    let names = [id, matrix].map(|id| g.plain(id));
-    let name = g.emit("MatMul", &[&names[0], &names[1]], vec![], DType::F32, dims);
+    let name = g.plain(id);
+    let name = g.emit("MatMul", &[&name, matrix], vec![], DType::F32, dims);
     g.result(name)
 }
 
@@ -242,9 +259,10 @@ fn of_real(g: &mut Graph, c: &Call<'_>) -> Outcome {
     let length = stated(g, c)?;
     let bins = length / 2 + 1;
     let id = cut(g, id, length)?;
-    let cosines = waves(g, (length, bins), length, |_, cosine, _| cosine as f32)?;
-    let sines = waves(g, (length, bins), length, |_, _, sine| -sine as f32)?;
-    let (real, imaginary) = (times(g, id, cosines, bins), times(g, id, sines, bins));
+    let shape = (length, bins);
+    let cosines = waves(g, ("cosines of half", length), shape, |_, cosine, _| cosine as f32)?;
+    let sines = waves(g, ("sines of half", length), shape, |_, _, sine| -sine as f32)?;
+    let (real, imaginary) = (times(g, id, &cosines, bins), times(g, id, &sines, bins));
     Ok(vec![pair(g, real, imaginary)])
 }
 
@@ -259,9 +277,10 @@ fn to_real(g: &mut Graph, c: &Call<'_>) -> Outcome {
         (wave * times / length as f64) as f32
     };
     let shape = (bins, length);
-    let cosines = waves(g, shape, length, |row, cosine, _| share(row, cosine))?;
-    let sines = waves(g, shape, length, |row, _, sine| share(row, -sine))?;
-    let sides = [times(g, real, cosines, length), times(g, imaginary, sines, length)];
+    let cosines =
+        waves(g, ("cosines to reals", length), shape, |row, cosine, _| share(row, cosine))?;
+    let sines = waves(g, ("sines to reals", length), shape, |row, _, sine| share(row, -sine))?;
+    let sides = [times(g, real, &cosines, length), times(g, imaginary, &sines, length)];
     Ok(vec![formula(g, sides[0])?.node("Add", &sides)?])
 }
 
@@ -279,15 +298,15 @@ fn between(g: &mut Graph, c: &Call<'_>, direction: Direction) -> Outcome {
         return refuse("the length of its transform is not known");
     };
     let length = expect_length(length)?;
-    let (sign, scale) = match direction {
-        Direction::Forward => (-1.0, 1.0),
-        Direction::Backward => (1.0, 1.0 / length as f64),
+    let (names, sign, scale) = match direction {
+        Direction::Forward => (["cosines", "sines"], -1.0, 1.0),
+        Direction::Backward => (["cosines back", "sines back"], 1.0, 1.0 / length as f64),
     };
     let shape = (length, length);
-    let cosines = waves(g, shape, length, |_, cosine, _| (cosine * scale) as f32)?;
-    let sines = waves(g, shape, length, |_, _, sine| (sine * sign * scale) as f32)?;
-    let (ac, bs) = (times(g, real, cosines, length), times(g, imaginary, sines, length));
-    let (as_, bc) = (times(g, real, sines, length), times(g, imaginary, cosines, length));
+    let cosines = waves(g, (names[0], length), shape, |_, cosine, _| (cosine * scale) as f32)?;
+    let sines = waves(g, (names[1], length), shape, |_, _, sine| (sine * sign * scale) as f32)?;
+    let (ac, bs) = (times(g, real, &cosines, length), times(g, imaginary, &sines, length));
+    let (as_, bc) = (times(g, real, &sines, length), times(g, imaginary, &cosines, length));
     let mut f = formula(g, ac)?;
     let (real, imaginary) = (f.node("Sub", &[ac, bs])?, f.node("Add", &[as_, bc])?);
     Ok(vec![pair(g, real, imaginary)])

@@ -410,3 +410,40 @@ fn lists_and_handles_are_taken_by_what_is_made_for_them() {
         assert!(error.to_string().contains("it takes "), "{error}");
     }
 }
+
+#[test]
+fn complex_numbers_are_no_result() {
+    let nodes = [
+        ints("length", &[4]),
+        node("spectrum", "RFFT", &["x", "length"], &[]),
+        node("size", "ComplexAbs", &["spectrum"], &[]),
+    ];
+    let run =
+        |fetch| run_fed(&nodes, DType::F32, PartialShape::Ranked(vec![None, Some(4)]), &[fetch]);
+    assert!(run("size:0").is_ok());
+    let said = run("spectrum:0").unwrap_err().to_string();
+    assert!(said.contains("complex numbers are no result here"), "{said}");
+}
+
+#[test]
+fn transforms_share_their_waves_and_are_bounded() {
+    let lengths = |all: &[i32]| {
+        let mut nodes = Vec::new();
+        for (at, &length) in all.iter().enumerate() {
+            nodes.push(ints(&format!("length{at}"), &[length]));
+            let named = format!("length{at}");
+            nodes.push(node(&format!("spectrum{at}"), "RFFT", &["x", &named], &[]));
+            nodes.push(node(&format!("size{at}"), "ComplexAbs", &[&format!("spectrum{at}")], &[]));
+        }
+        let fetches: Vec<String> = (0..all.len()).map(|at| format!("size{at}:0")).collect();
+        let fetches: Vec<&str> = fetches.iter().map(String::as_str).collect();
+        run_fed(&nodes, DType::F32, PartialShape::Ranked(vec![None, None]), &fetches)
+    };
+    let initializers = |all: &[i32]| {
+        let graph = lengths(all).unwrap().model.graph.unwrap();
+        graph.initializer.iter().filter(|tensor| tensor.dims.len() == 2).count()
+    };
+    assert_eq!((initializers(&[16, 16, 16]), initializers(&[16, 12])), (2, 4));
+    let said = lengths(&[4096, 4095, 4094, 4093, 4092]).unwrap_err().to_string();
+    assert!(said.contains("transforms of too many lengths"), "{said}");
+}
