@@ -99,6 +99,8 @@ pub(crate) struct Graph {
     pub(crate) resizing: Resizing,
     /// Nodes of TensorFlow's that were looked at so far.
     pub(crate) looked_at: usize,
+    /// Elements that were computed of constants so far.
+    pub(crate) computed_floats: usize,
     symbols: u32,
     names: usize,
 }
@@ -209,6 +211,16 @@ impl Graph {
         self.facts.insert(name.clone(), (constant.dtype, dims));
         self.initializers.insert(name.clone(), constant);
         name
+    }
+
+    /// Lets go of initializers that one node alone has read.
+    pub(crate) fn release(&mut self, names: &[String]) {
+        for name in names {
+            if self.initializers.get(name).is_some_and(|c| c.len() > SHARED_CONSTANT_LEN_MAX) {
+                self.initializers.remove(name);
+                self.facts.remove(name);
+            }
+        }
     }
 
     /// An int64 vector.

@@ -11,6 +11,7 @@ mod constant;
 mod control;
 mod elements;
 mod errors;
+mod floats;
 mod gelu;
 mod graph;
 mod ops;

@@ -12,6 +12,7 @@ use vesta_protos::tensorflow::NodeDef;
 use crate::call::Call;
 use crate::control;
 use crate::elements;
+use crate::floats;
 use crate::gelu::Unit;
 use crate::graph::{Graph, Node};
 use crate::ops::{checks, spectra};
@@ -337,6 +338,9 @@ impl<'a> Translating<'a> {
 
     fn computed(&mut self, call: &Call<'_>) -> Computed {
         if let Some(constant) = elements::compared(&self.graph, call) {
+            return Computed::Whole(self.graph.constant(constant));
+        }
+        if let Some(constant) = floats::compute(&mut self.graph, call) {
             return Computed::Whole(self.graph.constant(constant));
         }
         let Some(dtype) = elements::result_dtype(&self.graph, call) else {

@@ -26,7 +26,7 @@ pub(super) const FAMILY: Family = &[
     ("LogicalOr", |g, c| logical(g, c, "Or")),
     ("Maximum", |g, c| binary(g, c, "Max", NUMBERS)),
     ("Minimum", |g, c| binary(g, c, "Min", NUMBERS)),
-    ("Mul", |g, c| binary(g, c, "Mul", NUMBERS)),
+    ("Mul", multiply),
     ("MulNoNan", mul_no_nan),
     ("NotEqual", |g, c| equality(g, c, "NotEqual")),
     ("Pow", |g, c| binary(g, c, "Pow", FLOATS)),
@@ -61,6 +61,15 @@ fn binary(g: &mut Graph, c: &Call<'_>, op: &'static str, dtypes: &[DType]) -> Ou
     let ids = pair(c)?;
     expect_dtype(g.get(ids[0]).dtype, dtypes)?;
     Ok(vec![over(g, op, &ids)?])
+}
+
+/// A constant that a convolution is multiplied by goes into its weights.
+fn multiply(g: &mut Graph, c: &Call<'_>) -> Outcome {
+    let [a, b] = pair(c)?;
+    if let Some(id) = folding::multiply(g, a, b).or_else(|| folding::multiply(g, b, a)) {
+        return Ok(vec![id]);
+    }
+    binary(g, c, "Mul", NUMBERS)
 }
 
 /// A constant that is added to a convolution becomes its bias.
