@@ -26,10 +26,13 @@ pub(super) fn load(
     let engine = EngineName::OnnxRuntime;
     let (description, mut signatures) = translate_all(engine, request)?;
     let mut weights = Weights::default();
+    let are_several = signatures.len() > 1;
     for TranslatedSignature { name, translation, .. } in &mut signatures {
         exactness::check(translation).map_err(|status| refused(engine, request, name, &status))?;
         exactness::guard(translation);
-        weights.see(&translation.model);
+        if are_several {
+            weights.see(&translation.model);
+        }
     }
     let mut bound = BTreeMap::new();
     for TranslatedSignature { name, shapes, translation } in signatures {

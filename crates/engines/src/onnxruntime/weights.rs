@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use prost::Message as _;
+use sha2::{Digest as _, Sha256};
 use vesta_ffi::{OnnxRuntime, OnnxRuntimeError, OnnxSession, OnnxValue};
 use vesta_model::{AlignedBytes, Memory as _};
 use vesta_protos::onnx::tensor_proto::DataLocation;
@@ -24,14 +25,14 @@ const MODEL_BYTES_MAX: usize = i32::MAX as usize;
 /// reads the graph, for they may be sizes.
 const APART_BYTES_MIN: usize = 64 * 1024;
 
-/// Which weights: where their bytes lie, and what they are.
-type Key = (usize, usize, i32, Vec<i64>);
+/// Which weights: a digest of their bytes, for a translation may have made them anew, and what they are.
+type Key = ([u8; 32], i32, Vec<i64>);
 
 /// The weights of the signatures of one version, while they are loaded.
 #[derive(Default)]
 pub(super) struct Weights {
-    /// How many models have them. Their bytes are kept, so that no others come to lie there.
-    seen: HashMap<Key, (usize, Bytes)>,
+    /// How many models have them.
+    seen: HashMap<Key, usize>,
     /// Those that were given.
     given: HashMap<Key, Arc<dyn AsRef<[u8]> + Send + Sync>>,
 }
@@ -46,16 +47,16 @@ impl AsRef<[u8]> for Aligned {
 }
 
 impl Weights {
-    /// Learns which weights a model has.
+    /// Learns which weights a model has. One model alone need not be seen.
     pub(super) fn see(&mut self, model: &ModelProto) {
         for tensor in model.graph.iter().flat_map(|graph| &graph.initializer) {
-            if let Some(key) = key(tensor) {
-                self.seen.entry(key).or_insert_with(|| (0, tensor.raw_data.clone())).0 += 1;
+            if may_stand_apart(tensor) {
+                *self.seen.entry(key(tensor)).or_default() += 1;
             }
         }
     }
 
-    /// Makes a session of a model that was seen.
+    /// Makes a session of a model.
     ///
     /// # Errors
     /// What ONNX Runtime says.
@@ -68,14 +69,25 @@ impl Weights {
         let is_large = model.encoded_len() > MODEL_BYTES_MAX;
         let mut apart: Vec<(CString, OnnxValue)> = Vec::new();
         for tensor in model.graph.iter_mut().flat_map(|graph| &mut graph.initializer) {
-            let Some(key) = key(tensor) else { continue };
-            let is_shared = self.seen.get(&key).is_some_and(|(models, _)| *models > 1);
-            if let (true, Ok(name)) = (is_large || is_shared, CString::new(tensor.name.as_str())) {
-                let bytes = self.given.entry(key).or_insert_with(|| aligned(&tensor.raw_data));
-                let (element, bytes) = (tensor.data_type, Arc::clone(bytes));
-                apart.push((name, OnnxValue::over(library, element, &tensor.dims, bytes)?));
-                declare_apart(tensor);
+            if !may_stand_apart(tensor) {
+                continue;
             }
+            // The digest of a model that stands alone is of no use.
+            let shared = if self.seen.is_empty() { None } else { Some(key(tensor)) }
+                .filter(|key| self.seen.get(key).is_some_and(|models| *models > 1));
+            if !is_large && shared.is_none() {
+                continue;
+            }
+            let Ok(name) = CString::new(tensor.name.as_str()) else { continue };
+            let bytes = match shared {
+                Some(key) => {
+                    let given = self.given.entry(key);
+                    Arc::clone(given.or_insert_with(|| aligned(&tensor.raw_data)))
+                }
+                None => aligned(&tensor.raw_data),
+            };
+            apart.push((name, OnnxValue::over(library, tensor.data_type, &tensor.dims, bytes)?));
+            declare_apart(tensor);
         }
         if model.encoded_len() > MODEL_BYTES_MAX {
             return Err(OnnxRuntimeError {
@@ -90,12 +102,15 @@ impl Weights {
     }
 }
 
-/// What weights are told apart by; `None` for those that are never given apart.
-fn key(tensor: &TensorProto) -> Option<Key> {
-    let bytes = &tensor.raw_data;
+/// Whether weights may be given apart.
+fn may_stand_apart(tensor: &TensorProto) -> bool {
     let has_width = from_onnx(tensor.data_type).is_some_and(|dtype| dtype.width().is_some());
-    (bytes.len() >= APART_BYTES_MIN && has_width)
-        .then(|| (bytes.as_ptr().addr(), bytes.len(), tensor.data_type, tensor.dims.clone()))
+    has_width && tensor.raw_data.len() >= APART_BYTES_MIN
+}
+
+/// What weights are told apart by.
+fn key(tensor: &TensorProto) -> Key {
+    (Sha256::digest(&tensor.raw_data).into(), tensor.data_type, tensor.dims.clone())
 }
 
 /// The same bytes where kernels expect them to lie.
@@ -113,4 +128,37 @@ fn declare_apart(tensor: &mut TensorProto) {
     tensor.external_data = [("location", "weights".to_owned()), ("length", length.to_string())]
         .map(|(key, value)| StringStringEntryProto { key: key.to_owned(), value })
         .to_vec();
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use vesta_model::DType;
+    use vesta_protos::onnx::GraphProto;
+
+    fn model(weights: &[Vec<u8>]) -> ModelProto {
+        let tensor = |(at, bytes): (usize, &Vec<u8>)| TensorProto {
+            name: format!("w{at}"),
+            data_type: 1,
+            dims: vec![i64::try_from(bytes.len() / 4).unwrap()],
+            raw_data: bytes.clone().into(),
+            ..TensorProto::default()
+        };
+        let initializer = weights.iter().enumerate().map(tensor).collect();
+        let graph = GraphProto { initializer, ..GraphProto::default() };
+        ModelProto { graph: Some(graph), ..ModelProto::default() }
+    }
+
+    #[test]
+    fn weights_are_the_same_when_their_numbers_are() {
+        assert_eq!(from_onnx(1), Some(DType::F32));
+        let (kernel, other) = (vec![1; APART_BYTES_MIN], vec![2; APART_BYTES_MIN]);
+        let mut weights = Weights::default();
+        // Each translation turns a kernel into bytes of its own.
+        weights.see(&model(&[kernel.clone(), vec![1; 8]]));
+        weights.see(&model(&[other, kernel]));
+        let mut models: Vec<usize> = weights.seen.into_values().collect();
+        models.sort_unstable();
+        assert_eq!(models, [1, 2]);
+    }
 }
