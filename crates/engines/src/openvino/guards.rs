@@ -12,8 +12,14 @@ use vesta_protos::onnx::tensor_proto::DataType;
 
 use crate::guards::{add_constant, add_nan, cast, graphs_within, node, node_with, with_nan};
 
-/// Operators of one float that lose NaN.
-const OF_ONE: [&str; 3] = ["Relu", "Clip", "Exp"];
+/// Operators of one float that lose NaN. `Erf` does not by itself, but OpenVINO makes one operator of it
+/// and what stands around it in a GELU, which on some processors gives NaN for infinity; a guard between
+/// keeps it from that.
+const OF_ONE: [&str; 4] = ["Relu", "Clip", "Erf", "Exp"];
+
+/// Comparisons that hold for NaN on some processors, and what says the same of the operands in the other
+/// order.
+const TURNED: [(&str, &str); 2] = [("Greater", "Less"), ("GreaterOrEqual", "LessOrEqual")];
 
 /// Numbers as vectors. No tensor of TensorFlow's has such a name.
 const AXES: &str = "?zero_and_one";
@@ -56,6 +62,13 @@ impl Guards<'_> {
                 inner.node = self.around(std::mem::take(&mut inner.node));
             }
             let facts = own.input.first().and_then(|name| self.values.get(name));
+            let turned = TURNED.iter().find(|(op, _)| *op == own.op_type);
+            if let (Some((_, other)), Some(DType::F32)) = (turned, facts.map(|facts| facts.dtype)) {
+                own.op_type = (*other).to_owned();
+                own.input.reverse();
+                guarded.push(own);
+                continue;
+            }
             match (own.op_type.as_str(), facts.map(|facts| facts.dtype)) {
                 (op, Some(DType::F32)) if OF_ONE.contains(&op) => guarded.extend(or_nan(own, 1)),
                 ("Max" | "Min", Some(DType::F32)) => guarded.extend(or_nan(own, 2)),
