@@ -38,8 +38,10 @@ enum Chore {
     Tidy,
     /// Measurements, printed as ratios of one run.
     Bench {
-        /// Which one: `demo`, `worker`, `loading`.
+        /// Which one: `demo`, `worker`, `loading`, `batching`, `engines`.
         name: String,
+        /// Only these of what it measures, by name; for `engines`, its networks.
+        only: Vec<String>,
     },
 }
 
@@ -59,7 +61,7 @@ fn run(chore: Chore) -> Result<()> {
         Chore::Test { rust_only } => test::run(&root, rust_only, std::env::var_os("CI").is_some()),
         Chore::Ci => test::run(&root, false, true),
         Chore::Tidy => tidy::run(&root),
-        Chore::Bench { name } => bench::run(&root, &name),
+        Chore::Bench { name, only } => bench::run(&root, &name, &only),
     }
 }
 

@@ -40,10 +40,14 @@ struct Setting {
     requests: usize,
 }
 
-pub(super) fn run(root: &Path) -> Result<()> {
+pub(super) fn run(root: &Path, only: &[String]) -> Result<()> {
+    if let Some(unknown) = only.iter().find(|name| NETS.iter().all(|(net, _)| net != name)) {
+        bail!("no network is called {unknown}; choose among {NETS:?}");
+    }
     let python = Python::set_up(root)?;
     say(&format!("{:<18} {:<20} {:>10} {:>10}", "network", "engine", "CPU ms", "ratio"));
-    for (net, requests) in NETS {
+    let wanted = |net: &str| only.is_empty() || only.iter().any(|name| name == net);
+    for (net, requests) in NETS.into_iter().filter(|(net, _)| wanted(net)) {
         let base = made(root, &python, net)?;
         let mut settings = Vec::new();
         for engine in ENGINES {

@@ -20,22 +20,27 @@ use crate::run::{cargo, show};
 const BIN: &str = "VESTA_BIN";
 
 /// Measures something of the project in this folder.
-type Benchmark = fn(&Path) -> Result<()>;
+#[derive(Clone, Copy)]
+enum Benchmark {
+    Whole(fn(&Path) -> Result<()>),
+    /// Can be asked for some of its settings by their names; none means all.
+    Parts(fn(&Path, &[String]) -> Result<()>),
+}
 
 /// Every benchmark by name.
 const BENCHMARKS: &[(&str, Benchmark)] = &[
-    ("demo", demo::run),
-    ("worker", worker::run),
-    ("loading", loading::run),
-    ("batching", batching::run),
-    ("engines", engines::run),
+    ("demo", Benchmark::Whole(demo::run)),
+    ("worker", Benchmark::Whole(worker::run)),
+    ("loading", Benchmark::Whole(loading::run)),
+    ("batching", Benchmark::Whole(batching::run)),
+    ("engines", Benchmark::Parts(engines::run)),
 ];
 
-/// Runs the benchmark called `name`.
+/// Runs the benchmark called `name`, or `only` some settings of it.
 ///
 /// # Errors
 /// When there is none of that name or it fails.
-pub(crate) fn run(root: &Path, name: &str) -> Result<()> {
+pub(crate) fn run(root: &Path, name: &str, only: &[String]) -> Result<()> {
     let Some((_, benchmark)) = BENCHMARKS.iter().find(|(known, _)| *known == name) else {
         let names: Vec<&str> = BENCHMARKS.iter().map(|(name, _)| *name).collect();
         bail!("no benchmark is called {name}; choose {}", names.join(" or "));
@@ -43,7 +48,11 @@ pub(crate) fn run(root: &Path, name: &str) -> Result<()> {
     if std::env::var_os(BIN).is_none() {
         show(root, cargo().args(["build", "--release", "--locked", "-p", "vesta"]))?;
     }
-    benchmark(root)
+    match benchmark {
+        Benchmark::Parts(run) => run(root, only),
+        Benchmark::Whole(run) if only.is_empty() => run(root),
+        Benchmark::Whole(_) => bail!("{name} is measured as a whole"),
+    }
 }
 
 /// The program that is measured.
