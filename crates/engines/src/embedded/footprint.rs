@@ -77,10 +77,10 @@ impl Footprint {
                 footprint.unknown.get_or_insert_with(|| name.clone());
                 continue;
             };
-            let known = dims
-                .iter()
-                .flatten()
-                .fold(bytes_of(facts.dtype), |bytes, &dim| bytes.saturating_mul(dim as u128));
+            // A size of zero among absurd ones is no help: rten multiplies the others all the same.
+            let known = dims.iter().flatten().fold(bytes_of(facts.dtype), |bytes, &dim| {
+                bytes.saturating_mul(dim.max(1) as u128)
+            });
             let worst = if open_sizes(&facts.shape) > open_max {
                 &mut footprint.quadratic
             } else {
@@ -191,6 +191,20 @@ mod tests {
         assert_eq!(held.count(&[&b], &[floats(10)]), Ok(()));
         let status = held.count(&[&b], &[floats(1)]).unwrap_err();
         assert_eq!(status.code(), vesta_model::Code::ResourceExhausted);
+    }
+
+    #[test]
+    fn a_size_of_zero_hides_no_absurd_one() {
+        let shape = PartialShape::Ranked(vec![Some(2), Some(1 << 58), Some(0)]);
+        let facts = vesta_onnx::ValueFacts { dtype: DType::F32, shape, is_constant: false };
+        let translation = Translation {
+            model: vesta_protos::onnx::ModelProto::default(),
+            inputs: vec![],
+            outputs: vec![],
+            operators: std::collections::BTreeMap::new(),
+            values: [("y".to_owned(), facts)].into(),
+        };
+        assert!(Footprint::new(&translation, &[]).fits().is_err());
     }
 
     #[test]
