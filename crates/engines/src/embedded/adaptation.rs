@@ -3,6 +3,8 @@
 //! May not know: placement. Invariant: what is written here is covered by the same differential tests
 //! as the table's rows, which name the operators as they stand before.
 
+use std::collections::HashSet;
+
 use vesta_protos::onnx::attribute_proto::AttributeType;
 use vesta_protos::onnx::{AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto};
 
@@ -10,12 +12,16 @@ use vesta_protos::onnx::{AttributeProto, GraphProto, ModelProto, NodeProto, Tens
 const FLOAT: i32 = 1;
 const INT64: i32 = 7;
 
-/// Rewrites every such operator of a model.
-pub(crate) fn adapt(model: &mut ModelProto) {
+/// Rewrites every such operator of a model, but for those whose result is among `own`.
+pub(crate) fn adapt(model: &mut ModelProto, own: &HashSet<String>) {
     let Some(graph) = &mut model.graph else { return };
     let nodes = std::mem::take(&mut graph.node);
     let mut adapter = Adapter { graph, nodes: Vec::with_capacity(nodes.len()) };
     for node in nodes {
+        if node.output.iter().any(|output| own.contains(output)) {
+            adapter.nodes.push(node);
+            continue;
+        }
         match node.op_type.as_str() {
             "Relu" => adapter.relu(node),
             "Clip" => adapter.clip(node),

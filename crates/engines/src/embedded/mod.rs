@@ -9,6 +9,7 @@
 
 mod adaptation;
 mod analysis;
+mod bounds;
 mod capability;
 #[cfg(test)]
 mod differential;

@@ -14,6 +14,7 @@ use vesta_onnx::{FeedSpec, FrozenSignature, Refusal, Resizing, Translation, tran
 use vesta_protos::onnx::{ModelProto, StringStringEntryProto, tensor_proto::DataLocation};
 
 use super::adaptation;
+use super::bounds;
 use super::capability;
 use super::footprint::Footprint;
 use super::host;
@@ -41,6 +42,8 @@ pub(crate) struct NumericModel {
     model: Model,
     feeds: Vec<(NodeId, Boundary)>,
     fetches: Vec<(NodeId, DType)>,
+    /// The fetches of a twin for inputs within bounds, see [`bounds`].
+    bounded: Option<Vec<NodeId>>,
     footprint: Footprint,
     /// ONNX operators in use.
     #[cfg(test)]
@@ -96,10 +99,12 @@ impl NumericModel {
         let footprint = Footprint::new(&translation, &feeds);
         // rten computes with sizes as it loads, too.
         footprint.fits().map_err(NumericObstacle::Engine)?;
-        let Translation { mut model, inputs, outputs, .. } = translation;
+        let Translation { mut model, inputs, outputs, values, .. } = translation;
         #[cfg(test)]
         let operators = vesta_onnx::count_operators(&model).keys().map(|&op| op.into()).collect();
-        adaptation::adapt(&mut model);
+        let twin = bounds::write_twin(&mut model, &inputs, &outputs, &values);
+        let own = twin.as_ref().map(|twin| twin.own.clone()).unwrap_or_default();
+        adaptation::adapt(&mut model, &own);
         let weights = extract_weights(&mut model);
         let bytes = model.encode_to_vec();
         drop(model);
@@ -110,7 +115,9 @@ impl NumericModel {
         let find = |name: &String| model.node_id(name).map_err(|error| failed(error.to_string()));
         let feed_ids = inputs.iter().map(find).collect::<Result<Vec<_>, _>>()?;
         let fetch_ids = outputs.iter().map(find).collect::<Result<Vec<_>, _>>()?;
+        let bounded = twin.map(|twin| twin.outputs.iter().map(find).collect::<Result<_, _>>());
         Ok(NumericModel {
+            bounded: bounded.transpose()?,
             feeds: feed_ids.into_iter().zip(feeds).collect(),
             fetches: fetch_ids.into_iter().zip(fetches.iter().map(|f| f.dtype)).collect(),
             model,
@@ -189,7 +196,9 @@ impl NumericModel {
         let mut wanted = fetches.to_vec();
         wanted.sort_unstable();
         wanted.dedup();
-        let ids: Vec<NodeId> = wanted.iter().map(|&at| self.fetches[at].0).collect();
+        let bounded = self.bounded.as_ref().filter(|_| inputs.iter().all(|(_, x)| is_bounded(x)));
+        let id = |&at: &usize| bounded.map_or(self.fetches[at].0, |twin| twin[at]);
+        let ids: Vec<NodeId> = wanted.iter().map(id).collect();
         let options = RunOptions::default().with_thread_pool(Some(threads::pool(threads)));
         let results = self.model.run(values, &ids, Some(options)).map_err(|error| {
             let text = error.to_string();
@@ -253,6 +262,16 @@ impl NumericModel {
             })
             .collect()
     }
+}
+
+/// Whether all numbers are within what a twin is made for. It says nothing of whole numbers.
+fn is_bounded(tensor: &Tensor) -> bool {
+    if tensor.dtype() != DType::F32 {
+        return true;
+    }
+    // Without a way out of the loop, it is done with vectors.
+    let within = |all: bool, value: &f32| all & (value.abs() <= bounds::INPUT_MAX);
+    tensor.as_slice::<f32>().is_some_and(|values| values.iter().fold(true, within))
 }
 
 /// The tensor itself if it has elements, else zeros with `rows` in place of each size of zero.

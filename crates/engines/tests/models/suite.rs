@@ -216,6 +216,35 @@ fn signatures_that_share_a_network_agree_and_may_feed_its_middle() {
     assert_eq!(error.code(), Code::InvalidArgument);
 }
 
+/// Activations lose NaN where inputs are numbers within bounds alone.
+#[test]
+fn no_number_stays_none_behind_an_activation() {
+    let float = DType::F32;
+    let folder = tempfile::tempdir().unwrap();
+    let identity: Vec<f32> = (0..16).map(|at| if at % 5 == 0 { 1.0 } else { 0.0 }).collect();
+    let nodes = vec![
+        node("Placeholder", "x", &[], float),
+        written::floats("w", &[4, 4], &identity),
+        node("MatMul", "product", &["x", "w"], float),
+        node("Relu6", "six", &["product"], float),
+        node("Relu", "above", &["product"], float),
+    ];
+    let rows = &[-1i64, 4][..];
+    let outputs = [("six", "six:0", float, rows), ("above", "above:0", float, rows)];
+    let signature = written::signature(&[("x", "x:0", float, rows)], &outputs);
+    write(folder.path(), nodes, &[("serving_default", signature)]);
+    let session = EmbeddedEngine.load(&request(folder.path())).unwrap();
+    let of = |values: [f32; 4]| -> Vec<Vec<f32>> {
+        let x = floats(&[1, 4], &values);
+        let given = call(&*session, "serving_default", &[x]).unwrap();
+        given.iter().map(|tensor| tensor.to_vec().unwrap()).collect()
+    };
+    // Outputs come by name.
+    assert_eq!(of([-3.0, 2.0, 7.0, 65536.0]), [[0.0, 2.0, 7.0, 65536.0], [0.0, 2.0, 6.0, 6.0]]);
+    assert_eq!(of([-3.0, 2.0, 7.0, 1e30]), [[0.0, 2.0, 7.0, 1e30], [0.0, 2.0, 6.0, 6.0]]);
+    assert!(of([f32::NAN, 0.0, 0.0, 0.0]).concat().iter().all(|value| value.is_nan()));
+}
+
 #[test]
 fn numeric_parts_and_host_parts_alternate() {
     let model = tempfile::tempdir().unwrap();
