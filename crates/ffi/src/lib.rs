@@ -19,7 +19,8 @@ pub use cpu_clock::process_cpu_time;
 pub use environment::set_before_threads;
 pub use litert::{LiteRt, LiteRtError, LiteRtInput, LiteRtModel, LiteRtOutput};
 pub use onnxruntime::{
-    OnnxRunOptions, OnnxRuntime, OnnxRuntimeError, OnnxSession, OnnxTexts, OnnxValue,
+    OnnxPackedWeights, OnnxRunOptions, OnnxRuntime, OnnxRuntimeError, OnnxSession, OnnxTexts,
+    OnnxValue,
 };
 pub use openvino::{
     OpenVino, OpenVinoError, OpenVinoInput, OpenVinoModel, OpenVinoOutput, OpenVinoPort,

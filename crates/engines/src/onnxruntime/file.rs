@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use prost::Message as _;
-use vesta_ffi::{OnnxRuntime, OnnxSession};
+use vesta_ffi::OnnxRuntime;
 use vesta_model::{
     Code, DType, Encoding, LoadRequest, ModelDescription, PartialShape, Signature, Status,
     TensorSpec,
@@ -91,11 +91,11 @@ pub(super) fn load(
 ) -> Result<BoundSession<LoadedModel>, Status> {
     let mut file = Parsed::read(&request.artifact)?;
     let signature = Arc::new(file.signature()?);
-    let session = if file.gather(&request.artifact)? {
-        Weights::default().open(library, file.model, request.threads)
-    } else {
-        OnnxSession::load(library, &file.bytes, &[], request.threads.max(1))
-    };
+    let is_changed = file.gather(&request.artifact)?;
+    let session = Weights::new(library).and_then(|mut weights| match is_changed {
+        true => weights.open(file.model, request.threads),
+        false => weights.open_as_written(&file.bytes, request.threads),
+    });
     let session = session.map_err(|error| {
         let status = status(&error);
         let text = format!("ONNX Runtime does not take {}: {}", file.name, status.message());

@@ -25,7 +25,7 @@ pub(super) fn load(
 ) -> Result<BoundSession<LoadedModel>, Status> {
     let engine = EngineName::OnnxRuntime;
     let (description, mut signatures) = translate_all(engine, request)?;
-    let mut weights = Weights::default();
+    let mut weights = Weights::new(library).map_err(|error| values::status(&error))?;
     let are_several = signatures.len() > 1;
     for TranslatedSignature { name, translation, .. } in &mut signatures {
         exactness::check(translation).map_err(|status| refused(engine, request, name, &status))?;
@@ -39,7 +39,7 @@ pub(super) fn load(
         let Some(signature) = description.signatures.get(&name).map(Arc::clone) else { continue };
         let Translation { model, inputs, outputs, .. } = translation;
         let session = weights
-            .open(library, model, request.threads)
+            .open(model, request.threads)
             .map_err(|error| refused(engine, request, &name, &values::status(&error)))?;
         let feeds = inputs.iter().map(|name| name_of(name)).collect::<Result<_, Status>>()?;
         let fetches = outputs.iter().map(|name| name_of(name)).collect::<Result<_, Status>>()?;

@@ -17,5 +17,5 @@ mod value;
 
 pub use error::OnnxRuntimeError;
 pub use library::OnnxRuntime;
-pub use session::{OnnxRunOptions, OnnxSession};
+pub use session::{OnnxPackedWeights, OnnxRunOptions, OnnxSession};
 pub use value::{OnnxTexts, OnnxValue};

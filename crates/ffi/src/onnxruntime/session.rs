@@ -2,14 +2,14 @@
 //!
 //! Runs of one session may go on at the same time, from any threads.
 
-use std::ffi::{CStr, c_char, c_int};
+use std::ffi::{CStr, CString, c_char, c_int};
 use std::ptr;
 use std::sync::Arc;
 
 use super::error::OnnxRuntimeError;
 use super::library::OnnxRuntime;
-use super::table::{RunOptions, Session, SessionOptions, Value};
-use super::value::{Bytes, OnnxValue};
+use super::table::{PackedWeights, RunOptions, Session, SessionOptions, Value};
+use super::value::OnnxValue;
 
 /// Threads that wait for work sleep: spinning takes the time of others for little.
 const NO_SPINNING: [&CStr; 2] =
@@ -28,8 +28,44 @@ pub struct OnnxSession {
 pub(super) struct Open {
     pub(super) library: &'static OnnxRuntime,
     session: *mut Session,
-    /// Memory that it reads its weights from.
-    _weights: Vec<Bytes>,
+    /// Weights that it reads where they lie.
+    _weights: Vec<(CString, OnnxValue)>,
+    /// The same as kernels have packed it.
+    _packed: OnnxPackedWeights,
+}
+
+/// Weights of several sessions as their kernels have packed them: each once, whoever packs it first.
+#[derive(Clone)]
+pub struct OnnxPackedWeights(Arc<Packed>);
+
+struct Packed {
+    library: &'static OnnxRuntime,
+    weights: *mut PackedWeights,
+}
+
+// SAFETY: ONNX Runtime locks it while a session is made; sessions read what is in it.
+unsafe impl Send for Packed {}
+// SAFETY: as above.
+unsafe impl Sync for Packed {}
+
+impl OnnxPackedWeights {
+    /// None so far.
+    ///
+    /// # Errors
+    /// What ONNX Runtime says.
+    pub fn new(library: &'static OnnxRuntime) -> Result<OnnxPackedWeights, OnnxRuntimeError> {
+        let mut weights = ptr::null_mut();
+        // SAFETY: the result goes to a pointer of ours.
+        library.check(unsafe { (library.table.create_packed_weights)(&raw mut weights) })?;
+        Ok(OnnxPackedWeights(Arc::new(Packed { library, weights })))
+    }
+}
+
+impl Drop for Packed {
+    fn drop(&mut self) {
+        // SAFETY: made once, released here alone, after all sessions that read it: each has a share.
+        unsafe { (self.library.table.release_packed_weights)(self.weights) }
+    }
 }
 
 // SAFETY: ONNX Runtime allows runs of one session from any threads at once; it is released when
@@ -48,33 +84,38 @@ impl Drop for Open {
 
 impl OnnxSession {
     /// Makes a session of a serialized model. Initializers that the model declares to lie elsewhere
-    /// are given by name in `weights`, which must have been made over memory. A run uses up to
-    /// `threads` threads, of which the caller's is one.
+    /// are given by name in `weights`, which must have been made over memory; what kernels make of them
+    /// goes to `packed`. A run uses up to `threads` threads, of which the caller's is one.
     ///
     /// # Errors
     /// What ONNX Runtime says. Some damaged models may end the process instead.
     pub fn load(
         library: &'static OnnxRuntime,
         model: &[u8],
-        weights: &[(&CStr, &OnnxValue)],
+        weights: Vec<(CString, OnnxValue)>,
+        packed: &OnnxPackedWeights,
         threads: usize,
     ) -> Result<OnnxSession, OnnxRuntimeError> {
         let options = Options::new(library, threads)?;
-        let kept = options.add_weights(weights)?;
+        options.add_weights(&weights)?;
         let mut session = ptr::null_mut();
         // SAFETY: the bytes are read during the call and copied as far as they are needed; the
-        // options are alive; the result goes to a pointer of ours.
+        // options and the packed weights are alive, these for as long as the session; the result goes
+        // to a pointer of ours.
         let status = unsafe {
-            (library.table.create_session)(
+            (library.table.create_session_with_packed_weights)(
                 library.env,
                 model.as_ptr().cast(),
                 model.len(),
                 options.options,
+                packed.0.weights,
                 &raw mut session,
             )
         };
         library.check(status)?;
-        Ok(OnnxSession { open: Arc::new(Open { library, session, _weights: kept }) })
+        Ok(OnnxSession {
+            open: Arc::new(Open { library, session, _weights: weights, _packed: packed.clone() }),
+        })
     }
 
     /// Runs the model: `inputs` by name, all of them; gives the outputs of these names.
@@ -202,12 +243,13 @@ impl Options {
         })
     }
 
-    /// Gives the memory that must live as long as the session.
-    fn add_weights(&self, weights: &[(&CStr, &OnnxValue)]) -> Result<Vec<Bytes>, OnnxRuntimeError> {
-        let kept: Option<Vec<Bytes>> = weights.iter().map(|(_, value)| value.memory()).collect();
-        let kept = kept.ok_or_else(|| OnnxRuntimeError::invalid("weights lie in no memory"))?;
+    /// The weights must live as long as the session.
+    fn add_weights(&self, weights: &[(CString, OnnxValue)]) -> Result<(), OnnxRuntimeError> {
+        if weights.iter().any(|(_, value)| value.memory().is_none()) {
+            return Err(OnnxRuntimeError::invalid("weights lie in no memory"));
+        }
         if weights.is_empty() {
-            return Ok(kept);
+            return Ok(());
         }
         let names: Vec<*const c_char> = weights.iter().map(|(name, _)| name.as_ptr()).collect();
         let values: Vec<*const Value> =
@@ -222,7 +264,18 @@ impl Options {
                 weights.len(),
             )
         })?;
-        Ok(kept)
+        // What kernels pack is shared only of weights that are named here, too.
+        for (name, value) in weights {
+            // SAFETY: the name is copied; the caller keeps the value for as long as the session.
+            self.library.check(unsafe {
+                (self.library.table.add_initializer)(
+                    self.options,
+                    name.as_ptr(),
+                    value.value.cast_const(),
+                )
+            })?;
+        }
+        Ok(())
     }
 }
 

@@ -23,7 +23,8 @@ opaque!(
     TypeAndShape,
     MemoryInfo,
     Allocator,
-    ArenaCfg
+    ArenaCfg,
+    PackedWeights
 );
 
 /// The version of the API that has every function of [`Table`], and its first release.
@@ -82,9 +83,6 @@ table! {
     2 error_message: fn(*const Status) -> *const c_char;
     3 create_env: fn(c_int, *const c_char, *mut *mut Env) -> *mut Status;
     6 disable_telemetry: fn(*const Env) -> *mut Status;
-    8 create_session: fn(
-        *const Env, *const c_void, usize, *const SessionOptions, *mut *mut Session,
-    ) -> *mut Status;
     9 run: fn(
         *mut Session, *const RunOptions,
         *const *const c_char, *const *const Value, usize,
@@ -122,8 +120,15 @@ table! {
     100 release_session_options: fn(*mut SessionOptions);
     130 add_config_entry: fn(*mut SessionOptions, *const c_char, *const c_char) -> *mut Status;
     144 register_allocator: fn(*mut Env, *const MemoryInfo, *const ArenaCfg) -> *mut Status;
+    150 add_initializer: fn(*mut SessionOptions, *const c_char, *const Value) -> *mut Status;
     164 create_arena_cfg: fn(
         *const *const c_char, *const usize, usize, *mut *mut ArenaCfg,
+    ) -> *mut Status;
+    166 create_packed_weights: fn(*mut *mut PackedWeights) -> *mut Status;
+    167 release_packed_weights: fn(*mut PackedWeights);
+    169 create_session_with_packed_weights: fn(
+        *const Env, *const c_void, usize, *const SessionOptions, *mut PackedWeights,
+        *mut *mut Session,
     ) -> *mut Status;
     210 add_external_initializers: fn(
         *mut SessionOptions, *const *const c_char, *const *const Value, usize,
