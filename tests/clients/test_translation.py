@@ -124,6 +124,42 @@ class Branches(Translation):
         self.hold(choose, [{"x": x, "flag": True}, {"x": x, "flag": False}], x=(tf.float32, [None, 5, 6, 3]), flag=(tf.bool, []))
 
 
+    def test_one_of_many_by_a_number(self):
+        weights = tf.Variable(self.numbers(3, 3))
+
+        def choose(x, number):
+            ways = [lambda: x + 1.0, lambda: x @ weights, lambda: -x, lambda: x * x, lambda: x[::-1]]
+            sizes = [lambda: x[:1], lambda: tf.concat([x, x], 0)]
+            return {"y": tf.switch_case(number, ways), "z": tf.switch_case(number, sizes),
+                    "last": tf.switch_case(number - 3, ways[:3]), "only": tf.switch_case(number, ways[1:2]),
+                    "known": tf.switch_case(tf.constant(2), ways)}
+
+        x = self.numbers(4, 3)
+        # What has no number goes the last way.
+        model = self.hold(choose, [{"x": x, "number": np.int32(n)} for n in (-2**31, -1, 0, 1, 2, 3, 4, 5, 7, 2**31 - 1)],
+                          [weights], x=(tf.float32, [None, 3]), number=(tf.int32, []))
+        self.assertIn("If", [node.op_type for node in model.graph.node])
+
+    def test_one_of_many_within_loops_and_branches(self):
+        def count(x, number):
+            def inner(i, y):
+                doubled = lambda: tf.cond(y[0] > 3.0, lambda: y - 1.0, lambda: y * 2.0)
+                halved = lambda: tf.while_loop(lambda j, z: j < 2, lambda j, z: (j + 1, z / 2.0), (0, y))[1]
+                return i + 1, tf.switch_case((i + number) % 3, [doubled, halved, lambda: y + 1.0])
+
+            return {"y": tf.while_loop(lambda i, y: i < 5, inner, (0, x))[1]}
+
+        x = self.numbers(4)
+        self.hold(count, [{"x": x, "number": np.int32(n)} for n in (0, 1, 2)], x=(tf.float32, [4]), number=(tf.int32, []))
+
+    def test_many_ways_stay_shallow(self):
+        def choose(x, number):
+            return {"y": tf.switch_case(number, [lambda n=n: x * float(n) for n in range(200)])}
+
+        x = self.numbers(2)
+        self.hold(choose, [{"x": x, "number": np.int32(n)} for n in (0, 99, 100, 199, 200)], x=(tf.float32, [2]), number=(tf.int32, []))
+
+
 class Loops(Translation):
     def test_a_loop_hands_on_states_of_one_size(self):
         weights = tf.Variable(self.numbers(3, 3, low=-0.5, high=0.5))

@@ -1,4 +1,4 @@
-//! Branches and loops: TensorFlow's functional `If` and `While` as ONNX's `If` and `Loop`.
+//! Branches and loops: TensorFlow's functional `If`, `Case` and `While` as ONNX's `If` and `Loop`.
 //!
 //! A body becomes a graph within the graph. What a loop hands on unchanged is no state of ONNX's loop:
 //! its body reads it from around. Invariant: what is known of a state inside a body (its sizes) holds
@@ -11,6 +11,7 @@ use vesta_protos::tensorflow::NodeDef;
 use crate::constant::{Constant, onnx_number};
 use crate::graph::{Attr, Subgraph};
 use crate::ops::lists;
+use crate::refusal::Reason;
 use crate::signature::{Body, canonical};
 use crate::translate::{Piece, Translating, alias};
 use crate::value::{Dim, Dims, List, Value, ValueId};
@@ -18,9 +19,12 @@ use crate::value::{Dim, Dims, List, Value, ValueId};
 /// How often a loop's body is gone through until what is known of its states holds.
 const ROUNDS_MAX: usize = 12;
 
+/// Branches of one `Case`.
+const BRANCHES_MAX: usize = 256;
+
 /// Whether an operator is one of these.
 pub(crate) fn is_control(op: &str) -> bool {
-    matches!(op, "If" | "StatelessIf" | "While" | "StatelessWhile")
+    matches!(op, "Case" | "If" | "StatelessCase" | "StatelessIf" | "StatelessWhile" | "While")
 }
 
 /// One state of a loop, or one result of a branch.
@@ -92,10 +96,10 @@ impl<'a> Translating<'a> {
         node: &'a NodeDef,
         inputs: &[ValueId],
     ) -> Option<Vec<ValueId>> {
-        let outcome = if node.op.ends_with("If") {
-            self.branch(node, inputs)
-        } else {
-            self.repeat(node, inputs)
+        let outcome = match node.op.as_str() {
+            "Case" | "StatelessCase" => self.cases(node, inputs),
+            "If" | "StatelessIf" => self.branch(node, inputs),
+            _ => self.repeat(node, inputs),
         };
         match outcome {
             Ok(results) => Some(results),
@@ -203,8 +207,83 @@ impl<'a> Translating<'a> {
             return Ok(results.into_iter().map(|id| alias(&mut self.graph, id)).collect());
         }
         let condition = self.truth(condition)?;
+        let write = |this: &mut Self, body| this.written(body, given);
+        self.either(&condition, |this| write(this, then), |this| write(this, other))
+    }
+
+    /// One of several, by a number; the last for any number that none has.
+    fn cases(&mut self, node: &'a NodeDef, inputs: &[ValueId]) -> Result<Vec<ValueId>, Obstacle> {
+        let Some((&number, given)) = inputs.split_first() else {
+            return Err(Obstacle::Reason("it has no number of a branch".to_owned()));
+        };
+        let own = |body: &&Body<'_>| body.node == node.name;
+        let count = self.piece.bodies.iter().filter(own).count();
+        let bodies = (0..count)
+            .map(|at| self.body(node, &format!("branches[{at}]"), given.len()))
+            .collect::<Result<Vec<_>, _>>()?;
+        let Some((&last, others)) = bodies.split_last() else {
+            return Err(Obstacle::Reason("it has no branches".to_owned()));
+        };
+        if count > BRANCHES_MAX {
+            return Err(Obstacle::Reason(format!("it has more than {BRANCHES_MAX} branches")));
+        }
+        let value = self.graph.get(number);
+        if (value.dtype, value.rank()) != (DType::I32, Some(0)) {
+            return Err(Obstacle::Reason(
+                "its number of a branch is no scalar of int32".to_owned(),
+            ));
+        }
+        if let Some([known]) = value.constant.as_ref().and_then(Constant::to_ints).as_deref() {
+            let chosen = usize::try_from(*known).ok().and_then(|at| others.get(at));
+            let results = self.written(chosen.copied().unwrap_or(last), given)?;
+            return Ok(results.into_iter().map(|id| alias(&mut self.graph, id)).collect());
+        }
+        let number = self.graph.plain(number);
+        let (zero, end) = (self.whole(0)?, self.whole(others.len())?);
+        let is_below =
+            self.graph.emit("Less", &[&number, &zero], vec![], DType::Bool, Some(vec![]));
+        let inputs = [&*is_below, &end, &number];
+        let number = self.graph.emit("Where", &inputs, vec![], DType::I32, Some(vec![]));
+        self.case_among(&number, 0, &bodies, given)
+    }
+
+    fn whole(&mut self, number: usize) -> Result<String, Obstacle> {
+        let scalar = self.graph.scalar(DType::I32, number as f64);
+        scalar.map_err(|Reason(reason)| Obstacle::Reason(reason))
+    }
+
+    /// Those of some branches whose numbers begin with `first`. They are halved, for readers of a model
+    /// follow graphs within graphs a few steps only.
+    fn case_among(
+        &mut self,
+        number: &str,
+        first: usize,
+        bodies: &[&'a Body<'a>],
+        given: &[ValueId],
+    ) -> Result<Vec<ValueId>, Obstacle> {
+        if let [body] = bodies {
+            return self.written(body, given);
+        }
+        let (lower, upper) = bodies.split_at(bodies.len() / 2);
+        let middle = first + lower.len();
+        let own = self.whole(middle)?;
+        let is_lower = self.graph.emit("Less", &[number, &own], vec![], DType::Bool, Some(vec![]));
+        self.either(
+            &is_lower,
+            |this| this.case_among(number, first, lower, given),
+            |this| this.case_among(number, middle, upper, given),
+        )
+    }
+
+    /// ONNX's `If` over two ways to write the same results.
+    fn either(
+        &mut self,
+        condition: &str,
+        then: impl FnOnce(&mut Self) -> Result<Vec<ValueId>, Obstacle>,
+        other: impl FnOnce(&mut Self) -> Result<Vec<ValueId>, Obstacle>,
+    ) -> Result<Vec<ValueId>, Obstacle> {
         // Both are looked at, so that all is named that stands in the way.
-        let (then, other) = (self.one_branch(then, given), self.one_branch(other, given));
+        let (then, other) = (self.one_branch(then), self.one_branch(other));
         let ((then, mut states), (other, others)) = (then?, other?);
         if states.len() != others.len() {
             return Err(Obstacle::Reason(
@@ -225,18 +304,17 @@ impl<'a> Translating<'a> {
         if states.is_empty() {
             return Ok(vec![]);
         }
-        let names = self.graph.emit_many("If", &[&condition], attributes, given);
+        let names = self.graph.emit_many("If", &[condition], attributes, given);
         let values = names.into_iter().zip(&states).map(|(name, state)| state.value(Some(name)));
         Ok(values.map(|value| self.graph.add(value)).collect())
     }
 
     fn one_branch(
         &mut self,
-        body: &'a Body<'a>,
-        given: &[ValueId],
+        write: impl FnOnce(&mut Self) -> Result<Vec<ValueId>, Obstacle>,
     ) -> Result<(Subgraph, Vec<State>), Obstacle> {
         let outer = self.graph.enter();
-        let written = self.written(body, given).and_then(|results| {
+        let written = write(self).and_then(|results| {
             let outputs = self.outputs(&results)?;
             let states = results.iter().map(|&id| State::of(self.graph.get(id))).collect();
             Ok((outputs, states))

@@ -22,7 +22,8 @@ pub struct FeedSpec {
 pub struct Body<'a> {
     /// The node that calls it.
     pub node: String,
-    /// The attribute that names it: `then_branch`, `else_branch`, `cond` or `body`.
+    /// The attribute that names it: `then_branch`, `else_branch`, `branches[0]` and so on, `cond` or
+    /// `body`.
     pub attribute: String,
     /// As those of a signature; nothing of the graph around it is read but by `arguments`.
     pub nodes: &'a [NodeDef],

@@ -29,7 +29,7 @@ const NODES_MAX: usize = 300_000;
 pub struct FrozenBody {
     /// The node that calls it.
     pub node: String,
-    /// The attribute of the node that names it, such as `then_branch`.
+    /// The attribute of the node that names it, such as `then_branch` or `branches[0]`.
     pub attribute: String,
     /// Its nodes, as those of [`crate::FrozenGraph`]; their names are their own.
     pub nodes: Vec<NodeDef>,
@@ -45,7 +45,12 @@ pub struct FrozenBody {
 
 /// Whether an operator is a branch or loop whose functions are frozen.
 pub(crate) fn is_control(op: &str) -> bool {
-    matches!(op, "If" | "StatelessIf" | "While" | "StatelessWhile")
+    is_branch(op) || matches!(op, "While" | "StatelessWhile")
+}
+
+/// Whether an operator goes one way of several, as its first input says.
+fn is_branch(op: &str) -> bool {
+    matches!(op, "Case" | "If" | "StatelessCase" | "StatelessIf")
 }
 
 /// The freezing of all bodies of a signature.
@@ -83,16 +88,12 @@ impl<'b, 'a> Bodies<'b, 'a> {
         let mut bodies = Vec::new();
         for (node, name) in controls {
             let inner = &flat.nodes[*node as usize];
-            let condition = usize::from(inner.def.op.ends_with("If"));
+            let condition = usize::from(is_branch(&inner.def.op));
             let given = inner.inputs.get(condition..).unwrap_or_default();
             let handles: Vec<Option<Declared>> =
                 given.iter().map(|&source| handle(flat, handles, source)).collect();
             for (attribute, value) in flat.attrs(*node)? {
-                if let (
-                    "cond" | "body" | "then_branch" | "else_branch",
-                    Some(Attribute::Func(function)),
-                ) = (attribute.as_str(), value.value)
-                {
+                for (attribute, function) in functions(attribute, value.value) {
                     let body = self
                         .body(name, attribute, function, &handles)
                         .map_err(|error| error.prefixed(&format!("{name}: ")))?;
@@ -153,6 +154,20 @@ impl<'b, 'a> Bodies<'b, 'a> {
             checks: written.checks,
             bodies,
         })
+    }
+}
+
+/// The functions that an attribute of a branch or loop names, each with what names it alone.
+fn functions(attribute: String, value: Option<Attribute>) -> Vec<(String, NameAttrList)> {
+    match (attribute.as_str(), value) {
+        ("cond" | "body" | "then_branch" | "else_branch", Some(Attribute::Func(function))) => {
+            vec![(attribute, function)]
+        }
+        ("branches", Some(Attribute::List(list))) => {
+            let numbered = list.func.into_iter().enumerate();
+            numbered.map(|(at, function)| (format!("branches[{at}]"), function)).collect()
+        }
+        _ => Vec::new(),
     }
 }
 
