@@ -174,4 +174,21 @@ def sampling_cases(case, numbers):
     case("ShapeN", "plain", lambda x, y: raw.ShapeN(input=[x, y]), [image, numbers(4)], [[None, None, 7, 3], [None]])
 
 
-GROUPS = (sampling_cases, colour_cases, fused_cases, cell_cases, list_cases, spectrum_cases)
+def decoding_cases(case, numbers):
+    """Greedy texts: repeats, blanks, steps behind the end, texts of nothing."""
+    scores = numbers(9, 4, 3).repeat(2, 0)[:13]
+    lengths = np.array([13, 5, 0, 9], np.int32)
+    opened = [[None, None, 3], [None]]
+    few = numbers(2, 1, 3)
+    ties = np.zeros((4, 2, 3), F)
+    for merge in (False, True):
+        for blank in (-1, 0, -3, 1):
+            build = lambda x, n, m=merge, b=blank: raw.CTCGreedyDecoder(inputs=x, sequence_length=n, merge_repeated=m, blank_index=b)
+            runs = [[few, np.array([1], np.int32)], [ties, np.array([4, 2], np.int32)]]
+            case("CTCGreedyDecoder", f"{merge}_{blank}".lower(), build, [scores, lengths], opened, runs)
+    keras = lambda x, n: tf.sparse.to_dense(tf.nn.ctc_greedy_decoder(x, n)[0][0], default_value=-1)
+    case("CTCGreedyDecoder", "dense", keras, [scores, lengths], opened, [[few, np.array([2], np.int32)]])
+    case("CTCGreedyDecoder", "double", lambda x, n: raw.CTCGreedyDecoder(inputs=x, sequence_length=n), [scores.astype(np.float64), lengths], opened, fails=[[few.astype(np.float64), np.array([3], np.int32)]])
+
+
+GROUPS = (decoding_cases, sampling_cases, colour_cases, fused_cases, cell_cases, list_cases, spectrum_cases)

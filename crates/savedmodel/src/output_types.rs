@@ -58,6 +58,10 @@ pub(crate) fn output_types(graph: &GraphDef, node: &NodeDef) -> Option<Vec<i32>>
         "Switch" => return Some(vec![of("T")?; 2]),
         "NonMaxSuppressionV4" => return Some(vec![int; 2]),
         "NonMaxSuppressionV5" => return Some(vec![int, or("T", DType::F32)?, int]),
+        "CTCGreedyDecoder" => {
+            let wide = DType::I64.number();
+            return Some(vec![wide, wide, wide, or("T", DType::F32)?]);
+        }
         "CombinedNonMaxSuppression" => {
             let float = DType::F32.number();
             return Some(vec![float, float, float, int]);

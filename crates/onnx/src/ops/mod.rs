@@ -8,6 +8,7 @@ pub(crate) mod checks;
 mod colours;
 mod convolution;
 mod cropping;
+mod decoding;
 mod detection;
 mod diagonals;
 mod division;
@@ -64,6 +65,7 @@ pub(crate) const FAMILIES: &[Family] = &[
     colours::FAMILY,
     convolution::FAMILY,
     cropping::FAMILY,
+    decoding::FAMILY,
     detection::FAMILY,
     diagonals::FAMILY,
     division::FAMILY,
