@@ -180,8 +180,16 @@ fn inspect_lite(
         onnx: Err(Status::unimplemented("a TensorFlow Lite model has no ONNX form here")),
         inexact: BTreeMap::new(),
     };
+    let on_openvino = || -> Result<(), Status> {
+        let installed = store.find(EngineName::OpenVino, None)?;
+        LiteModel::check_for_openvino(artifact, &installed.folder, &installed.version)
+    };
     let verdict = |mut said: EngineReport| {
-        if said.name != EngineName::LiteRt {
+        if said.name == EngineName::OpenVino {
+            // What the file is goes before what is installed.
+            let held = openvino::check_lite(artifact).and_then(|()| on_openvino());
+            said.verdict = held.and(said.verdict);
+        } else if said.name != EngineName::LiteRt {
             said.verdict = Err(Status::unimplemented("it runs no TensorFlow Lite models"));
         } else if !unbundled.is_empty() {
             said.verdict = Err(Status::unimplemented(format!(

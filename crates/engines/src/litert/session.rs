@@ -201,7 +201,7 @@ impl Runner for LoadedModel {
 ///
 /// # Errors
 /// `INVALID_ARGUMENT` for an empty tensor, and one with too many dimensions or elements.
-fn dims(alias: &str, tensor: &Tensor) -> Result<Vec<i32>, Status> {
+pub(crate) fn dims(alias: &str, tensor: &Tensor) -> Result<Vec<i32>, Status> {
     let shape = tensor.shape();
     if shape.elements() == 0 {
         return Err(Status::invalid_argument(format!(
