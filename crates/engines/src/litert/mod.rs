@@ -15,6 +15,7 @@ mod operators;
 pub(crate) mod schema;
 mod session;
 pub(crate) mod signatures;
+mod sizes;
 #[cfg(test)]
 mod tests;
 mod values;
