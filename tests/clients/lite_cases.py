@@ -74,7 +74,7 @@ case("ROUND", tf.round, [8], feeds=[[np.float32([0.5, 1.5, 2.5, -0.5, -1.5, 0.49
 for name, function in {"LOG": tf.math.log, "SQRT": tf.sqrt}.items():
     case(name, function, IMAGE, low=0.1)
 case("RSQRT", lambda x: tf.math.rsqrt(x * x + 1e-3), IMAGE)
-case("PRELU", lambda x: tf.maximum(x, 0.0) + tf.constant([0.2, 0.3, 0.4]) * (x - tf.abs(x)) * 0.5, IMAGE)
+case("PRELU", lambda x: tf.nn.relu(x) + -tf.constant([[[0.2, 0.3, 0.4]]]) * tf.nn.relu(-x), [1, 6, 5, 3])
 for name, function in {"ABS": tf.abs, "NEG": tf.negative, "SIGN": tf.sign}.items():
     case(f"{name} int32", function, OPEN, of=I)
 
@@ -170,7 +170,7 @@ for dtype in (F, I, B):
     case(f"STRIDED_SLICE last {label}", lambda x: x[..., -2:], OPEN, of=of)
     case(f"TILE {label}", lambda x: tf.tile(x, [2, 1]), OPEN, of=of)
     case(f"EXPAND_DIMS {label}", lambda x: tf.expand_dims(x, 1), OPEN, of=of)
-    case(f"SQUEEZE {label}", lambda x: tf.squeeze(x, 1), [None, 1, 6], of=of)
+    case(f"SQUEEZE {label}", lambda x: tf.squeeze(x, 1), [None, 1, None], of=of)
     case(f"GATHER {label}", lambda x: tf.gather(x, [[3, 0], [1, 5]], axis=1), OPEN, of=of)
     case(f"GATHER first {label}", lambda x: tf.gather(x, 0), OPEN, of=of)
     case(f"GATHER_ND {label}", lambda x: tf.gather_nd(x, [[3, 0], [1, 5]]), [4, 6], of=of)

@@ -22,6 +22,8 @@ use vesta_model::{Engine, EngineIdentity, LoadRequest, Session, Status};
 
 pub(crate) use self::exactness::check as check_exactness;
 pub use self::ir::IrModel;
+#[cfg(test)]
+pub(crate) use self::lite::check_graph;
 pub(crate) use self::lite::{check as check_lite, check_reader};
 use crate::{LiteModel, OnnxModel};
 

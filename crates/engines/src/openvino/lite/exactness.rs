@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use vesta_model::{DType, Status};
 
-use super::table::{Takes, options, takes};
+use super::table::{SPECIAL, Takes, options, takes};
 use crate::litert::flatbuffer::Table;
 use crate::litert::schema::{Model, Operator, Subgraph, TensorInfo, dtype};
 
@@ -34,7 +34,8 @@ const MOVED: [DType; 4] = [DType::F32, DType::I32, DType::I64, DType::Bool];
 /// 1 as a float, which is what a softmax multiplies with.
 const ONE: u32 = 0x3f80_0000;
 
-/// Refuses a graph that has something that is not known to be computed as LiteRT computes it.
+/// Refuses a graph that has something that is not known to be computed as LiteRT computes it; tells whether
+/// the numbers that it is fed must be finite for it.
 ///
 /// # Errors
 /// `UNIMPLEMENTED`, naming each operator once, with a tensor where it stands.
@@ -42,9 +43,9 @@ pub(crate) fn check(
     model: &Model<'_>,
     graph: &Subgraph<'_>,
     file_bytes: usize,
-) -> Result<(), Status> {
+) -> Result<bool, Status> {
     let mut looked = Looked::new(graph, file_bytes);
-    let mut found = Vec::new();
+    let (mut found, mut must_be_finite) = (Vec::new(), false);
     for &input in &graph.inputs {
         if let Some(why) = looked.why_not_fed(input) {
             found.push(format!("input {} ({why})", graph.tensors[input].name));
@@ -59,6 +60,7 @@ pub(crate) fn check(
             let output = operator.outputs.first().map_or("", |&n| graph.tensors[n].name);
             found.push(format!("{name} at {output} ({why})"));
         }
+        must_be_finite |= !SPECIAL.contains(&name) || has_activation(name, operator);
         looked.follow(name, operator);
     }
     let lost = graph.outputs.iter().find(|&&output| !looked.is_there(output));
@@ -66,7 +68,7 @@ pub(crate) fn check(
         found.push(format!("output {} (nothing gives it)", graph.tensors[output].name));
     }
     if found.is_empty() {
-        return Ok(());
+        return Ok(must_be_finite);
     }
     Err(Status::unimplemented(format!(
         "OpenVINO does not compute all of it as LiteRT does: {}",
@@ -149,7 +151,8 @@ impl<'g, 'f> Looked<'g, 'f> {
     fn why_not_placed(&self, name: &str, operator: &Operator<'_>) -> Option<String> {
         let left_out = operator.inputs.iter().position(Option::is_none);
         let may_be = |position: usize| {
-            position == 2 && name == "FULLY_CONNECTED" || position == 3 && name == "TRANSPOSE_CONV"
+            position == 2 && matches!(name, "FULLY_CONNECTED" | "CONV_3D")
+                || position == 3 && name == "TRANSPOSE_CONV"
         };
         if left_out.is_some_and(|position| !may_be(position)) {
             return Some("without an operand".to_owned());
@@ -392,6 +395,16 @@ fn why_not_with(name: &str, operator: &Operator<'_>) -> Result<Option<String>, S
         own.numbers(0)?;
     }
     Ok((name == "SOFTMAX" && own.number(0)? != ONE).then(|| "with a factor".to_owned()))
+}
+
+/// Whether an operator that may have an activation has one.
+fn has_activation(name: &str, operator: &Operator<'_>) -> bool {
+    let own = operator.at.table(4).ok().flatten();
+    let bounded = options(name).map_or(&[][..], |(_, bounded)| bounded);
+    let mut joined = bounded.iter().filter(|bound| bound.most > 0);
+    joined.any(|bound| {
+        own.is_some_and(|own| own.byte(bound.slot).is_ok_and(|activation| activation > 0))
+    })
 }
 
 /// Whether such numbers are converted alike. Floats that do not fit into whole numbers are not.

@@ -8,7 +8,11 @@
 mod exactness;
 mod table;
 
-use std::collections::BTreeMap;
+#[cfg(test)]
+pub(crate) use self::exactness::check as check_graph;
+
+use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
@@ -47,7 +51,7 @@ pub(super) fn load(
     let bytes = read_file(&request.artifact)?;
     let file = File::new(&bytes);
     let model = Model::read(&file)?;
-    let served = served(&model, bytes.len())?;
+    let (served, must_be_finite) = served(&model, bytes.len())?;
     check_reader(folder, version)?;
     let (mut bound, mut signatures) = (BTreeMap::new(), BTreeMap::new());
     for one in served {
@@ -67,18 +71,22 @@ pub(super) fn load(
         let declared = BoundModel::compile(&read, own, shapes.clone(), ends()?, threads)
             .map_err(|status| refused(&signature.name, &status))?;
         let (ends, resized) = (ends()?, OnceLock::new());
-        let read = Mutex::new(Some((read, ends)));
-        let one = LiteModel { signature, shapes, declared, read, resized, threads };
-        bound.insert(one.signature.name.clone(), one);
+        let is_fixed = |shape: &PartialShape| matches!(shape, PartialShape::Ranked(dims) if dims.iter().any(Option::is_some));
+        let read = Mutex::new(shapes.iter().any(is_fixed).then_some((read, ends)));
+        let must_be_finite = must_be_finite.contains(&one.subgraph);
+        let model =
+            LiteModel { signature, shapes, declared, read, resized, must_be_finite, threads };
+        bound.insert(one.signature.name.clone(), model);
     }
     Ok(BoundSession::new(ModelDescription { signatures }, LiteRuns, bound))
 }
 
-/// What is served of a file, if OpenVINO computes all of it as LiteRT does.
+/// What is served of a file, if OpenVINO computes all of it as LiteRT does, and the graphs that must be fed
+/// finite numbers for it.
 ///
 /// # Errors
 /// `UNIMPLEMENTED` with what it does not, and those of the file.
-fn served(model: &Model<'_>, file_bytes: usize) -> Result<Vec<Served>, Status> {
+fn served(model: &Model<'_>, file_bytes: usize) -> Result<(Vec<Served>, BTreeSet<usize>), Status> {
     let served = signatures::of(model)?;
     if served.len() > SIGNATURES_MAX {
         return Err(Status::unimplemented(format!(
@@ -88,14 +96,13 @@ fn served(model: &Model<'_>, file_bytes: usize) -> Result<Vec<Served>, Status> {
     }
     let mut known = BTreeMap::new();
     for one in &served {
-        let check = || exactness::check(model, &model.subgraphs[one.subgraph], file_bytes);
-        known
-            .entry(one.subgraph)
-            .or_insert_with(check)
-            .clone()
-            .map_err(|status| refused(&one.signature.name, &status))?;
+        if let Entry::Vacant(entry) = known.entry(one.subgraph) {
+            let checked = exactness::check(model, &model.subgraphs[one.subgraph], file_bytes);
+            entry.insert(checked.map_err(|status| refused(&one.signature.name, &status))?);
+        }
     }
-    Ok(served)
+    let must_be_finite = known.into_iter().filter(|(_, must)| *must).map(|(graph, _)| graph);
+    Ok((served, must_be_finite.collect()))
 }
 
 /// Refuses what a file has that OpenVINO does not compute as LiteRT does.
@@ -190,6 +197,7 @@ pub(super) struct LiteModel {
     /// What is compiled for other sizes, until that was done.
     read: Mutex<Option<(OpenVinoModel, Ends)>>,
     resized: OnceLock<Result<BoundModel, Status>>,
+    must_be_finite: bool,
     threads: usize,
 }
 
@@ -200,6 +208,15 @@ impl LiteModel {
         let mut fits = self.shapes.iter().zip(inputs);
         if fits.all(|(shape, tensor)| shape.accepts(tensor.shape())) {
             return Ok(&self.declared);
+        }
+        for ((shape, tensor), spec) in self.shapes.iter().zip(inputs).zip(&self.signature.inputs) {
+            if matches!(shape, PartialShape::Ranked(dims) if dims.len() != tensor.shape().rank()) {
+                return Err(Status::invalid_argument(format!(
+                    "Failed to resize input tensor: {} to {}: the model has as many dimensions as {shape}",
+                    spec.alias,
+                    tensor.shape()
+                )));
+            }
         }
         let resized = self.resized.get_or_init(|| {
             let mut read = self.read.lock().unwrap_or_else(PoisonError::into_inner);
@@ -241,19 +258,11 @@ impl Runner for LiteRuns {
     ) -> Result<Vec<Tensor>, Status> {
         for (spec, tensor) in bound.signature.inputs.iter().zip(&inputs) {
             sizes_of_input(&spec.alias, tensor)?;
-            check_finite(&spec.alias, tensor)?;
-        }
-        let model = bound.model_for(&inputs)?;
-        let taken = model.shapes().iter().zip(&inputs).zip(&bound.signature.inputs);
-        for ((shape, tensor), spec) in taken {
-            if !shape.accepts(tensor.shape()) {
-                return Err(Status::invalid_argument(format!(
-                    "Failed to resize input tensor: {} to {}: it has as many dimensions as {shape}",
-                    spec.alias,
-                    tensor.shape()
-                )));
+            if bound.must_be_finite {
+                check_finite(&spec.alias, tensor)?;
             }
         }
+        let model = bound.model_for(&inputs)?;
         if is_past(deadline) {
             return Err(late());
         }
