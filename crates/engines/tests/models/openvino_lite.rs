@@ -1,7 +1,7 @@
 //! `model.tflite` in OpenVINO: the common suite, ends and sizes as LiteRT has them, and what is refused by name.
 
 use vesta_engines::{EngineName, Installed, OpenVinoEngine, OpenVinoOptions};
-use vesta_model::{Code, Engine, Session, Shape, Tensor};
+use vesta_model::{Code, Engine, Shape, Tensor};
 use vesta_testkit::Given;
 
 use crate::native::{Kept, installed, serve};

@@ -467,3 +467,40 @@ fn split<'i>(name: &str, inputs: &'i [usize]) -> (&'i [usize], &'i [usize]) {
     };
     inputs.split_at(middle.min(inputs.len()))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::litert::flatbuffer::File;
+
+    fn refusal(bytes: &[u8]) -> Option<String> {
+        let file = File::new(bytes);
+        let model = Model::read(&file).unwrap();
+        let checked = check(&model, &model.subgraphs[0], bytes.len());
+        checked.err().map(|status| status.message().to_owned())
+    }
+
+    /// The converter writes no such constants; others do.
+    #[test]
+    fn a_constant_that_is_not_finite_is_refused() {
+        let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/models/lite");
+        let mut bytes = std::fs::read(folder.join("half_plus_two.tflite")).unwrap();
+        assert_eq!(refusal(&bytes), None);
+        let two = 2.0f32.to_le_bytes();
+        let at = bytes.windows(4).rposition(|word| word == two).unwrap();
+        bytes[at..at + 4].copy_from_slice(&f32::INFINITY.to_le_bytes());
+        let refused = refusal(&bytes).unwrap();
+        assert!(refused.contains("a constant that is not finite"), "{refused}");
+    }
+
+    /// A constant that many tensors are made of, or that lies over others, is no reason to read for ever.
+    #[test]
+    fn constants_are_read_about_once() {
+        let bytes = [0u8; 64];
+        let mut constants = Constants { left: 64, known: BTreeMap::new() };
+        for _ in 0..1000 {
+            assert!(constants.are_finite(&bytes));
+        }
+        assert!(!constants.are_finite(&bytes[4..]), "all was read");
+    }
+}
