@@ -4,6 +4,8 @@
 //! Owns the names. May not know: who reads it. Invariant: every tensor has a name that no other has, inputs
 //! and outputs are those of the graph, each once, and no output is an input, a constant or another output.
 
+use std::collections::BTreeSet;
+
 use vesta_model::{AlignedBytes, Status};
 
 use super::head::{Field, Head, Target};
@@ -48,12 +50,13 @@ pub(crate) fn write(file: &[u8], model: &Model<'_>, graph: &Subgraph<'_>) -> Res
         [(0, Field::Byte(operators::CAST)), (2, Field::Number(1)), (3, Field::Number(number))];
     head.table(cast, &fields);
     head.targets(graphs, [Target::New(part)].into_iter());
-    let ends = body(&mut head, part, graph, (model.operator_codes.len(), empty_buffer))?;
-    let (inputs, outputs) = ends;
-    let named = |ends: Vec<(usize, usize)>| -> Vec<(usize, String)> {
-        ends.into_iter().map(|(tensor, seen)| (tensor, name(seen))).collect()
-    };
-    Ok(Alone { bytes: head.before(file)?, inputs: named(inputs), outputs: named(outputs) })
+    let ends = ends(graph);
+    body(&mut head, part, graph, &ends, (model.operator_codes.len(), empty_buffer))?;
+    Ok(Alone {
+        bytes: head.before(file)?,
+        inputs: ends.inputs.iter().map(|&tensor| (tensor, name(tensor))).collect(),
+        outputs: ends.outputs.iter().map(|&(tensor, seen)| (tensor, name(seen))).collect(),
+    })
 }
 
 /// The name of a tensor by its number.
@@ -62,75 +65,75 @@ fn name(number: usize) -> String {
 }
 
 /// Tensors of the graph, with the numbers that they have in the new one.
-type Ends = Vec<(usize, usize)>;
+type Numbered = Vec<(usize, usize)>;
 
-/// The graph itself; gives its inputs and outputs.
+/// The ends of a graph, each once.
+struct Ends {
+    inputs: Vec<usize>,
+    outputs: Numbered,
+    /// Those outputs that are copied, in the order of their copies, which stand behind the graph's own tensors.
+    copied: Vec<usize>,
+}
+
+fn ends(graph: &Subgraph<'_>) -> Ends {
+    let mut ends = Ends { inputs: Vec::new(), outputs: Vec::new(), copied: Vec::new() };
+    let given: BTreeSet<usize> =
+        graph.operators.iter().flat_map(|operator| operator.outputs.iter().copied()).collect();
+    let (mut inputs, mut outputs) = (BTreeSet::new(), BTreeSet::new());
+    ends.inputs.extend(graph.inputs.iter().filter(|&&tensor| inputs.insert(tensor)));
+    for &tensor in graph.outputs.iter().filter(|&&tensor| outputs.insert(tensor)) {
+        // An output that no operator gives would be lost.
+        let seen = if given.contains(&tensor) {
+            tensor
+        } else {
+            ends.copied.push(tensor);
+            graph.tensors.len() + ends.copied.len() - 1
+        };
+        ends.outputs.push((tensor, seen));
+    }
+    ends
+}
+
+/// The graph itself; `cast` is the number of the operator that copies.
 fn body(
     head: &mut Head,
     part: usize,
     graph: &Subgraph<'_>,
+    ends: &Ends,
     (cast, empty_buffer): (usize, u32),
-) -> Result<(Ends, Ends), Status> {
-    let mut inputs: Vec<usize> = Vec::new();
-    graph.inputs.iter().for_each(|&tensor| {
-        if !inputs.contains(&tensor) {
-            inputs.push(tensor);
-        }
-    });
-    let (mut outputs, mut copied): (Ends, Vec<usize>) = (Vec::new(), Vec::new());
-    for &tensor in &graph.outputs {
-        if outputs.iter().any(|&(known, _)| known == tensor) {
-            continue;
-        }
-        // What no operator gives is lost as an output.
-        let is_given = graph.operators.iter().any(|operator| operator.outputs.contains(&tensor));
-        let seen = if is_given {
-            tensor
-        } else {
-            copied.push(tensor);
-            graph.tensors.len() + copied.len() - 1
-        };
-        outputs.push((tensor, seen));
-    }
+) -> Result<(), Status> {
     let [tensors, takes, gives, steps] = [head.part(), head.part(), head.part(), head.part()];
-    head.table(
-        part,
-        &[
-            (0, Field::To(Target::New(tensors))),
-            (1, Field::To(Target::New(takes))),
-            (2, Field::To(Target::New(gives))),
-            (3, Field::To(Target::New(steps))),
-        ],
-    );
-    let likes: Vec<usize> = (0..graph.tensors.len()).chain(copied.iter().copied()).collect();
-    let parts: Vec<usize> = likes.iter().map(|_| head.part()).collect();
-    head.targets(tensors, parts.iter().map(|&part| Target::New(part)));
-    head.numbers(takes, &inputs);
-    head.numbers(gives, &outputs.iter().map(|&(_, seen)| seen).collect::<Vec<_>>());
-    let copies: Vec<usize> = copied.iter().map(|_| head.part()).collect();
+    let parts = [(0, tensors), (1, takes), (2, gives), (3, steps)];
+    head.table(part, &parts.map(|(slot, part)| (slot, Field::To(Target::New(part)))));
+    let own: Vec<usize> = graph.tensors.iter().map(|_| head.part()).collect();
+    let copies: Vec<usize> = ends.copied.iter().map(|_| head.part()).collect();
+    let all: Vec<Target> = own.iter().chain(&copies).map(|&part| Target::New(part)).collect();
+    head.targets(tensors, all.into_iter());
+    head.numbers(takes, &ends.inputs);
+    head.numbers(gives, &ends.outputs.iter().map(|&(_, seen)| seen).collect::<Vec<_>>());
+    let casts: Vec<usize> = ends.copied.iter().map(|_| head.part()).collect();
     let old = graph.operators.iter().map(|operator| Target::Old(operator.at.at));
-    let all: Vec<Target> = old.chain(copies.iter().map(|&part| Target::New(part))).collect();
+    let all: Vec<Target> = old.chain(casts.iter().map(|&part| Target::New(part))).collect();
     head.targets(steps, all.into_iter());
-    for (number, (like, part)) in likes.into_iter().zip(parts).enumerate() {
-        let buffer = (number < graph.tensors.len()).then_some(());
-        let buffer = match buffer {
-            Some(()) => graph.tensors[like].at.number(2)?,
-            None => empty_buffer,
-        };
-        tensor(head, part, &graph.tensors[like], (&name(number), buffer))?;
+    for (number, (like, part)) in graph.tensors.iter().zip(own).enumerate() {
+        let buffer = like.at.number(2)?;
+        tensor(head, part, like, (&name(number), buffer))?;
     }
-    for (position, (from, part)) in copied.into_iter().zip(copies).enumerate() {
+    for (position, &from) in ends.copied.iter().enumerate() {
+        let number = graph.tensors.len() + position;
+        let like = &graph.tensors[from];
+        tensor(head, copies[position], like, (&name(number), empty_buffer))?;
         let (takes, gives) = (head.part(), head.part());
         let fields = [
             (0, Field::Number(u32::try_from(cast).unwrap_or(u32::MAX))),
             (1, Field::To(Target::New(takes))),
             (2, Field::To(Target::New(gives))),
         ];
-        head.table(part, &fields);
+        head.table(casts[position], &fields);
         head.numbers(takes, &[from]);
-        head.numbers(gives, &[graph.tensors.len() + position]);
+        head.numbers(gives, &[number]);
     }
-    Ok((inputs.into_iter().map(|tensor| (tensor, tensor)).collect(), outputs))
+    Ok(())
 }
 
 /// A tensor like another, under this name and in this buffer. What quantises it is left out.

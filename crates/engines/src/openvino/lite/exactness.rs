@@ -21,6 +21,9 @@ const QUANTIZATION: usize = 4;
 const IS_VARIABLE: usize = 5;
 const SPARSITY: usize = 6;
 
+/// The most inputs and outputs of a graph.
+const ENDS_MAX: usize = 4096;
+
 /// Elements of whole numbers that are looked into; a constant with more counts as unknown.
 const INTEGERS_MAX: usize = 4096;
 
@@ -44,6 +47,11 @@ pub(crate) fn check(
     graph: &Subgraph<'_>,
     file_bytes: usize,
 ) -> Result<bool, Status> {
+    if graph.inputs.len().max(graph.outputs.len()) > ENDS_MAX {
+        return Err(Status::unimplemented(format!(
+            "a graph has more than {ENDS_MAX} inputs or outputs"
+        )));
+    }
     let mut looked = Looked::new(graph, file_bytes);
     let (mut found, mut must_be_finite) = (Vec::new(), false);
     for &input in &graph.inputs {
@@ -84,6 +92,8 @@ struct Looked<'g, 'f> {
     unheld: Vec<Option<String>>,
     /// What is fed, or given by an operator.
     given: BTreeSet<usize>,
+    /// Operators by what they give.
+    made_by: BTreeMap<usize, usize>,
     /// Whole numbers below [`EXACT_FLOATS`].
     small: BTreeSet<usize>,
     /// Whole numbers that follow from sizes and the file.
@@ -93,6 +103,8 @@ struct Looked<'g, 'f> {
 impl<'g, 'f> Looked<'g, 'f> {
     fn new(graph: &'g Subgraph<'f>, file_bytes: usize) -> Looked<'g, 'f> {
         let dtypes = graph.tensors.iter().map(|own| dtype(own.kind).map(|(dtype, _)| dtype));
+        let made_by = graph.operators.iter().enumerate();
+        let made_by = made_by.map(|(place, own)| own.outputs.iter().map(move |&n| (n, place)));
         let mut constants = Constants { left: file_bytes, known: BTreeMap::new() };
         let mut looked = Looked {
             graph,
@@ -103,6 +115,7 @@ impl<'g, 'f> Looked<'g, 'f> {
                 .map(|tensor| why_not_held(tensor, &mut constants))
                 .collect(),
             given: graph.inputs.iter().copied().collect(),
+            made_by: made_by.flatten().collect(),
             small: BTreeSet::new(),
             sized: BTreeSet::new(),
         };
@@ -220,8 +233,8 @@ impl<'g, 'f> Looked<'g, 'f> {
     /// Whether a tensor is a sum with a positive number, of what is no less than 0 in a variance. LiteRT's
     /// reciprocal root of 0 is no number.
     fn is_positive(&self, number: usize) -> bool {
-        let gives = |operator: &&Operator<'_>| operator.outputs.contains(&number);
-        let Some(sum) = self.graph.operators.iter().find(gives) else { return false };
+        let sum = self.made_by.get(&number).and_then(|&place| self.graph.operators.get(place));
+        let Some(sum) = sum else { return false };
         let positive = |own: &Option<usize>| {
             let bytes = own.and_then(|number| self.tensor(number).constant);
             bytes.is_some_and(|bytes| {

@@ -18,12 +18,13 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Instant;
 
-use vesta_ffi::{OpenVino, OpenVinoModel};
+use vesta_ffi::{OpenVino, OpenVinoModel, OpenVinoPort};
 use vesta_model::{
-    DType, LoadRequest, ModelDescription, PartialShape, RunRequest, Signature, Status, Tensor,
+    AlignedBytes, DType, LoadRequest, ModelDescription, PartialShape, RunRequest, Signature,
+    Status, Tensor,
 };
 
-use super::runner::{BoundModel, Ends, Runs};
+use super::runner::{BoundModel, Ends, Runs, check_ends};
 use super::values::words;
 use crate::bound::{Bound, BoundSession, Runner, is_past, late};
 use crate::litert::alone::{self, Alone};
@@ -54,29 +55,25 @@ pub(super) fn load(
     let (served, must_be_finite) = served(&model, bytes.len())?;
     check_reader(folder, version)?;
     let (mut bound, mut signatures) = (BTreeMap::new(), BTreeMap::new());
+    let mut graphs: BTreeMap<usize, Arc<LiteGraph>> = BTreeMap::new();
     for one in served {
-        let graph = &model.subgraphs[one.subgraph];
-        let alone = alone::write(&bytes, &model, graph)?;
-        let read = read(library, &alone)?;
-        let signature = Arc::new(one.signature.clone());
-        signatures.insert(signature.name.clone(), Arc::clone(&signature));
+        let graph = match graphs.entry(one.subgraph) {
+            Entry::Occupied(known) => Arc::clone(known.get()),
+            Entry::Vacant(entry) => {
+                let alone = alone::write(&bytes, &model, &model.subgraphs[one.subgraph])?;
+                let must_be_finite = must_be_finite.contains(&one.subgraph);
+                let graph = LiteGraph::read(library, alone, request.threads, must_be_finite)?;
+                Arc::clone(entry.insert(Arc::new(graph)))
+            }
+        };
         // A signature may declare other sizes than its graph has.
-        let shapes: Vec<PartialShape> = one
-            .inputs
-            .iter()
-            .map(|&tensor| PartialShape::Ranked(graph.tensors[tensor].dims.clone()))
-            .collect();
-        let ends = || ends(&read, &alone, &one);
-        let (own, threads) = (Arc::clone(&signature), request.threads);
-        let declared = BoundModel::compile(&read, own, shapes.clone(), ends()?, threads)
-            .map_err(|status| refused(&signature.name, &status))?;
-        let (ends, resized) = (ends()?, OnceLock::new());
-        let is_fixed = |shape: &PartialShape| matches!(shape, PartialShape::Ranked(dims) if dims.iter().any(Option::is_some));
-        let read = Mutex::new(shapes.iter().any(is_fixed).then_some((read, ends)));
-        let must_be_finite = must_be_finite.contains(&one.subgraph);
-        let model =
-            LiteModel { signature, shapes, declared, read, resized, must_be_finite, threads };
-        bound.insert(one.signature.name.clone(), model);
+        let dims = |tensor: &usize| model.subgraphs[one.subgraph].tensors[*tensor].dims.clone();
+        let shapes = one.inputs.iter().map(|tensor| PartialShape::Ranked(dims(tensor))).collect();
+        let name = one.signature.name.clone();
+        let served =
+            LiteModel::bind(graph, &one, shapes).map_err(|status| refused(&name, &status))?;
+        signatures.insert(name.clone(), Arc::clone(&served.signature));
+        bound.insert(name, served);
     }
     Ok(BoundSession::new(ModelDescription { signatures }, LiteRuns, bound))
 }
@@ -162,54 +159,156 @@ fn read(library: &'static OpenVino, alone: &Alone) -> Result<OpenVinoModel, Stat
     })
 }
 
-/// Where the ends of a signature stand in the model that was read.
-fn ends(read: &OpenVinoModel, alone: &Alone, one: &Served) -> Result<Ends, Status> {
-    let unread = |error| Status::unimplemented(words(&error));
-    let all = |ports: Vec<vesta_ffi::OpenVinoPort>| -> Vec<String> {
-        ports.into_iter().map(|port| port.name.unwrap_or_default()).collect()
-    };
-    let named = |ends: &[(usize, String)], tensors: &[usize]| {
-        let name = |tensor: &usize| {
-            let found = ends.iter().find(|(own, _)| own == tensor);
-            found.map(|(_, name)| name.clone()).unwrap_or_default()
+/// A graph in terms of compiled models, which all of its signatures share.
+struct LiteGraph {
+    alone: Alone,
+    inputs: Vec<OpenVinoPort>,
+    outputs: Vec<OpenVinoPort>,
+    must_be_finite: bool,
+    threads: usize,
+    /// What is compiled for sizes that are not declared, until that was done.
+    read: Mutex<Option<OpenVinoModel>>,
+    /// Compiled for the sizes that the file declares, and for any.
+    declared: OnceLock<Result<BoundModel, Status>>,
+    resized: OnceLock<Result<BoundModel, Status>>,
+}
+
+impl LiteGraph {
+    fn read(
+        library: &'static OpenVino,
+        mut alone: Alone,
+        threads: usize,
+        must_be_finite: bool,
+    ) -> Result<LiteGraph, Status> {
+        let unread = |error| Status::unimplemented(words(&error));
+        let model = read(library, &alone)?;
+        // The library has its own.
+        alone.bytes = AlignedBytes::zeroed(0);
+        let inputs = model.inputs().map_err(unread)?;
+        let outputs = model.outputs().map_err(unread)?;
+        let read = Mutex::new(Some(model));
+        let (declared, resized) = (OnceLock::new(), OnceLock::new());
+        Ok(LiteGraph { alone, inputs, outputs, must_be_finite, threads, read, declared, resized })
+    }
+
+    /// Where the ends of a signature stand in the model.
+    fn ends(&self, one: &Served) -> Result<Ends, Status> {
+        let find = |named: &[(usize, String)], ports: &[OpenVinoPort], tensors: &[usize]| {
+            let by_tensor: BTreeMap<usize, &String> =
+                named.iter().map(|(tensor, name)| (*tensor, name)).collect();
+            let name = |tensor| by_tensor.get(tensor).map_or_else(String::new, ToString::to_string);
+            let wanted: Vec<String> = tensors.iter().map(name).collect();
+            let all: Vec<String> =
+                ports.iter().map(|port| port.name.clone().unwrap_or_default()).collect();
+            Ends::find(&wanted, &all)
         };
-        tensors.iter().map(name).collect::<Vec<String>>()
-    };
-    Ok(Ends {
-        inputs: Ends::find(
-            &named(&alone.inputs, &one.inputs),
-            &all(read.inputs().map_err(unread)?),
-        )?,
-        outputs: Ends::find(
-            &named(&alone.outputs, &one.outputs),
-            &all(read.outputs().map_err(unread)?),
-        )?,
-    })
+        let ends = Ends {
+            inputs: find(&self.alone.inputs, &self.inputs, &one.inputs)?,
+            outputs: find(&self.alone.outputs, &self.outputs, &one.outputs)?,
+        };
+        check_ends("input", &one.signature.inputs, &ends.inputs, &self.inputs)?;
+        check_ends("output", &one.signature.outputs, &ends.outputs, &self.outputs)?;
+        Ok(ends)
+    }
+
+    /// The model compiled for the sizes that are declared, as one of its signatures has it.
+    fn declared(&self, bound: &Binding) -> Result<BoundModel, Status> {
+        let compile = || {
+            let mut read = self.read.lock().unwrap_or_else(PoisonError::into_inner);
+            let model = read.as_ref().ok_or_else(gone)?;
+            let compiled = bound.compile(model, bound.shapes.clone(), self.threads);
+            if bound.open_shapes() == bound.shapes {
+                // There are no others.
+                *read = None;
+            }
+            compiled
+        };
+        let declared = self.declared.get_or_init(compile).as_ref().map_err(Clone::clone)?;
+        Ok(bound.again(declared, bound.shapes.clone()))
+    }
+
+    /// The model compiled for any sizes.
+    fn resized(&self, bound: &Binding) -> Result<BoundModel, Status> {
+        let compile = || {
+            let mut read = self.read.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut model = read.take().ok_or_else(gone)?;
+            let unfit = |error| Status::invalid_argument(words(&error));
+            model.open_sizes().map_err(unfit)?;
+            bound
+                .compile(&model, bound.open_shapes(), self.threads)
+                .map_err(|status| Status::invalid_argument(status.message()))
+        };
+        let resized = self.resized.get_or_init(compile).as_ref().map_err(Clone::clone)?;
+        Ok(bound.again(resized, bound.open_shapes()))
+    }
+}
+
+fn gone() -> Status {
+    Status::internal("what was read of a model.tflite is gone")
+}
+
+/// A signature and its ends in a model.
+struct Binding {
+    signature: Arc<Signature>,
+    /// The sizes that the file declares.
+    shapes: Vec<PartialShape>,
+    ends: Ends,
+}
+
+impl Binding {
+    fn open_shapes(&self) -> Vec<PartialShape> {
+        let open = |shape: &PartialShape| match shape {
+            PartialShape::Ranked(dims) => PartialShape::Ranked(vec![None; dims.len()]),
+            PartialShape::Unknown => PartialShape::Unknown,
+        };
+        self.shapes.iter().map(open).collect()
+    }
+
+    fn compile(
+        &self,
+        model: &OpenVinoModel,
+        shapes: Vec<PartialShape>,
+        threads: usize,
+    ) -> Result<BoundModel, Status> {
+        BoundModel::compile(model, Arc::clone(&self.signature), shapes, self.ends.clone(), threads)
+    }
+
+    fn again(&self, model: &BoundModel, shapes: Vec<PartialShape>) -> BoundModel {
+        model.again(Arc::clone(&self.signature), shapes, self.ends.clone())
+    }
 }
 
 /// A signature in terms of compiled models.
 pub(super) struct LiteModel {
     signature: Arc<Signature>,
-    /// The sizes that the file declares.
-    shapes: Vec<PartialShape>,
-    /// Compiled for them.
+    binding: Binding,
     declared: BoundModel,
-    /// What is compiled for other sizes, until that was done.
-    read: Mutex<Option<(OpenVinoModel, Ends)>>,
     resized: OnceLock<Result<BoundModel, Status>>,
-    must_be_finite: bool,
-    threads: usize,
+    graph: Arc<LiteGraph>,
 }
 
 impl LiteModel {
+    fn bind(
+        graph: Arc<LiteGraph>,
+        one: &Served,
+        shapes: Vec<PartialShape>,
+    ) -> Result<LiteModel, Status> {
+        let signature = Arc::new(one.signature.clone());
+        let ends = graph.ends(one)?;
+        let binding = Binding { signature: Arc::clone(&signature), shapes, ends };
+        let declared = graph.declared(&binding)?;
+        Ok(LiteModel { signature, binding, declared, resized: OnceLock::new(), graph })
+    }
+
     /// The model for these inputs. Sizes may be others than those that the file declares, as in the original;
     /// for the first request with such, the model is compiled anew.
     fn model_for(&self, inputs: &[Tensor]) -> Result<&BoundModel, Status> {
-        let mut fits = self.shapes.iter().zip(inputs);
+        let mut fits = self.binding.shapes.iter().zip(inputs);
         if fits.all(|(shape, tensor)| shape.accepts(tensor.shape())) {
             return Ok(&self.declared);
         }
-        for ((shape, tensor), spec) in self.shapes.iter().zip(inputs).zip(&self.signature.inputs) {
+        let specs = self.binding.shapes.iter().zip(&self.signature.inputs);
+        for ((shape, spec), tensor) in specs.zip(inputs) {
             if matches!(shape, PartialShape::Ranked(dims) if dims.len() != tensor.shape().rank()) {
                 return Err(Status::invalid_argument(format!(
                     "Failed to resize input tensor: {} to {}: the model has as many dimensions as {shape}",
@@ -218,21 +317,7 @@ impl LiteModel {
                 )));
             }
         }
-        let resized = self.resized.get_or_init(|| {
-            let mut read = self.read.lock().unwrap_or_else(PoisonError::into_inner);
-            let Some((mut model, ends)) = read.take() else {
-                return Err(Status::internal("a model was resized before"));
-            };
-            let open = |shape: &PartialShape| match shape {
-                PartialShape::Ranked(dims) => PartialShape::Ranked(vec![None; dims.len()]),
-                PartialShape::Unknown => PartialShape::Unknown,
-            };
-            let opened = model.open_sizes();
-            opened.map_err(|error| Status::invalid_argument(words(&error)))?;
-            let shapes = self.shapes.iter().map(open).collect();
-            BoundModel::compile(&model, Arc::clone(&self.signature), shapes, ends, self.threads)
-                .map_err(|status| Status::invalid_argument(status.message()))
-        });
+        let resized = self.resized.get_or_init(|| self.graph.resized(&self.binding));
         resized.as_ref().map_err(Clone::clone)
     }
 }
@@ -258,7 +343,7 @@ impl Runner for LiteRuns {
     ) -> Result<Vec<Tensor>, Status> {
         for (spec, tensor) in bound.signature.inputs.iter().zip(&inputs) {
             sizes_of_input(&spec.alias, tensor)?;
-            if bound.must_be_finite {
+            if bound.graph.must_be_finite {
                 check_finite(&spec.alias, tensor)?;
             }
         }
