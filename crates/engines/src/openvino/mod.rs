@@ -6,6 +6,7 @@
 //! come from. Invariant: the library is opened once in a process and stays until it ends, so this engine
 //! belongs into a worker; it reads no file of a model by itself, but for a copy that was checked and is ours.
 
+mod constants;
 mod exactness;
 mod guards;
 mod ir;
@@ -20,6 +21,7 @@ use std::sync::Arc;
 use vesta_ffi::OpenVino;
 use vesta_model::{Engine, EngineIdentity, LoadRequest, Session, Status};
 
+pub(crate) use self::constants::narrow as narrow_constants;
 pub(crate) use self::exactness::check as check_exactness;
 pub use self::ir::IrModel;
 #[cfg(test)]
