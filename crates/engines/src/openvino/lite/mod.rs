@@ -18,10 +18,11 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Instant;
 
+use tempfile::NamedTempFile;
 use vesta_ffi::{OpenVino, OpenVinoModel, OpenVinoPort};
 use vesta_model::{
-    AlignedBytes, DType, LoadRequest, ModelDescription, PartialShape, RunRequest, Signature,
-    Status, Tensor,
+    AlignedBytes, DType, LoadRequest, Memory as _, ModelDescription, PartialShape, RunRequest,
+    Signature, Status, Tensor,
 };
 
 use super::runner::{BoundModel, Ends, Runs, check_ends};
@@ -135,26 +136,31 @@ fn refused(signature: &str, status: &Status) -> Status {
     )
 }
 
+/// Where the file for the reader may be written; the second for a root that is read-only.
+fn places() -> [PathBuf; 2] {
+    [std::env::temp_dir(), PathBuf::from("/dev/shm")]
+}
+
 /// Has the library read a graph, out of a file that is there for that long and that nobody else may open.
 fn read(library: &'static OpenVino, alone: &Alone) -> Result<OpenVinoModel, Status> {
-    use vesta_model::Memory as _;
-
-    let unwritable = |error: std::io::Error| {
-        Status::failed_precondition(format!(
-            "OpenVINO reads a model.tflite out of a file, and none can be written in {}: {error}; set \
-             TMPDIR to a folder that can be written",
-            std::env::temp_dir().display()
-        ))
+    let write = |place: &PathBuf| -> std::io::Result<NamedTempFile> {
+        let mut builder = tempfile::Builder::new();
+        let mut file = builder.prefix("vesta-").suffix(".tflite").tempfile_in(place)?;
+        file.write_all(alone.bytes.bytes())?;
+        file.write_all(&PADDING)?;
+        file.flush()?;
+        Ok(file)
     };
-    let mut file = tempfile::Builder::new()
-        .prefix("vesta-")
-        .suffix(".tflite")
-        .tempfile()
-        .map_err(unwritable)?;
-    let written = file.write_all(alone.bytes.bytes()).and_then(|()| file.write_all(&PADDING));
-    written.and_then(|()| file.flush()).map_err(unwritable)?;
-    let path: PathBuf = file.path().to_owned();
-    OpenVinoModel::read_file(library, &path).map_err(|error| {
+    let places = places();
+    let file = write(&places[0]).or_else(|_| write(&places[1])).map_err(|error| {
+        Status::failed_precondition(format!(
+            "OpenVINO reads a model.tflite out of a file, and none can be written in {} or {}: {error}; \
+             set TMPDIR to a folder that can be written",
+            places[0].display(),
+            places[1].display()
+        ))
+    })?;
+    OpenVinoModel::read_file(library, file.path()).map_err(|error| {
         Status::unimplemented(format!("OpenVINO does not take the model.tflite: {}", words(&error)))
     })
 }
