@@ -221,6 +221,10 @@ case("TILE by sizes", lambda x: tf.tile(x, [tf.shape(x)[0], 1]), OPEN)
 case("PAD by sizes", lambda x: tf.pad(x, [[0, tf.shape(x)[0]], [0, 0]]), OPEN)
 case("RESIZE_BILINEAR by sizes", lambda x: tf.image.resize(x, tf.shape(x)[1:3] * 2), [None, None, None, 2],
      feeds=[[np.arange(24, dtype=np.float32).reshape(1, 3, 4, 2)]])
+case("TRANSPOSE_CONV by sizes", lambda x: tf.nn.conv2d_transpose(
+    x, weights(3, 3, 4, 3), [tf.shape(x)[0], 8, 8, 4], 2, "SAME"), [None, 4, 4, 3])
+case("GATHER by ids", lambda ids: tf.gather(weights(20, 4), ids), [None, 5], of=I,
+     feeds=[[np.int32([[0, 19, 7, 7, 3]])], [np.int32([[1, 2, 3, 4, 5], [19, 18, 0, 0, 9]])]])
 # Ends that are no operator's.
 case("ends", lambda x: (x, x + 1, tf.constant([1.5, 2.5])), OPEN)
 case("an input without a use", lambda x, y: x + 1, OPEN, OPEN)

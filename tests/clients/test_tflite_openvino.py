@@ -199,6 +199,16 @@ class ServedTest(Lite):
                     self.assertEqual(caught.exception.code(), grpc.StatusCode.INVALID_ARGUMENT)
             self.assertEqual(len(self.workers(server)), 2)
 
+    def test_ids_that_lie_outside_are_errors(self):
+        [case] = [case for case in CASES if case.name == "GATHER by ids"]
+        with self.on_both(convert([case])) as server:
+            client = self.connect(server)
+            for bad in (20, -1, 1 << 30):
+                for model in "ol":
+                    with self.subTest(bad, model=model), self.assertRaises(grpc.RpcError) as caught:
+                        client.predict(model, "s0", a0=np.int32([[0, 1, bad, 2, 3]]))
+                    self.assertIn("gather index out of bounds", caught.exception.details())
+
     def test_a_file_alone_and_a_file_that_is_preferred(self):
         folder = self.put("half_plus_two", model="m")
         with tempfile.TemporaryDirectory() as place:

@@ -21,6 +21,10 @@ const QUANTIZATION: usize = 4;
 const IS_VARIABLE: usize = 5;
 const SPARSITY: usize = 6;
 
+/// What a refusal names at most, and characters of a name in it.
+const NAMED_MAX: usize = 20;
+const NAME_MAX: usize = 120;
+
 /// The most inputs and outputs of a graph.
 const ENDS_MAX: usize = 4096;
 
@@ -37,8 +41,17 @@ const MOVED: [DType; 4] = [DType::F32, DType::I32, DType::I64, DType::Bool];
 /// 1 as a float, which is what a softmax multiplies with.
 const ONE: u32 = 0x3f80_0000;
 
-/// Refuses a graph that has something that is not known to be computed as LiteRT computes it; tells whether
-/// the numbers that it is fed must be finite for it.
+/// What a graph must be fed, for OpenVINO to compute it as LiteRT does.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Needs {
+    /// Whether all numbers must be finite.
+    pub(super) finite: bool,
+    /// Inputs by tensor, whose whole numbers must be from 0 to below these.
+    pub(super) below: BTreeMap<usize, usize>,
+}
+
+/// Refuses a graph that has something that is not known to be computed as LiteRT computes it; tells what it
+/// must be fed for it.
 ///
 /// # Errors
 /// `UNIMPLEMENTED`, naming each operator once, with a tensor where it stands.
@@ -46,17 +59,17 @@ pub(crate) fn check(
     model: &Model<'_>,
     graph: &Subgraph<'_>,
     file_bytes: usize,
-) -> Result<bool, Status> {
+) -> Result<Needs, Status> {
     if graph.inputs.len().max(graph.outputs.len()) > ENDS_MAX {
         return Err(Status::unimplemented(format!(
             "a graph has more than {ENDS_MAX} inputs or outputs"
         )));
     }
     let mut looked = Looked::new(graph, file_bytes);
-    let (mut found, mut must_be_finite) = (Vec::new(), false);
+    let (mut found, mut needs) = (Vec::new(), Needs::default());
     for &input in &graph.inputs {
         if let Some(why) = looked.why_not_fed(input) {
-            found.push(format!("input {} ({why})", graph.tensors[input].name));
+            found.push(format!("input {} ({why})", short(graph.tensors[input].name)));
         }
     }
     let mut named = BTreeSet::new();
@@ -66,22 +79,35 @@ pub(crate) fn check(
             && named.insert((name, why.clone()))
         {
             let output = operator.outputs.first().map_or("", |&n| graph.tensors[n].name);
-            found.push(format!("{name} at {output} ({why})"));
+            found.push(format!("{} at {} ({why})", short(name), short(output)));
         }
-        must_be_finite |= !SPECIAL.contains(&name) || has_activation(name, operator);
+        if found.len() >= NAMED_MAX {
+            found.push("and maybe more".to_owned());
+            break;
+        }
+        needs.finite |= !SPECIAL.contains(&name) || has_activation(name, operator);
+        if let Some((input, size)) = looked.picks_by_input(name, operator) {
+            let below = needs.below.entry(input).or_insert(size);
+            *below = size.min(*below);
+        }
         looked.follow(name, operator);
     }
     let lost = graph.outputs.iter().find(|&&output| !looked.is_there(output));
-    if let Some(&output) = lost {
-        found.push(format!("output {} (nothing gives it)", graph.tensors[output].name));
+    if let Some(&output) = lost.filter(|_| found.is_empty()) {
+        found.push(format!("output {} (nothing gives it)", short(graph.tensors[output].name)));
     }
     if found.is_empty() {
-        return Ok(must_be_finite);
+        return Ok(needs);
     }
     Err(Status::unimplemented(format!(
         "OpenVINO does not compute all of it as LiteRT does: {}",
         found.join("; ")
     )))
+}
+
+/// The beginning of a name: a file may have one of any length.
+fn short(name: &str) -> &str {
+    name.char_indices().nth(NAME_MAX).map_or(name, |(end, _)| &name[..end])
 }
 
 /// A graph as far as it was looked into.
@@ -257,7 +283,8 @@ impl<'g, 'f> Looked<'g, 'f> {
             return Some("of another dtype".to_owned());
         }
         let Some(picked) = self.integers(*indices) else {
-            return Some("by indices that a run computes".to_owned());
+            let is_checked = self.picks_by_input(name, operator).is_some();
+            return (!is_checked).then(|| "by indices that a run computes".to_owned());
         };
         let dims = &self.tensor(*data).dims;
         let within = |index: i64, axis: usize| {
@@ -265,15 +292,28 @@ impl<'g, 'f> Looked<'g, 'f> {
             index >= 0 && size.is_some_and(|size| index.unsigned_abs() < size)
         };
         let are_within = if name == "GATHER" {
-            let axis = operator.at.table(4).ok().flatten().and_then(|own| own.number(0).ok());
-            let axis = axis.map_or(0, |axis| i64::from(axis.cast_signed()));
-            let axis = if axis < 0 { axis + dims.len() as i64 } else { axis };
-            usize::try_from(axis).is_ok_and(|axis| picked.iter().all(|&index| within(index, axis)))
+            let axis = axis_of(operator, dims.len());
+            axis.is_some_and(|axis| picked.iter().all(|&index| within(index, axis)))
         } else {
             let width = self.tensor(*indices).dims.last().copied().flatten().unwrap_or(0).max(1);
             picked.iter().enumerate().all(|(place, &index)| within(index, place % width))
         };
         (!are_within).then(|| "by indices that may lie outside".to_owned())
+    }
+
+    /// The input by which an operator picks, and the size of what it picks from: each request can be held to it.
+    fn picks_by_input(&self, name: &str, operator: &Operator<'_>) -> Option<(usize, usize)> {
+        let [Some(data), Some(indices)] = operator.inputs[..] else { return None };
+        if name != "GATHER"
+            || !self.graph.inputs.contains(&indices)
+            || self.dtypes[indices] != Some(DType::I32)
+        {
+            return None;
+        }
+        let dims = &self.tensor(data).dims;
+        let size = (*dims.get(axis_of(operator, dims.len())?)?)?;
+        // What is computed may have other sizes than the file says.
+        self.tensor(data).constant.map(|_| (indices, size))
     }
 
     /// The elements of a constant of whole numbers.
@@ -332,6 +372,21 @@ fn all_of(numbers: &[usize], known: &BTreeSet<usize>) -> bool {
     !numbers.is_empty() && numbers.iter().all(|number| known.contains(number))
 }
 
+/// Whether elements are finite; those of whole numbers are.
+pub(super) fn are_finite(dtype: DType, bytes: &[u8]) -> bool {
+    match dtype {
+        DType::F32 => {
+            let (words, _) = bytes.as_chunks::<4>();
+            words.iter().all(|word| f32::from_le_bytes(*word).is_finite())
+        }
+        DType::F16 => {
+            let (words, _) = bytes.as_chunks::<2>();
+            words.iter().all(|word| u16::from_le_bytes(*word) & 0x7c00 != 0x7c00)
+        }
+        _ => true,
+    }
+}
+
 /// Constants of floats that were looked into, each once.
 struct Constants {
     /// Bytes that may still be read: those that lie over each other are no reason to read for ever.
@@ -341,15 +396,14 @@ struct Constants {
 }
 
 impl Constants {
-    fn are_finite(&mut self, bytes: &[u8]) -> bool {
+    fn are_finite(&mut self, dtype: DType, bytes: &[u8]) -> bool {
         let key = (bytes.as_ptr().addr(), bytes.len());
         if let Some(&known) = self.known.get(&key) {
             return known;
         }
         let Some(left) = self.left.checked_sub(bytes.len()) else { return false };
         self.left = left;
-        let (words, _) = bytes.as_chunks::<4>();
-        let are_finite = words.iter().all(|word| f32::from_le_bytes(*word).is_finite());
+        let are_finite = are_finite(dtype, bytes);
         self.known.insert(key, are_finite);
         are_finite
     }
@@ -377,10 +431,18 @@ fn why_not_held(tensor: &TensorInfo<'_>, constants: &mut Constants) -> Option<St
         if wanted != Some(bytes.len()) {
             return Some("a constant of another size than it says".to_owned());
         }
-        let is_unfit = own == DType::F32 && !constants.are_finite(bytes);
+        let is_float = matches!(own, DType::F32 | DType::F16);
+        let is_unfit = is_float && !constants.are_finite(own, bytes);
         return is_unfit.then(|| "a constant that is not finite".to_owned());
     }
     Some("of which most is left out".to_owned())
+}
+
+/// The axis along which a `GATHER` picks.
+fn axis_of(operator: &Operator<'_>, rank: usize) -> Option<usize> {
+    let own = operator.at.table(4).ok()??;
+    let axis = i64::from(own.number(0).ok()?.cast_signed());
+    usize::try_from(if axis < 0 { axis + i64::try_from(rank).ok()? } else { axis }).ok()
 }
 
 fn is_quantised(tensor: &TensorInfo<'_>) -> bool {
@@ -512,8 +574,8 @@ mod tests {
         let bytes = [0u8; 64];
         let mut constants = Constants { left: 64, known: BTreeMap::new() };
         for _ in 0..1000 {
-            assert!(constants.are_finite(&bytes));
+            assert!(constants.are_finite(DType::F32, &bytes));
         }
-        assert!(!constants.are_finite(&bytes[4..]), "all was read");
+        assert!(!constants.are_finite(DType::F32, &bytes[4..]), "all was read");
     }
 }

@@ -11,8 +11,8 @@ mod table;
 #[cfg(test)]
 pub(crate) use self::exactness::check as check_graph;
 
+use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
-use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
@@ -21,10 +21,11 @@ use std::time::Instant;
 use tempfile::NamedTempFile;
 use vesta_ffi::{OpenVino, OpenVinoModel, OpenVinoPort};
 use vesta_model::{
-    AlignedBytes, DType, LoadRequest, Memory as _, ModelDescription, PartialShape, RunRequest,
-    Signature, Status, Tensor,
+    AlignedBytes, LoadRequest, Memory as _, ModelDescription, PartialShape, RunRequest, Signature,
+    Status, Tensor,
 };
 
+use self::exactness::{Needs, are_finite};
 use super::runner::{BoundModel, Ends, Runs, check_ends};
 use super::values::words;
 use crate::bound::{Bound, BoundSession, Runner, is_past, late};
@@ -53,7 +54,7 @@ pub(super) fn load(
     let bytes = read_file(&request.artifact)?;
     let file = File::new(&bytes);
     let model = Model::read(&file)?;
-    let (served, must_be_finite) = served(&model, bytes.len())?;
+    let (served, needs) = served(&model, bytes.len())?;
     check_reader(folder, version)?;
     let (mut bound, mut signatures) = (BTreeMap::new(), BTreeMap::new());
     let mut graphs: BTreeMap<usize, Arc<LiteGraph>> = BTreeMap::new();
@@ -62,8 +63,8 @@ pub(super) fn load(
             Entry::Occupied(known) => Arc::clone(known.get()),
             Entry::Vacant(entry) => {
                 let alone = alone::write(&bytes, &model, &model.subgraphs[one.subgraph])?;
-                let must_be_finite = must_be_finite.contains(&one.subgraph);
-                let graph = LiteGraph::read(library, alone, request.threads, must_be_finite)?;
+                let needs = needs.get(&one.subgraph).cloned().unwrap_or_default();
+                let graph = LiteGraph::read(library, alone, request.threads, needs)?;
                 Arc::clone(entry.insert(Arc::new(graph)))
             }
         };
@@ -79,12 +80,15 @@ pub(super) fn load(
     Ok(BoundSession::new(ModelDescription { signatures }, LiteRuns, bound))
 }
 
-/// What is served of a file, if OpenVINO computes all of it as LiteRT does, and the graphs that must be fed
-/// finite numbers for it.
+/// What is served of a file, if OpenVINO computes all of it as LiteRT does, and what its graphs must be fed
+/// for it.
 ///
 /// # Errors
 /// `UNIMPLEMENTED` with what it does not, and those of the file.
-fn served(model: &Model<'_>, file_bytes: usize) -> Result<(Vec<Served>, BTreeSet<usize>), Status> {
+fn served(
+    model: &Model<'_>,
+    file_bytes: usize,
+) -> Result<(Vec<Served>, BTreeMap<usize, Needs>), Status> {
     let served = signatures::of(model)?;
     if served.len() > SIGNATURES_MAX {
         return Err(Status::unimplemented(format!(
@@ -99,8 +103,7 @@ fn served(model: &Model<'_>, file_bytes: usize) -> Result<(Vec<Served>, BTreeSet
             entry.insert(checked.map_err(|status| refused(&one.signature.name, &status))?);
         }
     }
-    let must_be_finite = known.into_iter().filter(|(_, must)| *must).map(|(graph, _)| graph);
-    Ok((served, must_be_finite.collect()))
+    Ok((served, known))
 }
 
 /// Refuses what a file has that OpenVINO does not compute as LiteRT does.
@@ -170,7 +173,7 @@ struct LiteGraph {
     alone: Alone,
     inputs: Vec<OpenVinoPort>,
     outputs: Vec<OpenVinoPort>,
-    must_be_finite: bool,
+    needs: Needs,
     threads: usize,
     /// What is compiled for sizes that are not declared, until that was done.
     read: Mutex<Option<OpenVinoModel>>,
@@ -184,7 +187,7 @@ impl LiteGraph {
         library: &'static OpenVino,
         mut alone: Alone,
         threads: usize,
-        must_be_finite: bool,
+        needs: Needs,
     ) -> Result<LiteGraph, Status> {
         let unread = |error| Status::unimplemented(words(&error));
         let model = read(library, &alone)?;
@@ -194,7 +197,7 @@ impl LiteGraph {
         let outputs = model.outputs().map_err(unread)?;
         let read = Mutex::new(Some(model));
         let (declared, resized) = (OnceLock::new(), OnceLock::new());
-        Ok(LiteGraph { alone, inputs, outputs, must_be_finite, threads, read, declared, resized })
+        Ok(LiteGraph { alone, inputs, outputs, needs, threads, read, declared, resized })
     }
 
     /// Where the ends of a signature stand in the model.
@@ -290,6 +293,8 @@ pub(super) struct LiteModel {
     binding: Binding,
     declared: BoundModel,
     resized: OnceLock<Result<BoundModel, Status>>,
+    /// Inputs by position, whose whole numbers must be from 0 to below these.
+    below: Vec<(usize, usize)>,
     graph: Arc<LiteGraph>,
 }
 
@@ -303,7 +308,10 @@ impl LiteModel {
         let ends = graph.ends(one)?;
         let binding = Binding { signature: Arc::clone(&signature), shapes, ends };
         let declared = graph.declared(&binding)?;
-        Ok(LiteModel { signature, binding, declared, resized: OnceLock::new(), graph })
+        let below = one.inputs.iter().enumerate();
+        let below = below.filter_map(|(n, tensor)| Some((n, *graph.needs.below.get(tensor)?)));
+        let below = below.collect();
+        Ok(LiteModel { signature, binding, declared, resized: OnceLock::new(), below, graph })
     }
 
     /// The model for these inputs. Sizes may be others than those that the file declares, as in the original;
@@ -349,9 +357,12 @@ impl Runner for LiteRuns {
     ) -> Result<Vec<Tensor>, Status> {
         for (spec, tensor) in bound.signature.inputs.iter().zip(&inputs) {
             sizes_of_input(&spec.alias, tensor)?;
-            if bound.graph.must_be_finite {
+            if bound.graph.needs.finite {
                 check_finite(&spec.alias, tensor)?;
             }
+        }
+        for &(input, size) in &bound.below {
+            check_below(&bound.signature.inputs[input].alias, &inputs[input], size)?;
         }
         let model = bound.model_for(&inputs)?;
         if is_past(deadline) {
@@ -366,23 +377,27 @@ impl Runner for LiteRuns {
 /// # Errors
 /// `INVALID_ARGUMENT`.
 fn check_finite(alias: &str, tensor: &Tensor) -> Result<(), Status> {
-    let bytes = tensor.bytes();
-    let is_finite = match tensor.dtype() {
-        DType::F32 => {
-            let (words, _) = bytes.as_chunks::<4>();
-            words.iter().all(|word| f32::from_le_bytes(*word).is_finite())
-        }
-        DType::F16 => {
-            let (words, _) = bytes.as_chunks::<2>();
-            words.iter().all(|word| u16::from_le_bytes(*word) & 0x7c00 != 0x7c00)
-        }
-        _ => true,
-    };
-    if is_finite {
+    if are_finite(tensor.dtype(), tensor.bytes()) {
         return Ok(());
     }
     Err(Status::invalid_argument(format!(
         "input {alias} has numbers that are not finite, which OpenVINO computes otherwise than LiteRT; send \
          finite ones, or serve the model by LiteRT"
     )))
+}
+
+/// Refuses an index that lies outside of what is picked from, as LiteRT does in the run.
+///
+/// # Errors
+/// `INVALID_ARGUMENT`.
+fn check_below(alias: &str, tensor: &Tensor, size: usize) -> Result<(), Status> {
+    let (words, _) = tensor.bytes().as_chunks::<4>();
+    let mut indices = words.iter().map(|word| i32::from_le_bytes(*word));
+    match indices.find(|&index| usize::try_from(index).map_or(true, |index| index >= size)) {
+        None => Ok(()),
+        Some(index) => Err(Status::invalid_argument(format!(
+            "input {alias} has the index {index}, and there are {size} to pick from: gather index out of \
+             bounds"
+        ))),
+    }
 }
