@@ -1,6 +1,6 @@
 """OpenVINO's own models over the API, and SavedModels on OpenVINO.
 
-Models are those that the engine's own tests keep, and SavedModels made here.
+Models are those that the engine's own tests keep, SavedModels made here, and some out of packages.
 """
 
 import json
@@ -10,9 +10,10 @@ import unittest
 
 import grpc
 import numpy as np
+import onnxruntime
 import tensorflow as tf
 
-from models import KeptModels, Reference, content, save
+from models import KeptModels, Reference, content, package_folder, save
 from server import BIN, ROOT, Server, need_openvino, quiet_free
 from test_inspect import vesta
 
@@ -157,6 +158,58 @@ class SavedModelTest(OpenVino):
         with Server(*self.flags("half_plus_two", ENGINE)) as server:
             self.assertEqual(self.post(server, "half_plus_two", instances=[1.0]),
                              (200, {"predictions": [101.0]}))
+
+
+class TrainedTest(OpenVino):
+    """Models that others trained, out of packages."""
+
+    @classmethod
+    def setUpClass(cls):
+        need_openvino()
+
+    def hold(self, given, want):
+        self.assertEqual(set(given), set(want))
+        for name, values in want.items():
+            self.assertEqual(given[name].shape, values.shape)
+            np.testing.assert_allclose(given[name], values, atol=1e-4 * np.abs(values).max(), rtol=0,
+                                       err_msg=name)
+
+    def sounds(self):
+        dice = np.random.default_rng(4)
+        time = np.arange(43844) / 22050
+        tone = np.sin(2 * np.pi * 440 * time) + 0.1 * dice.normal(size=time.size)
+        return [np.float32(sound)[..., None] for sound in ([tone], [tone, -0.3 * tone, tone[::-1]])]
+
+    def test_basic_pitch_as_onnx_gives_onnx_runtime_s_answers(self):
+        path = package_folder("basic_pitch", "saved_models", "icassp_2022", "nmp.onnx")
+        folder = self.base / "pitch" / "1"
+        folder.mkdir(parents=True)
+        shutil.copy(path, folder / "model.onnx")
+        reference = onnxruntime.InferenceSession(str(path))
+        [fed] = [end.name for end in reference.get_inputs()]
+        names = [end.name for end in reference.get_outputs()]
+        with Server(*self.flags("pitch", ENGINE)) as server:
+            self.assertIn("engine=openvino", server.log())
+            client = self.connect(server)
+            for sound in self.sounds():
+                want = dict(zip(names, reference.run(None, {fed: sound})))
+                self.hold(client.predict("pitch", **{fed: content(sound)}), want)
+
+    def test_basic_pitch_as_a_saved_model_gives_tensorflows_answers(self):
+        folder = package_folder("basic_pitch", "saved_models", "icassp_2022", "nmp")
+        self.link("pitch", folder)
+        reference = Reference(folder)
+        self.addCleanup(reference.close)
+        with Server(*self.flags("pitch", ENGINE)) as server:
+            self.assertIn("engine=openvino", server.log())
+            client = self.connect(server)
+            for sound in self.sounds():
+                want = reference.run("serving_default", input_2=sound)
+                self.hold(client.predict("pitch", input_2=content(sound)), want)
+
+    def test_guesslang_is_refused_by_name(self):
+        self.link("guess", package_folder("guesslang", "data", "model"))
+        self.assertIn("StringNGrams", self.refused("guess", ENGINE))
 
 
 class WithoutEngineTest(OpenVino):

@@ -26,6 +26,7 @@ pub(crate) const COMMAND: &str = "worker";
 const SESSION_CONFIG: &str = "--session_config=";
 const OP_LIBRARY: &str = "--op_library=";
 const INTERPRETERS: &str = "--interpreters=";
+const PREFERS_LITE: &str = "--prefers_lite";
 
 /// The command that starts a worker for `engine` (`NAME` or `NAME==VERSION`) by `program`.
 pub(crate) fn command(
@@ -37,6 +38,9 @@ pub(crate) fn command(
     let mut command = WorkerCommand::new(program).arg(COMMAND).arg(engine).arg(log_format.as_str());
     if options.litert != EngineOptions::default().litert {
         command = command.arg(format!("{INTERPRETERS}{}", options.litert.interpreters));
+    }
+    if options.openvino.prefers_lite {
+        command = command.arg(PREFERS_LITE);
     }
     let config = options.tensorflow.session_config.encode_to_vec();
     if !config.is_empty() {
@@ -117,6 +121,8 @@ fn options(arguments: &[String]) -> Result<EngineOptions, Status> {
                 ConfigProto::decode(&*bytes).map_err(|_| by_hand())?;
         } else if let Some(file) = argument.strip_prefix(OP_LIBRARY) {
             options.tensorflow.op_libraries.push(PathBuf::from(file));
+        } else if argument == PREFERS_LITE {
+            options.openvino.prefers_lite = true;
         } else if let Some(count) = argument.strip_prefix(INTERPRETERS) {
             options.litert.interpreters = count.parse().map_err(|_| by_hand())?;
         } else {
@@ -132,7 +138,7 @@ fn by_hand() -> Status {
 
 #[cfg(test)]
 mod tests {
-    use vesta_engines::{LiteRtOptions, TensorFlowOptions};
+    use vesta_engines::{LiteRtOptions, OpenVinoOptions, TensorFlowOptions};
 
     use super::*;
 
@@ -147,6 +153,7 @@ mod tests {
                 op_libraries: vec!["/ops/a b.so".into(), "/ops/c.so".into()],
             },
             litert: LiteRtOptions { interpreters: 1234 },
+            openvino: OpenVinoOptions { prefers_lite: true },
         };
         let command = command(Path::new("/vesta"), "tensorflow==2.21.0", LogFormat::Text, &said);
         let words: Vec<String> =

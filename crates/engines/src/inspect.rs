@@ -180,8 +180,16 @@ fn inspect_lite(
         onnx: Err(Status::unimplemented("a TensorFlow Lite model has no ONNX form here")),
         inexact: BTreeMap::new(),
     };
+    let on_openvino = || -> Result<(), Status> {
+        let installed = store.find(EngineName::OpenVino, None)?;
+        LiteModel::check_for_openvino(artifact, &installed.folder, &installed.version)
+    };
     let verdict = |mut said: EngineReport| {
-        if said.name != EngineName::LiteRt {
+        if said.name == EngineName::OpenVino {
+            // What the file is goes before what is installed.
+            let held = openvino::check_lite(artifact).and_then(|()| on_openvino());
+            said.verdict = held.and(said.verdict);
+        } else if said.name != EngineName::LiteRt {
             said.verdict = Err(Status::unimplemented("it runs no TensorFlow Lite models"));
         } else if !unbundled.is_empty() {
             said.verdict = Err(Status::unimplemented(format!(
@@ -291,7 +299,10 @@ fn report(model: &SavedModel, signature: &Arc<Signature>) -> SignatureReport {
             (EngineName::OnnxRuntime, onnxruntime::check_exactness(translation)),
             (
                 EngineName::OpenVino,
-                for_engine(EngineName::OpenVino).and_then(|own| openvino::check_exactness(&own)),
+                for_engine(EngineName::OpenVino).and_then(|mut own| {
+                    openvino::narrow_constants(&mut own);
+                    openvino::check_exactness(&own)
+                }),
             ),
         ];
         held.into_iter().filter_map(|(name, held)| Some((name, held.err()?))).collect()

@@ -31,7 +31,7 @@ pub use model_settings::{
     MODEL_SETTINGS, ModelSettings, model_settings, part_of_runs, unavailable_engine,
 };
 pub use onnxruntime::{OnnxModel, OnnxRuntimeEngine};
-pub use openvino::{IrModel, OpenVinoEngine};
+pub use openvino::{IrModel, OpenVinoEngine, OpenVinoOptions};
 pub use overrides::SessionOverrides;
 pub use registry::{EngineChoice, EngineName, EngineOptions, build};
 pub use store::{

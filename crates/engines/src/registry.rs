@@ -12,7 +12,7 @@ use vesta_model::{Engine, Status};
 use crate::embedded::EmbeddedEngine;
 use crate::litert::{LiteRtEngine, LiteRtOptions};
 use crate::onnxruntime::OnnxRuntimeEngine;
-use crate::openvino::OpenVinoEngine;
+use crate::openvino::{OpenVinoEngine, OpenVinoOptions};
 use crate::store::EngineStore;
 use crate::tensorflow::{TensorFlowEngine, TensorFlowOptions};
 
@@ -137,6 +137,8 @@ pub struct EngineOptions {
     pub tensorflow: TensorFlowOptions,
     /// Options of LiteRT.
     pub litert: LiteRtOptions,
+    /// Options of OpenVINO.
+    pub openvino: OpenVinoOptions,
 }
 
 /// The engine that a choice means, in this process; `auto` is the embedded one. Native engines are
@@ -176,7 +178,8 @@ pub fn build(choice: &EngineChoice, options: &EngineOptions) -> Result<Arc<dyn E
         }
         EngineName::OpenVino => {
             let installed = EngineStore::from_env().find(name, version)?;
-            Ok(Arc::new(OpenVinoEngine::open(&installed.folder, &installed.version)?))
+            let (folder, version) = (&installed.folder, &installed.version);
+            Ok(Arc::new(OpenVinoEngine::open(folder, version, options.openvino)?))
         }
     }
 }

@@ -17,7 +17,7 @@ mod tensorflow;
 
 pub use cpu_clock::process_cpu_time;
 pub use environment::set_before_threads;
-pub use litert::{LiteRt, LiteRtError, LiteRtInput, LiteRtModel, LiteRtOutput};
+pub use litert::{LiteRt, LiteRtError, LiteRtInput, LiteRtKernels, LiteRtModel, LiteRtOutput};
 pub use onnxruntime::{
     OnnxPackedWeights, OnnxRunOptions, OnnxRuntime, OnnxRuntimeError, OnnxSession, OnnxTexts,
     OnnxValue,

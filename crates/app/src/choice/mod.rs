@@ -43,6 +43,15 @@ pub(crate) fn exactness_on_onnx(name: EngineName) -> u8 {
     }
 }
 
+/// For files of TensorFlow Lite.
+pub(crate) fn exactness_on_lite(name: EngineName) -> u8 {
+    match name {
+        // The others are held to it.
+        EngineName::LiteRt => 0,
+        _ => 1 + exactness(name),
+    }
+}
+
 /// For TensorFlow's models.
 pub(crate) fn exactness(name: EngineName) -> u8 {
     match name {

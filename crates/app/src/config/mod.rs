@@ -17,7 +17,7 @@ use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use vesta_engines::{EngineOptions, TensorFlowOptions};
+use vesta_engines::{EngineOptions, OpenVinoOptions, TensorFlowOptions};
 use vesta_frontends::{METRICS_PATH, Tls, model_configs};
 use vesta_model::{ModelConfig, Status};
 use vesta_protos::tensorflow::serving as proto;
@@ -221,6 +221,7 @@ fn engine(flags: &Flags, platform: &platform::Platform) -> Result<EngineSettings
                 op_libraries: op_libraries(&flags.custom_op_libraries)?,
             },
             litert: platform.litert,
+            openvino: OpenVinoOptions { prefers_lite: platform.prefer_tflite },
         },
         choice_budget: choice_budget(flags.engine_choice_budget_ms)?,
         verdicts: own_cache("choices", |name| std::env::var_os(name)),

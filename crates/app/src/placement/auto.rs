@@ -1,5 +1,6 @@
 //! `engine = "auto"`: the engine that measuring finds; without measuring, the embedded engine where it
-//! gives the right answers, else TensorFlow. Of an ONNX file, ONNX Runtime takes TensorFlow's place.
+//! gives the right answers, else TensorFlow. Of an ONNX file, ONNX Runtime takes TensorFlow's place; of a
+//! `model.tflite`, LiteRT, and the embedded engine takes no part.
 //!
 //! Owns: who may take part, and what is said of the outcome. May not know: how a contest goes.
 
@@ -9,7 +10,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex};
 
 use tracing::{info, warn};
-use vesta_engines::{EngineName, OnnxModel, model_settings};
+use vesta_engines::{EngineName, EngineStore, LiteModel, OnnxModel, model_settings};
 use vesta_frontends::{WARM_UP_FILE, WarmUp, Weighed};
 use vesta_model::{Code, Engine as _, LoadRequest, RunRequest, Session, Status, Tensor};
 
@@ -19,7 +20,7 @@ use super::shadow::References;
 use super::{EngineSettings, Isolation, Place, Placed};
 use crate::choice::{
     Contender, Contest, Entry, Exactness, Finding, Question, Reason, Recalled, Settings, Verdicts,
-    Winner, bytes_of, exactness, exactness_on_onnx,
+    Winner, bytes_of, exactness, exactness_on_lite, exactness_on_onnx,
 };
 
 /// Recorded requests that engines are tried on.
@@ -48,11 +49,8 @@ impl Auto {
         settings: EngineSettings,
         warm_up: WarmUp,
     ) -> Auto {
-        let mut names: Vec<EngineName> = EngineName::ALL
-            .iter()
-            .copied()
-            .filter(|&name| name != EngineName::Embedded && name.runs_saved_models())
-            .collect();
+        let mut names: Vec<EngineName> =
+            EngineName::ALL.iter().copied().filter(|&name| name != EngineName::Embedded).collect();
         names.sort_by_key(|&name| name != EngineName::TensorFlow);
         let natives = names.into_iter().map(newest).collect();
         let verdicts = Arc::new(Verdicts::new(settings.verdicts.clone()));
@@ -67,6 +65,17 @@ impl Auto {
     /// Whether engines are tried. In one process their times cannot be told apart.
     fn measures(&self) -> bool {
         !self.settings.choice_budget.is_zero() && self.settings.isolation != Isolation::Inline
+    }
+
+    /// What a version is.
+    fn kind(&self, artifact: &Path) -> Kind {
+        if LiteModel::is_served(artifact, self.settings.prefer_tflite) {
+            Kind::Lite
+        } else if OnnxModel::is_alone_in(artifact) {
+            Kind::Onnx
+        } else {
+            Kind::TensorFlow
+        }
     }
 
     /// The native engines that are installed, and what keeps the reference from taking part.
@@ -88,8 +97,43 @@ impl Auto {
         (found, missing)
     }
 
+    /// The engines that may serve a `model.tflite`, LiteRT first.
+    ///
+    /// # Errors
+    /// `NOT_FOUND` without one, naming LiteRT; why OpenVINO, where it is the only one, does not take the file.
+    fn on_lite(&self, request: &LoadRequest) -> Result<Vec<Arc<NativePlacement>>, Status> {
+        let (mut found, missing) = self.installed(Kind::Lite);
+        let refusal = found.iter().find(|p| p.name() == EngineName::OpenVino).and_then(|_| {
+            // Before a process is started for it.
+            let installed = EngineStore::from_env().find(EngineName::OpenVino, None);
+            let check = |own: vesta_engines::Installed| {
+                LiteModel::check_for_openvino(&request.artifact, &own.folder, &own.version)
+            };
+            installed.and_then(check).err()
+        });
+        if let Some(refusal) = refusal {
+            info!(
+                model = %request.model, version = %request.version, engine = %EngineName::OpenVino,
+                reason = refusal.message(), "an engine cannot run the version"
+            );
+            found.retain(|placement| placement.name() != EngineName::OpenVino);
+            if found.is_empty() {
+                return Err(with_what_is_missing(&refusal, missing.as_ref()));
+            }
+        }
+        match (found.is_empty(), missing) {
+            (true, Some(missing)) => Err(missing),
+            _ => Ok(found),
+        }
+    }
+
     /// The rule without measuring.
     fn by_rule(&self, request: &LoadRequest) -> Result<Placed, Status> {
+        if self.kind(&request.artifact) == Kind::Lite {
+            let first = self.on_lite(request)?;
+            let first = first.first().ok_or_else(|| Status::internal("no engine is left"))?;
+            return Placed::by(&**first, request, Reason::Only);
+        }
         let refusal = match self.embedded.load(request) {
             Ok(session) => {
                 let reason = Reason::Unmeasured("measuring is off".to_owned());
@@ -98,7 +142,7 @@ impl Auto {
             Err(status) if status.code() == Code::Unimplemented && self.may_go_native() => status,
             Err(status) => return Err(status),
         };
-        let kind = Kind::of(&request.artifact);
+        let kind = self.kind(&request.artifact);
         let (installed, missing) = self.installed(kind);
         // It stands first; without it none is known to run what the embedded engine refuses.
         let Some(reference) = installed.first().filter(|p| p.name() == kind.reference()) else {
@@ -114,9 +158,15 @@ impl Auto {
 
     /// The fastest engine that agrees with the most exact one.
     fn by_measure(&self, request: &LoadRequest) -> Result<Placed, Status> {
-        let kind = Kind::of(&request.artifact);
-        let (installed, missing) = self.installed(kind);
-        let mut contenders: Vec<Arc<dyn Contender>> = vec![Arc::new(self.embedded.clone())];
+        let kind = self.kind(&request.artifact);
+        let (installed, missing) = match kind {
+            Kind::Lite => (self.on_lite(request)?, None),
+            _ => self.installed(kind),
+        };
+        let mut contenders: Vec<Arc<dyn Contender>> = match kind {
+            Kind::Lite => Vec::new(),
+            _ => vec![Arc::new(self.embedded.clone())],
+        };
         contenders.extend(installed.into_iter().map(|placement| placement as _));
         let question = self.question(request, &contenders);
         let Recalled { winner, refuted } = self.verdicts.find(&question);
@@ -170,7 +220,7 @@ impl Auto {
         let is_out = |contender: &dyn Contender| {
             weighed.iter().any(|other| is_of(other, contender) && other.outcome.is_err())
         };
-        let exactness = Kind::of(&question.artifact).exactness();
+        let exactness = self.kind(&question.artifact).exactness();
         let is_reference = |contender: &&Arc<dyn Contender>| {
             exactness(contender.name()) < exactness(serving) && !is_out(&***contender)
         };
@@ -250,18 +300,16 @@ impl Place for Auto {
 enum Kind {
     TensorFlow,
     Onnx,
+    Lite,
 }
 
 impl Kind {
-    fn of(artifact: &Path) -> Kind {
-        if OnnxModel::is_alone_in(artifact) { Kind::Onnx } else { Kind::TensorFlow }
-    }
-
     /// The engine that the others are held to.
     fn reference(self) -> EngineName {
         match self {
             Kind::TensorFlow => EngineName::TensorFlow,
             Kind::Onnx => EngineName::OnnxRuntime,
+            Kind::Lite => EngineName::LiteRt,
         }
     }
 
@@ -269,12 +317,17 @@ impl Kind {
         match self {
             Kind::TensorFlow => exactness,
             Kind::Onnx => exactness_on_onnx,
+            Kind::Lite => exactness_on_lite,
         }
     }
 
     /// Whether a native engine takes part without being named.
     fn takes(self, name: EngineName) -> bool {
-        self == Kind::TensorFlow || name == EngineName::OnnxRuntime
+        match self {
+            Kind::TensorFlow => name.runs_saved_models(),
+            Kind::Onnx => name == EngineName::OnnxRuntime,
+            Kind::Lite => matches!(name, EngineName::LiteRt | EngineName::OpenVino),
+        }
     }
 }
 

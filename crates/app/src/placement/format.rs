@@ -1,5 +1,5 @@
-//! Which file of a version is the model: `model.tflite` goes to LiteRT, an IR to OpenVINO, all
-//! else to the engine that runs SavedModels, or to the choice of one, which knows ONNX files too.
+//! Which file of a version is the model: an IR goes to OpenVINO, a `model.tflite` to an engine that reads
+//! such, all else to the engine that runs SavedModels; or all to the choice of one, which knows ONNX files too.
 //!
 //! May not know: what is in the files. Invariant: of two models in one folder, `--prefer_tflite_model`
 //! alone decides, as in the original.
@@ -9,7 +9,6 @@ use std::sync::Arc;
 
 use vesta_engines::{IrModel, LiteModel, OnnxModel};
 use vesta_model::{LoadRequest, Status};
-use vesta_savedmodel::SavedModel;
 
 use super::native::Newest;
 use super::{Place, Placed};
@@ -18,7 +17,7 @@ use crate::choice::Reason;
 /// An engine for each format.
 pub(super) struct ByFormat {
     pub(super) saved_models: Arc<dyn Place>,
-    pub(super) lite_models: Newest,
+    pub(super) lite_models: Arc<dyn Place>,
     pub(super) ir_models: Newest,
     /// Whether `model.tflite` comes before a SavedModel beside it.
     pub(super) is_preferred: bool,
@@ -29,9 +28,15 @@ pub(super) struct ByFormat {
 
 impl ByFormat {
     fn is_lite(&self, artifact: &Path) -> bool {
-        let has_saved_model = || SavedModel::file_in(artifact).is_some();
-        LiteModel::is_in(artifact)
-            && (self.is_preferred || (self.is_taken_alone && !has_saved_model()))
+        (self.is_preferred || self.is_taken_alone)
+            && LiteModel::is_served(artifact, self.is_preferred)
+    }
+}
+
+/// The newest release of an engine that nothing is weighed against.
+impl Place for Newest {
+    fn place(&self, request: &LoadRequest) -> Result<Placed, Status> {
+        Placed::by(&*self.find()?, request, Reason::Only)
     }
 }
 
@@ -41,7 +46,7 @@ impl Place for ByFormat {
         // Ours first: a damaged file is refused without a process, and before an engine is asked for.
         if self.is_lite(artifact) {
             LiteModel::open(artifact)?;
-            return Placed::by(&*self.lite_models.find()?, request, Reason::Only);
+            return self.lite_models.place(request);
         }
         if self.is_taken_alone && OnnxModel::is_alone_in(artifact) {
             OnnxModel::open(artifact)?;

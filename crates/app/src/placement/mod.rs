@@ -185,30 +185,34 @@ impl Placements {
             |name| Newest::new(name, self.program.clone(), settings.clone(), self.log_format);
         let embedded =
             || EmbeddedPlacement::new(&self.program, settings.isolation, self.log_format);
-        let (saved_models, is_taken_alone): (Arc<dyn Place>, _) = match choice {
+        let lite_rt = || -> Arc<dyn Place> { Arc::new(newest(EngineName::LiteRt)) };
+        let (saved_models, lite_models, is_taken_alone): (Arc<dyn Place>, _, _) = match choice {
             EngineChoice::Named { name: EngineName::Embedded, .. } => {
                 // Refuses another release of it.
                 vesta_engines::build(choice, &settings.options)?;
-                (Arc::new(Named(Arc::new(embedded()))), false)
+                (Arc::new(Named(Arc::new(embedded()))), lite_rt(), false)
             }
             EngineChoice::Named { name, version } => {
                 let installed = EngineStore::from_env().find(*name, version.as_deref())?;
                 let native =
                     NativePlacement::new(&self.program, &installed, settings, self.log_format)?;
                 let named = Arc::new(Named(Arc::new(native)));
-                if *name == EngineName::LiteRt {
-                    return Ok(named);
+                match name {
+                    EngineName::LiteRt => return Ok(named),
+                    // It is told what is preferred, and sees for itself what is there.
+                    EngineName::OpenVino => (Arc::clone(&named) as _, named as _, false),
+                    _ => (named, lite_rt(), false),
                 }
-                (named, false)
             }
             EngineChoice::Auto => {
                 let auto = Auto::new(embedded(), newest, settings.clone(), self.warm_up.clone());
-                (Arc::new(auto), true)
+                let auto: Arc<dyn Place> = Arc::new(auto);
+                (Arc::clone(&auto), auto, true)
             }
         };
         Ok(Arc::new(ByFormat {
             saved_models,
-            lite_models: newest(EngineName::LiteRt),
+            lite_models,
             ir_models: newest(EngineName::OpenVino),
             is_preferred: settings.prefer_tflite,
             is_taken_alone,

@@ -20,7 +20,8 @@ use vesta_savedmodel::SavedModel;
 use vesta_worker::{IsolatedEngine, IsolatedSession, RestartPolicy, WorkerOptions};
 
 use crate::choice::{
-    DRAWS, Draw, Drawn, compare, draw, exactness, exactness_on_onnx, has_open_rows, is_callable,
+    DRAWS, Draw, Drawn, Exactness, compare, draw, exactness, exactness_on_lite, exactness_on_onnx,
+    has_open_rows, is_callable,
 };
 use crate::logs::LogFormat;
 use crate::worker;
@@ -94,7 +95,7 @@ impl Bench {
         let takes = |name: EngineName| match name {
             EngineName::LiteRt => is_lite,
             EngineName::Embedded | EngineName::OnnxRuntime if is_onnx => true,
-            EngineName::OpenVino if is_onnx || is_ir => true,
+            EngineName::OpenVino if is_lite || is_onnx || is_ir => true,
             _ => name.runs_saved_models() && !is_lite && !is_onnx && !is_ir,
         };
         let mut engines = vec![(EngineName::Embedded, EmbeddedEngine.identity().version)];
@@ -102,7 +103,11 @@ impl Bench {
         engines.extend(installed.into_iter().map(|engine| (engine.name, engine.version)));
         engines.retain(|(name, _)| takes(*name));
         // Stable: of several releases the newest stays first.
-        let exactness = if is_onnx { exactness_on_onnx } else { exactness };
+        let exactness: Exactness = match (is_lite, is_onnx) {
+            (true, _) => exactness_on_lite,
+            (_, true) => exactness_on_onnx,
+            _ => exactness,
+        };
         engines.sort_by_key(|(name, _)| exactness(*name));
         Ok(Bench { plan, program, engines })
     }

@@ -33,8 +33,9 @@ pub(super) struct Parsing {
 impl Parsing {
     /// The operator of a graph that can be taken out, if there is one.
     pub(super) fn find(graph: &Subgraph<'_>, model: &Model<'_>) -> Option<Parsing> {
-        let parses =
-            |operator: &&Operator| NAMES.contains(&model.operator_codes[operator.code].1.as_str());
+        let parses = |operator: &&Operator<'_>| {
+            NAMES.contains(&model.operator_codes[operator.code].1.as_str())
+        };
         let number = graph.operators.iter().position(|operator| parses(&operator))?;
         let operator = &graph.operators[number];
         let inputs = operator.inputs.iter().copied().collect::<Option<Vec<usize>>>()?;
@@ -82,7 +83,7 @@ impl Parsing {
 }
 
 /// The operator as TensorFlow writes it down.
-fn node(graph: &Subgraph<'_>, operator: &Operator, name: &str) -> Option<NodeDef> {
+fn node(graph: &Subgraph<'_>, operator: &Operator<'_>, name: &str) -> Option<NodeDef> {
     let (mut types, mut shapes) = (Vec::new(), Vec::new());
     for &output in &operator.outputs {
         let tensor = &graph.tensors[output];

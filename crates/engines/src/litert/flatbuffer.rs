@@ -11,24 +11,24 @@ use vesta_model::Status;
 
 /// A file to be read.
 #[derive(Debug)]
-pub(super) struct File<'f> {
-    pub(super) bytes: &'f [u8],
+pub(crate) struct File<'f> {
+    pub(crate) bytes: &'f [u8],
     /// Elements that may still be read.
     budget: Cell<usize>,
 }
 
 /// A table in a file.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Table<'f> {
+pub(crate) struct Table<'f> {
     file: &'f File<'f>,
     /// Where it begins.
-    pub(super) at: usize,
+    pub(crate) at: usize,
     /// Where its field offsets begin, and how many there are.
     slots: (usize, usize),
 }
 
 /// The error of every read.
-pub(super) fn broken(what: &str) -> Status {
+pub(crate) fn broken(what: &str) -> Status {
     Status::new(
         vesta_model::Code::DataLoss,
         format!("the model.tflite is damaged: {what}; write it again"),
@@ -36,7 +36,7 @@ pub(super) fn broken(what: &str) -> Status {
 }
 
 impl<'f> File<'f> {
-    pub(super) fn new(bytes: &'f [u8]) -> File<'f> {
+    pub(crate) fn new(bytes: &'f [u8]) -> File<'f> {
         File { bytes, budget: Cell::new(bytes.len()) }
     }
 
@@ -44,7 +44,7 @@ impl<'f> File<'f> {
     ///
     /// # Errors
     /// `DATA_LOSS`, as for every read.
-    pub(super) fn root(&'f self) -> Result<Table<'f>, Status> {
+    pub(crate) fn root(&'f self) -> Result<Table<'f>, Status> {
         self.table(self.target(0)?)
     }
 
@@ -106,44 +106,57 @@ impl<'f> Table<'f> {
     }
 
     /// A byte; 0 where the field is left out.
-    pub(super) fn byte(&self, slot: usize) -> Result<u8, Status> {
+    pub(crate) fn byte(&self, slot: usize) -> Result<u8, Status> {
         let field = self.field(slot)?;
         Ok(field.map(|at| self.file.array::<1>(at)).transpose()?.map_or(0, |[byte]| byte))
     }
 
     /// A 32-bit number; 0 where the field is left out.
-    pub(super) fn number(&self, slot: usize) -> Result<u32, Status> {
+    pub(crate) fn number(&self, slot: usize) -> Result<u32, Status> {
         Ok(self.field(slot)?.map(|at| self.file.u32(at)).transpose()?.unwrap_or(0))
     }
 
     /// A 64-bit number; 0 where the field is left out.
-    pub(super) fn long(&self, slot: usize) -> Result<u64, Status> {
+    pub(crate) fn long(&self, slot: usize) -> Result<u64, Status> {
         let field = self.field(slot)?;
         let bytes = field.map(|at| self.file.array(at)).transpose()?;
         Ok(bytes.map_or(0, u64::from_le_bytes))
     }
 
     /// Where what a field refers to lies.
-    pub(super) fn place(&self, slot: usize) -> Result<Option<usize>, Status> {
+    pub(crate) fn place(&self, slot: usize) -> Result<Option<usize>, Status> {
         self.field(slot)?.map(|at| self.file.target(at)).transpose()
     }
 
+    /// The table that a field refers to, each of whose fields begins within it, and it within the file.
+    pub(crate) fn table(&self, slot: usize) -> Result<Option<Table<'f>>, Status> {
+        let Some(at) = self.place(slot)? else { return Ok(None) };
+        let table = self.file.table(at)?;
+        let bytes = usize::from(u16::from_le_bytes(self.file.array(table.slots.0 - 2)?));
+        let fits = |slot| Ok(table.field(slot)?.is_none_or(|field| field - at < bytes));
+        let fields = (0..table.slots.1).map(fits).collect::<Result<Vec<bool>, Status>>()?;
+        if self.file.bytes.len() - at < bytes || fields.contains(&false) {
+            return Err(broken("the fields of a table lead out of it"));
+        }
+        Ok(Some(table))
+    }
+
     /// A text; `None` where the field is left out.
-    pub(super) fn text(&self, slot: usize) -> Result<Option<&'f str>, Status> {
+    pub(crate) fn text(&self, slot: usize) -> Result<Option<&'f str>, Status> {
         let bytes = self.bytes(slot)?;
         let text = bytes.map(std::str::from_utf8).transpose();
         text.map_err(|_| broken("a name is not UTF-8"))
     }
 
     /// A vector of bytes, or the bytes of a text.
-    pub(super) fn bytes(&self, slot: usize) -> Result<Option<&'f [u8]>, Status> {
+    pub(crate) fn bytes(&self, slot: usize) -> Result<Option<&'f [u8]>, Status> {
         let Some(at) = self.place(slot)? else { return Ok(None) };
         let (first, count) = self.file.vector(at, 1)?;
         Ok(Some(&self.file.bytes[first..first + count]))
     }
 
     /// A vector of numbers; empty where the field is left out.
-    pub(super) fn numbers(&self, slot: usize) -> Result<Vec<i32>, Status> {
+    pub(crate) fn numbers(&self, slot: usize) -> Result<Vec<i32>, Status> {
         let Some(at) = self.place(slot)? else { return Ok(Vec::new()) };
         let (first, count) = self.file.vector(at, 4)?;
         self.file.spend(count)?;
@@ -151,7 +164,7 @@ impl<'f> Table<'f> {
     }
 
     /// A vector of tables; empty where the field is left out.
-    pub(super) fn tables(&self, slot: usize) -> Result<Vec<Table<'f>>, Status> {
+    pub(crate) fn tables(&self, slot: usize) -> Result<Vec<Table<'f>>, Status> {
         let Some(at) = self.place(slot)? else { return Ok(Vec::new()) };
         let (first, count) = self.file.vector(at, 4)?;
         self.file.spend(count)?;

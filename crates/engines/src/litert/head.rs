@@ -35,7 +35,7 @@ pub(super) struct Ends {
 
 /// Where an offset leads.
 #[derive(Clone, Copy)]
-enum Target {
+pub(super) enum Target {
     /// A part of the head, by its number.
     New(usize),
     /// A place in the file.
@@ -43,7 +43,7 @@ enum Target {
 }
 
 /// A field of a table.
-enum Field {
+pub(super) enum Field {
     Byte(u8),
     Number(u32),
     To(Target),
@@ -51,8 +51,8 @@ enum Field {
 
 /// The parts written so far; each is written after those that lead to it.
 #[derive(Default)]
-struct Head {
-    bytes: Vec<u8>,
+pub(super) struct Head {
+    pub(super) bytes: Vec<u8>,
     offsets: Vec<(usize, Target)>,
     /// Where each part lies, once it is written.
     placed: Vec<usize>,
@@ -60,7 +60,7 @@ struct Head {
 
 impl Head {
     /// The number of a part that is still to be written.
-    fn part(&mut self) -> usize {
+    pub(super) fn part(&mut self) -> usize {
         self.placed.push(0);
         self.placed.len() - 1
     }
@@ -69,12 +69,12 @@ impl Head {
         self.bytes.extend(word.to_le_bytes());
     }
 
-    fn offset(&mut self, target: Target) {
+    pub(super) fn offset(&mut self, target: Target) {
         self.offsets.push((self.bytes.len(), target));
         self.word(0);
     }
 
-    fn table(&mut self, part: usize, fields: &[(usize, Field)]) {
+    pub(super) fn table(&mut self, part: usize, fields: &[(usize, Field)]) {
         let slots = fields.iter().map(|(slot, _)| slot + 1).max().unwrap_or(0);
         let mut places = vec![0u16; slots];
         let mut next = 4u16;
@@ -99,19 +99,19 @@ impl Head {
         }
     }
 
-    fn targets(&mut self, part: usize, targets: impl ExactSizeIterator<Item = Target>) {
+    pub(super) fn targets(&mut self, part: usize, targets: impl ExactSizeIterator<Item = Target>) {
         self.placed[part] = self.bytes.len();
         self.word(u32::try_from(targets.len()).unwrap_or(u32::MAX));
         targets.for_each(|target| self.offset(target));
     }
 
-    fn numbers(&mut self, part: usize, numbers: &[usize]) {
+    pub(super) fn numbers(&mut self, part: usize, numbers: &[usize]) {
         self.placed[part] = self.bytes.len();
         self.word(u32::try_from(numbers.len()).unwrap_or(u32::MAX));
         numbers.iter().for_each(|&n| self.word(u32::try_from(n).unwrap_or(u32::MAX)));
     }
 
-    fn text(&mut self, part: usize, text: &str) {
+    pub(super) fn text(&mut self, part: usize, text: &str) {
         self.placed[part] = self.bytes.len();
         self.word(u32::try_from(text.len()).unwrap_or(u32::MAX));
         self.bytes.extend(text.as_bytes());
@@ -124,7 +124,7 @@ impl Head {
     }
 
     /// The head before `file`.
-    fn before(mut self, file: &[u8]) -> Result<AlignedBytes, Status> {
+    pub(super) fn before(mut self, file: &[u8]) -> Result<AlignedBytes, Status> {
         self.align(ALIGNMENT);
         let length = self.bytes.len() + file.len();
         if length > BYTES_MAX {
@@ -294,7 +294,7 @@ fn subgraph(
     head.targets(tensors, all.into_iter());
     head.numbers(inputs, &ends.inputs);
     head.numbers(outputs, &ends.outputs.iter().map(|&(_, seen)| seen).collect::<Vec<_>>());
-    let all = kept().map(|operator| Target::Old(operator.at));
+    let all = kept().map(|operator| Target::Old(operator.at.at));
     let all: Vec<Target> = all.chain(new_steps.iter().map(|&part| Target::New(part))).collect();
     head.targets(steps, all.into_iter());
     for (position, &tensor) in copied.iter().enumerate() {
@@ -340,11 +340,11 @@ fn copy_of(
 }
 
 /// Whether an output must be copied to a place that the runtime keeps.
-fn needs_copy<'o>(
-    graph: &Subgraph<'_>,
+fn needs_copy<'o, 'f: 'o>(
+    graph: &Subgraph<'f>,
     tensor: usize,
-    model: &Model<'_>,
-    mut operators: impl Iterator<Item = &'o Operator>,
+    model: &Model<'f>,
+    mut operators: impl Iterator<Item = &'o Operator<'f>>,
 ) -> bool {
     let info = &graph.tensors[tensor];
     let can_be_copied = dtype(info.kind).is_some_and(|(dtype, _)| dtype.width().is_some());

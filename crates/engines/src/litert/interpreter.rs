@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
-use vesta_ffi::{LiteRt, LiteRtError, LiteRtInput, LiteRtModel, LiteRtOutput};
+use vesta_ffi::{LiteRt, LiteRtError, LiteRtInput, LiteRtKernels, LiteRtModel, LiteRtOutput};
 use vesta_model::{AlignedBytes, Code, DType, Memory, Shape, Status, Tensor};
 
 use super::values::{Fed, given};
@@ -21,12 +21,15 @@ const ROOM_MIN: usize = 4096;
 const TOO_SMALL: &str = "Custom allocation is too small for tensor idx: ";
 
 /// What a model is compiled from; shared by its interpreters.
+#[derive(Clone)]
 pub(super) struct Source {
     pub(super) library: &'static LiteRt,
     pub(super) bytes: Arc<AlignedBytes>,
     pub(super) keys: Vec<String>,
     pub(super) threads: usize,
-    pub(super) graphs: Vec<Graph>,
+    /// Such that none writes beyond the memory of an output.
+    pub(super) kernels: LiteRtKernels,
+    pub(super) graphs: Arc<Vec<Graph>>,
 }
 
 /// The ends of one graph, in the order of the runtime.
@@ -257,7 +260,8 @@ impl Interpreter {
 fn compile(source: &Source) -> Result<LiteRtModel, Status> {
     let keys: Vec<&str> = source.keys.iter().map(String::as_str).collect();
     let bytes = Arc::new(Whole(Arc::clone(&source.bytes)));
-    LiteRtModel::load(source.library, bytes, &keys, source.threads).map_err(|error| {
+    let loaded = LiteRtModel::load(source.library, bytes, &keys, source.threads, source.kernels);
+    loaded.map_err(|error| {
         Status::invalid_argument(format!("LiteRT does not take the model.tflite: {error}"))
     })
 }

@@ -5,15 +5,17 @@
 //! Invariant: the library is opened once in a process and stays until it ends, so this engine belongs
 //! into a worker; it is given no file whose offsets or indices lead nowhere.
 
+pub(crate) mod alone;
 mod examples;
-mod flatbuffer;
+pub(crate) mod flatbuffer;
 mod flexmap;
 mod head;
 mod interpreter;
 mod operators;
-mod schema;
+pub(crate) mod schema;
 mod session;
-mod signatures;
+pub(crate) mod signatures;
+mod sizes;
 #[cfg(test)]
 mod tests;
 mod values;
@@ -24,11 +26,13 @@ use std::sync::Arc;
 
 use vesta_ffi::LiteRt;
 use vesta_model::{Code, Engine, EngineIdentity, LoadRequest, ModelDescription, Session, Status};
+use vesta_savedmodel::SavedModel;
 
 use self::examples::Parsing;
 use self::flatbuffer::File;
 use self::schema::Model;
 use self::session::LoadedModel;
+pub(crate) use self::session::dims as sizes_of_input;
 
 /// The file that is a model, in a version's folder.
 pub const LITE_MODEL: &str = "model.tflite";
@@ -133,6 +137,23 @@ impl LiteModel {
     pub fn is_in(artifact: &Path) -> bool {
         artifact.join(LITE_MODEL).exists()
     }
+
+    /// Whether a version is served by such a file: where there is no SavedModel beside it, or where it is
+    /// preferred.
+    pub fn is_served(artifact: &Path, is_preferred: bool) -> bool {
+        LiteModel::is_in(artifact) && (is_preferred || SavedModel::file_in(artifact).is_none())
+    }
+
+    /// Refuses a version's file that OpenVINO does not compute as LiteRT does, or whose installation in
+    /// `folder`, of release `version`, cannot read it.
+    ///
+    /// # Errors
+    /// As when it is loaded there: `UNIMPLEMENTED` with the operators' names, `FAILED_PRECONDITION` for the
+    /// installation.
+    pub fn check_for_openvino(artifact: &Path, folder: &Path, version: &str) -> Result<(), Status> {
+        crate::openvino::check_lite(artifact)?;
+        crate::openvino::check_reader(folder, version)
+    }
 }
 
 /// The operators of a model that the runtime does not bring with it.
@@ -154,7 +175,7 @@ fn unbundled(model: &Model<'_>) -> Vec<String> {
 
 /// The bytes of the model of a version. They are read, not mapped: a file that is changed in its
 /// place must not change what serves.
-fn read_file(artifact: &Path) -> Result<Vec<u8>, Status> {
+pub(crate) fn read_file(artifact: &Path) -> Result<Vec<u8>, Status> {
     let path = artifact.join(LITE_MODEL);
     let unreadable = |error: std::io::Error| {
         let code = match error.kind() {

@@ -11,70 +11,70 @@ use super::flatbuffer::{File, Table, broken};
 use super::operators;
 
 /// What the fifth to eighth byte of such a file say.
-pub(super) const IDENTIFIER: &[u8] = b"TFL3";
+pub(crate) const IDENTIFIER: &[u8] = b"TFL3";
 /// The most dimensions that the runtime can tell of.
 const RANK_MAX: usize = 8;
 /// The metadata that signatures are kept under by TensorFlow's tools, and read by the original.
 const SIGNATURES: &str = "signature_defs_metadata";
 
 /// A model file.
-pub(super) struct Model<'f> {
-    pub(super) version: u32,
+pub(crate) struct Model<'f> {
+    pub(crate) version: u32,
     /// The tables, which are as many as the operators are of kinds.
-    pub(super) operator_codes: Vec<(usize, String)>,
-    pub(super) subgraphs: Vec<Subgraph<'f>>,
+    pub(crate) operator_codes: Vec<(usize, String)>,
+    pub(crate) subgraphs: Vec<Subgraph<'f>>,
     /// Where the vectors of buffers and of metadata lie.
-    pub(super) buffers_at: usize,
-    pub(super) metadata_at: Option<usize>,
+    pub(crate) buffers_at: usize,
+    pub(crate) metadata_at: Option<usize>,
     /// A buffer without bytes, for tensors that are computed.
-    pub(super) empty_buffer: Option<u32>,
-    pub(super) signatures: Vec<NativeSignature<'f>>,
+    pub(crate) empty_buffer: Option<u32>,
+    pub(crate) signatures: Vec<NativeSignature<'f>>,
     /// Serialized signatures in the metadata, a flexbuffer.
-    pub(super) signature_map: Option<&'f [u8]>,
+    pub(crate) signature_map: Option<&'f [u8]>,
 }
 
 /// A graph, or the body of a loop or a branch.
-pub(super) struct Subgraph<'f> {
-    pub(super) at: Table<'f>,
-    pub(super) tensors: Vec<TensorInfo<'f>>,
-    pub(super) inputs: Vec<usize>,
-    pub(super) outputs: Vec<usize>,
-    pub(super) operators: Vec<Operator>,
+pub(crate) struct Subgraph<'f> {
+    pub(crate) at: Table<'f>,
+    pub(crate) tensors: Vec<TensorInfo<'f>>,
+    pub(crate) inputs: Vec<usize>,
+    pub(crate) outputs: Vec<usize>,
+    pub(crate) operators: Vec<Operator<'f>>,
 }
 
 /// A tensor of a subgraph.
-pub(super) struct TensorInfo<'f> {
-    pub(super) at: Table<'f>,
-    pub(super) name: &'f str,
+pub(crate) struct TensorInfo<'f> {
+    pub(crate) at: Table<'f>,
+    pub(crate) name: &'f str,
     /// The number of its dtype in the schema.
-    pub(super) kind: u8,
+    pub(crate) kind: u8,
     /// Sizes; `None` for those that vary.
-    pub(super) dims: Vec<Option<usize>>,
+    pub(crate) dims: Vec<Option<usize>>,
     /// Its bytes, where they are in the file.
-    pub(super) constant: Option<&'f [u8]>,
+    pub(crate) constant: Option<&'f [u8]>,
 }
 
 /// An operator of a subgraph.
-pub(super) struct Operator {
-    pub(super) at: usize,
+pub(crate) struct Operator<'f> {
+    pub(crate) at: Table<'f>,
     /// Its position among the operator codes.
-    pub(super) code: usize,
+    pub(crate) code: usize,
     /// `None` for those that it goes without.
-    pub(super) inputs: Vec<Option<usize>>,
-    pub(super) outputs: Vec<usize>,
+    pub(crate) inputs: Vec<Option<usize>>,
+    pub(crate) outputs: Vec<usize>,
 }
 
 /// A signature of the schema itself.
-pub(super) struct NativeSignature<'f> {
-    pub(super) key: &'f str,
-    pub(super) subgraph: usize,
+pub(crate) struct NativeSignature<'f> {
+    pub(crate) key: &'f str,
+    pub(crate) subgraph: usize,
     /// Tensors by name.
-    pub(super) inputs: BTreeMap<&'f str, usize>,
-    pub(super) outputs: BTreeMap<&'f str, usize>,
+    pub(crate) inputs: BTreeMap<&'f str, usize>,
+    pub(crate) outputs: BTreeMap<&'f str, usize>,
 }
 
 /// The dtype with a number of the schema, with the runtime's number of it.
-pub(super) fn dtype(kind: u8) -> Option<(DType, i32)> {
+pub(crate) fn dtype(kind: u8) -> Option<(DType, i32)> {
     Some(match kind {
         0 => (DType::F32, 1),
         1 => (DType::F16, 10),
@@ -100,7 +100,7 @@ impl<'f> Model<'f> {
     ///
     /// # Errors
     /// `DATA_LOSS` for a damaged one, `UNIMPLEMENTED` for one whose weights lie elsewhere.
-    pub(super) fn read(file: &'f File<'f>) -> Result<Model<'f>, Status> {
+    pub(crate) fn read(file: &'f File<'f>) -> Result<Model<'f>, Status> {
         if file.bytes.get(4..8) != Some(IDENTIFIER) {
             return Err(broken("it does not begin as a TensorFlow Lite model does"));
         }
@@ -155,7 +155,7 @@ impl<'f> Model<'f> {
     }
 
     /// How often each operator stands in the file.
-    pub(super) fn operator_counts(&self) -> BTreeMap<String, usize> {
+    pub(crate) fn operator_counts(&self) -> BTreeMap<String, usize> {
         let mut counts = BTreeMap::new();
         for operator in self.subgraphs.iter().flat_map(|subgraph| &subgraph.operators) {
             *counts.entry(self.operator_codes[operator.code].1.clone()).or_default() += 1;
@@ -164,7 +164,7 @@ impl<'f> Model<'f> {
     }
 
     /// Whether something is kept from run to run, or is random.
-    pub(super) fn is_stateful(&self) -> bool {
+    pub(crate) fn is_stateful(&self) -> bool {
         let keeps = |tensor: &TensorInfo<'_>| tensor.at.byte(5).unwrap_or(1) != 0;
         self.operator_counts().keys().any(|name| operators::is_stateful(name))
             || self.subgraphs.iter().any(|subgraph| subgraph.tensors.iter().any(keeps))
@@ -206,7 +206,7 @@ impl<'f> Subgraph<'f> {
             if code >= codes {
                 return Err(broken("it has no operator of some number"));
             }
-            operators.push(Operator { at: operator.at, code, inputs, outputs });
+            operators.push(Operator { at: operator, code, inputs, outputs });
         }
         let (inputs, outputs) = (all(at.numbers(1)?)?, all(at.numbers(2)?)?);
         Ok(Subgraph { at, inputs, outputs, operators, tensors })
@@ -240,7 +240,7 @@ impl<'f> TensorInfo<'f> {
     ///
     /// # Errors
     /// `UNIMPLEMENTED` for what cannot be fed or fetched.
-    pub(super) fn dtype(&self) -> Result<(DType, i32), Status> {
+    pub(crate) fn dtype(&self) -> Result<(DType, i32), Status> {
         if self.dims.len() > RANK_MAX {
             return Err(Status::unimplemented(format!(
                 "tensor {} has {} dimensions; at most {RANK_MAX} can be served",

@@ -3,12 +3,12 @@
 //! May not know: how versions come and go. Invariant: no more interpreters than allowed exist, and
 //! one serves one run at a time; a model that keeps state has one.
 
-use std::collections::BTreeMap;
-use std::sync::Arc;
-use std::sync::atomic::AtomicUsize;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
-use vesta_ffi::LiteRt;
+use vesta_ffi::{LiteRt, LiteRtKernels};
 use vesta_model::{DType, LoadRequest, ModelDescription, RunRequest, Signature, Status, Tensor};
 
 use super::examples::Parsing;
@@ -17,6 +17,7 @@ use super::head::{self, Ends};
 use super::interpreter::{End, Graph, Interpreter, Source};
 use super::schema::{Model, Subgraph};
 use super::signatures::{self, Served};
+use super::sizes::{self, Follows};
 use super::values::Fed;
 use super::{read_file, unbundled};
 use crate::bound::{Bound, BoundSession, Runner};
@@ -28,7 +29,25 @@ pub(super) struct LoadedModel {
     /// Of each graph, what is run before it.
     parsings: Vec<Option<Parsing>>,
     interpreters: Pool<Interpreter>,
+    /// Where the sizes of outputs follow from those of inputs, and the runtime does not know them before a run.
+    learner: Option<Learner>,
 }
+
+/// Learns how much room outputs need for inputs of certain sizes, by a run on kernels that are checked: the
+/// fast ones would write beyond it.
+struct Learner {
+    source: Arc<Source>,
+    /// Made for the first request.
+    interpreter: Mutex<Option<Interpreter>>,
+    /// Graphs, and sizes of their inputs, that were run.
+    seen: Mutex<BTreeSet<Sizes>>,
+}
+
+/// A graph by number, and the sizes of its inputs.
+type Sizes = (usize, Vec<Vec<i32>>);
+
+/// More sizes than these are not remembered. The room that was learned is.
+const SIZES_MAX: usize = 4096;
 
 /// A signature in terms of a graph.
 pub(super) struct Ports {
@@ -73,13 +92,24 @@ impl LoadedModel {
             .map(|((number, _), ends)| graph(&model.subgraphs[*number], ends, model.is_stateful()))
             .collect::<Result<Vec<_>, _>>()?;
         let bound = served.iter().map(|one| bind(one, &wanted, &headed.ends)).collect();
-        let source = Arc::new(Source {
+        let follows = wanted.iter().map(|(number, _)| sizes::follow(&model, *number)).max();
+        let kernels = match follows {
+            Some(Follows::Fed) => LiteRtKernels::Checked,
+            // A run is made twice, which a model that keeps state does not stand.
+            Some(Follows::Computed) if model.is_stateful() => LiteRtKernels::Checked,
+            _ => LiteRtKernels::Fast,
+        };
+        let source = Source {
             library,
             bytes: Arc::new(headed.bytes),
             keys: (0..wanted.len()).map(head::key).collect(),
             threads: request.threads,
-            graphs,
-        });
+            kernels,
+            graphs: Arc::new(graphs),
+        };
+        let must_learn = follows == Some(Follows::Computed) && kernels == LiteRtKernels::Fast;
+        let learner = must_learn.then(|| Learner::new(&source));
+        let source = Arc::new(source);
         let first = Interpreter::new(Arc::clone(&source))
             .and_then(|mut first| {
                 (0..wanted.len()).try_for_each(|graph| first.check(graph))?;
@@ -95,8 +125,47 @@ impl LoadedModel {
             source,
             parsings: wanted.into_iter().map(|(_, parsing)| parsing).collect(),
             interpreters: Pool::new(vec![first], interpreters_max),
+            learner,
         };
         Ok(BoundSession::new(ModelDescription { signatures }, runner, bound))
+    }
+}
+
+impl Learner {
+    fn new(source: &Source) -> Learner {
+        let source = Source { kernels: LiteRtKernels::Checked, ..source.clone() };
+        Learner { source: Arc::new(source), interpreter: Mutex::default(), seen: Mutex::default() }
+    }
+
+    /// Runs a graph, unless it was run with inputs of these sizes before.
+    ///
+    /// # Errors
+    /// Those of the run.
+    fn learn(
+        &self,
+        graph: usize,
+        fed: &[(Vec<i32>, Fed)],
+        deadline: Option<Instant>,
+    ) -> Result<(), Status> {
+        let sizes = (graph, fed.iter().map(|(dims, _)| dims.clone()).collect());
+        if self.seen.lock().unwrap_or_else(PoisonError::into_inner).contains(&sizes) {
+            return Ok(());
+        }
+        let mut interpreter = self.interpreter.lock().unwrap_or_else(PoisonError::into_inner);
+        let interpreter = match &mut *interpreter {
+            Some(made) => made,
+            none => none.insert(Interpreter::new(Arc::clone(&self.source))?),
+        };
+        let outputs = interpreter.run(graph, fed, deadline)?;
+        for (end, output) in self.source.graphs[graph].outputs.iter().zip(outputs) {
+            end.room.fetch_max(output.bytes().len(), Ordering::Relaxed);
+        }
+        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        if seen.len() >= SIZES_MAX {
+            seen.clear();
+        }
+        seen.insert(sizes);
+        Ok(())
     }
 }
 
@@ -188,6 +257,9 @@ impl Runner for LoadedModel {
         if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
             return Err(Status::deadline_exceeded("the deadline passed before the run began"));
         }
+        if let Some(learner) = &self.learner {
+            learner.learn(bound.graph, &fed, deadline)?;
+        }
         let make = || Interpreter::new(Arc::clone(&self.source));
         let mut interpreter = self.interpreters.take(deadline, make)?;
         let outcome = interpreter.run(bound.graph, &fed, deadline);
@@ -201,7 +273,7 @@ impl Runner for LoadedModel {
 ///
 /// # Errors
 /// `INVALID_ARGUMENT` for an empty tensor, and one with too many dimensions or elements.
-fn dims(alias: &str, tensor: &Tensor) -> Result<Vec<i32>, Status> {
+pub(crate) fn dims(alias: &str, tensor: &Tensor) -> Result<Vec<i32>, Status> {
     let shape = tensor.shape();
     if shape.elements() == 0 {
         return Err(Status::invalid_argument(format!(

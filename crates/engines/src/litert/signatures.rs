@@ -19,12 +19,12 @@ const PREDICT: &str = "tensorflow/serving/predict";
 
 /// A signature in terms of the file.
 #[derive(Clone, Debug)]
-pub(super) struct Served {
-    pub(super) signature: Signature,
-    pub(super) subgraph: usize,
+pub(crate) struct Served {
+    pub(crate) signature: Signature,
+    pub(crate) subgraph: usize,
     /// The tensors of its inputs and outputs, in their order.
-    pub(super) inputs: Vec<usize>,
-    pub(super) outputs: Vec<usize>,
+    pub(crate) inputs: Vec<usize>,
+    pub(crate) outputs: Vec<usize>,
 }
 
 /// Reads the signatures of a file.
@@ -32,7 +32,7 @@ pub(super) struct Served {
 /// # Errors
 /// `DATA_LOSS`, `INVALID_ARGUMENT` for signatures that do not fit the graph, `UNIMPLEMENTED` for
 /// tensors that a request cannot carry.
-pub(super) fn of(model: &Model<'_>) -> Result<Vec<Served>, Status> {
+pub(crate) fn of(model: &Model<'_>) -> Result<Vec<Served>, Status> {
     let mut served = declared(model)?;
     if served.is_empty() {
         served = model.signatures.iter().map(|own| native(model, own)).collect::<Result<_, _>>()?;
@@ -132,7 +132,7 @@ fn native(model: &Model<'_>, own: &super::schema::NativeSignature<'_>) -> Result
 }
 
 /// The signature that the original makes for a file without any.
-pub(super) fn generated(model: &Model<'_>) -> Result<Served, Status> {
+pub(crate) fn generated(model: &Model<'_>) -> Result<Served, Status> {
     let graph = main(model)?;
     let named = |ends: &[usize], side: &str| {
         let mut names = BTreeMap::new();

@@ -1,5 +1,6 @@
 //! Files of TensorFlow's converter, and files that are damaged on purpose.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 use proptest::prelude::*;
@@ -8,7 +9,9 @@ use vesta_model::{Code, DType, Encoding, Memory as _, PartialShape};
 use super::examples::Parsing;
 use super::flatbuffer::File;
 use super::schema::Model;
-use super::{head, signatures};
+use super::sizes::{self, Follows};
+use super::{alone, head, signatures};
+use crate::openvino::check_graph;
 
 fn bytes(name: &str) -> Vec<u8> {
     let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/models/lite");
@@ -22,6 +25,7 @@ const ALL: &[&str] = &[
     "examples_alone",
     "half_plus_two",
     "int8",
+    "late_sizes",
     "of_tensorflow",
     "positive",
     "random",
@@ -45,6 +49,20 @@ fn read_all(bytes: &[u8]) -> Result<(), vesta_model::Status> {
         .iter()
         .map(|one| (one.subgraph, Parsing::find(&model.subgraphs[one.subgraph], &model)))
         .collect();
+    for one in &served {
+        let graph = &model.subgraphs[one.subgraph];
+        // What another reader is given is read alike.
+        let alone = alone::write(bytes, &model, graph)?;
+        let again = File::new(alone.bytes.bytes());
+        let anew = Model::read(&again)?;
+        assert_eq!(anew.subgraphs.len(), 1);
+        assert_eq!(anew.subgraphs[0].inputs.len(), alone.inputs.len());
+        assert_eq!(anew.subgraphs[0].outputs.len(), alone.outputs.len());
+        let names: BTreeSet<_> = anew.subgraphs[0].tensors.iter().map(|own| own.name).collect();
+        assert_eq!(names.len(), anew.subgraphs[0].tensors.len());
+        let _ = check_graph(&model, graph, bytes.len());
+        sizes::follow(&model, one.subgraph);
+    }
     let headed = head::put_before(bytes, &model, &wanted)?;
     let again = File::new(headed.bytes.bytes());
     let anew = Model::read(&again)?;
@@ -110,6 +128,22 @@ fn state_is_seen() {
         let bytes = bytes(name);
         let file = File::new(&bytes);
         assert_eq!(Model::read(&file).unwrap().is_stateful(), is_stateful, "{name}");
+    }
+}
+
+#[test]
+fn sizes_follow_from_inputs_or_from_what_is_fed() {
+    for (name, follows) in [
+        ("half_plus_two", Follows::Inputs),
+        ("two_signatures", Follows::Inputs),
+        ("late_sizes", Follows::Computed),
+        ("twice_as_many", Follows::Computed),
+        ("positive", Follows::Fed),
+        ("slow_half_plus_two", Follows::Fed),
+    ] {
+        let bytes = bytes(name);
+        let file = File::new(&bytes);
+        assert_eq!(sizes::follow(&Model::read(&file).unwrap(), 0), follows, "{name}");
     }
 }
 

@@ -14,7 +14,7 @@ use vesta_protos::onnx::ModelProto;
 
 use super::runner::{BoundModel, Ends, Runs};
 use super::values::words;
-use super::{exactness, guards};
+use super::{constants, exactness, guards};
 use crate::bound::BoundSession;
 use crate::convert::ONNX_BYTES_MAX;
 use crate::onnxruntime::OnnxFile;
@@ -63,6 +63,7 @@ pub(super) fn load_saved_model(
     let mut bound = BTreeMap::new();
     for TranslatedSignature { name, shapes, mut translation } in signatures {
         let Some(signature) = description.signatures.get(&name).map(Arc::clone) else { continue };
+        constants::narrow(&mut translation);
         exactness::check(&translation)
             .map_err(|status| refused(engine, request, &name, &status))?;
         guards::guard(&mut translation);

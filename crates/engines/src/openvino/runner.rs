@@ -19,6 +19,7 @@ use crate::pool::Pool;
 const GRACE: Duration = Duration::from_millis(5);
 
 /// Where the ends of a signature stand among those of the model.
+#[derive(Clone)]
 pub(super) struct Ends {
     /// One for each of the signature's inputs.
     pub(super) inputs: Vec<usize>,
@@ -79,6 +80,16 @@ impl BoundModel {
         let requests = Arc::new(Pool::new(requests, runs_max));
         Ok(BoundModel { signature, shapes, requests, ends })
     }
+
+    /// The same model for another signature of it, whose ends were checked. Both have the same requests.
+    pub(super) fn again(
+        &self,
+        signature: Arc<Signature>,
+        shapes: Vec<PartialShape>,
+        ends: Ends,
+    ) -> BoundModel {
+        BoundModel { signature, shapes, requests: Arc::clone(&self.requests), ends }
+    }
 }
 
 impl Bound for BoundModel {
@@ -95,7 +106,7 @@ impl Bound for BoundModel {
 pub(super) struct Runs;
 
 /// Checks that the model has the ends that the signature tells of.
-fn check_ends(
+pub(super) fn check_ends(
     side: &str,
     specs: &[TensorSpec],
     places: &[usize],

@@ -64,6 +64,7 @@ const OPENVINO: Package = Package {
         needed("openvino/libs/", "libopenvino_intel_cpu_plugin.so"),
         needed("openvino/libs/", "libopenvino_ir_frontend.so."),
         needed("openvino/libs/", "libopenvino_onnx_frontend.so."),
+        needed("openvino/libs/", "libopenvino_tensorflow_lite_frontend.so."),
         needed("openvino/libs/", "libtbb.so."),
         besides("openvino/libs/", "libtbb"),
         besides("openvino/libs/", "libhwloc.so."),

@@ -78,6 +78,22 @@ fn outputs_may_have_sizes_that_are_known_late() {
     }
 }
 
+/// LiteRT does not see that such an output is too large for its memory, and wrote beyond it.
+#[test]
+fn outputs_of_fast_kernels_may_have_sizes_that_are_known_late() {
+    let Some(engine) = inline() else { return };
+    let session = load(&engine, "late_sizes");
+    for rows in [1usize, 3000, 2, 50_000, 3000] {
+        let x: Vec<f32> = (0..rows * 64).map(|n| (n % 97) as f32).collect();
+        let want: Vec<f32> = x
+            .chunks(64)
+            .flat_map(|row| (0..64).map(|n| if n < 32 { row[n].max(row[n + 32]) } else { row[n] }))
+            .collect();
+        let given = serve(&*session, &[floats(&[rows, 64], &x)]).unwrap();
+        assert!(given == [floats(&[rows, 2, 32], &want)], "{rows} rows");
+    }
+}
+
 #[test]
 fn strings_may_be_far_longer_than_those_that_came() {
     let Some(engine) = inline() else { return };

@@ -6,6 +6,7 @@ mod litert;
 mod native;
 mod onnxruntime;
 mod openvino;
+mod openvino_lite;
 mod original;
 mod shared_data;
 mod suite;

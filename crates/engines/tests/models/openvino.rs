@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use vesta_engines::{EngineName, Installed, IrModel, OpenVinoEngine};
+use vesta_engines::{EngineName, Installed, IrModel, OpenVinoEngine, OpenVinoOptions};
 use vesta_model::{
     Code, DType, Engine, InputLayout, PartialShape, RunRequest, Session, Shape, Status, Tensor,
 };
@@ -21,7 +21,7 @@ const ONNX: Kept = Kept { folder: "onnx", file: "model.onnx" };
 
 fn inline() -> Option<OpenVinoEngine> {
     let Installed { folder, version, .. } = installed(EngineName::OpenVino)?;
-    Some(OpenVinoEngine::open(&folder, &version).unwrap())
+    Some(OpenVinoEngine::open(&folder, &version, OpenVinoOptions::default()).unwrap())
 }
 
 /// The test above starts this program anew, for this test alone, to get a worker.

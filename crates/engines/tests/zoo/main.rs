@@ -33,6 +33,7 @@ const BYTES_MAX_THIRD: u64 = if cfg!(debug_assertions) { 20 << 20 } else { u64::
 /// that are fed int64.
 const OPENVINO_TAKES: &[&str] = &[
     "MobileNet",
+    "basic_pitch",
     "encoder_exact_gelu",
     "encoder_open_length",
     "keras2_MobileNet",

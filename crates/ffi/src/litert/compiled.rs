@@ -62,9 +62,21 @@ unsafe impl Send for LiteRtModel {}
 // SAFETY: nothing is called through `&self`.
 unsafe impl Sync for LiteRtModel {}
 
+/// What computes a model's operators.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LiteRtKernels {
+    /// XNNPACK, where it has them. Of a tensor whose sizes show in a run after operators of XNNPACK, LiteRT
+    /// does not see that it is too large for its memory, and writes beyond it.
+    Fast,
+    /// LiteRT's own, whose results are always checked.
+    Checked,
+}
+
 impl LiteRtModel {
     /// Compiles the model in `bytes`, whose signatures must be called `keys`, in this order. A run
     /// uses up to `threads` threads.
+    ///
+    /// With [`LiteRtKernels::Fast`], the sizes of all tensors must follow from those of the inputs.
     ///
     /// # Errors
     /// What LiteRT says. Some damaged models end the process instead, now or at a later call.
@@ -73,6 +85,7 @@ impl LiteRtModel {
         bytes: Bytes,
         keys: &[&str],
         threads: usize,
+        kernels: LiteRtKernels,
     ) -> Result<LiteRtModel, LiteRtError> {
         let view: &[u8] = (*bytes).as_ref();
         let mut model = LiteRtModel {
@@ -95,7 +108,7 @@ impl LiteRtModel {
         };
         check(status, "reading the model")?;
         model.arity = model.signatures(keys)?;
-        let options = OwnOptions::new(library, threads)?;
+        let options = OwnOptions::new(library, threads, kernels)?;
         // SAFETY: all three live during the call; the model lives longer than what is made of it.
         let status = unsafe {
             (library.table.create_compiled)(
@@ -243,8 +256,9 @@ impl LiteRtModel {
         }
         *self.deadline.lock().unwrap_or_else(PoisonError::into_inner) = deadline;
         // SAFETY: the numbers of buffers are those of the signature; each covers memory that is
-        // borrowed until this returns, for writing where it is an output. LiteRT holds no buffer to
-        // be larger than it is: it fails when a tensor does not fit.
+        // borrowed until this returns, for writing where it is an output. LiteRT fails when
+        // a tensor does not fit into its buffer, which it sees where the sizes are known before the run or
+        // the kernels are its own: the caller chose them so.
         let status = unsafe {
             (self.library.table.run)(
                 self.compiled,
@@ -349,7 +363,11 @@ struct OwnOptions {
 }
 
 impl OwnOptions {
-    fn new(library: &'static LiteRt, threads: usize) -> Result<OwnOptions, LiteRtError> {
+    fn new(
+        library: &'static LiteRt,
+        threads: usize,
+        kernels: LiteRtKernels,
+    ) -> Result<OwnOptions, LiteRtError> {
         let mut own = OwnOptions { library, options: ptr::null_mut() };
         // SAFETY: the result goes to a pointer of ours.
         check(unsafe { (library.table.create_options)(&raw mut own.options) }, "making options")?;
@@ -358,7 +376,11 @@ impl OwnOptions {
         check(status, "choosing the processor")?;
         // Mode 2 keeps error texts until they are asked for.
         own.add(RUNTIME_OPTIONS, "error_reporter_mode = 2\n".to_owned())?;
-        own.add(CPU_OPTIONS, format!("num_threads = {}\n", threads.max(1)))?;
+        let mode = match kernels {
+            LiteRtKernels::Fast => "",
+            LiteRtKernels::Checked => "kernel_mode = 2\n",
+        };
+        own.add(CPU_OPTIONS, format!("{mode}num_threads = {}\n", threads.max(1)))?;
         Ok(own)
     }
 

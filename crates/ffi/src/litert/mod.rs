@@ -11,6 +11,6 @@ mod error;
 mod library;
 mod table;
 
-pub use compiled::{LiteRtInput, LiteRtModel, LiteRtOutput};
+pub use compiled::{LiteRtInput, LiteRtKernels, LiteRtModel, LiteRtOutput};
 pub use error::LiteRtError;
 pub use library::LiteRt;

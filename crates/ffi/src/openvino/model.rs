@@ -1,6 +1,8 @@
 //! Models as they were read, and compiled ones.
 
 use std::ffi::{CStr, CString, c_char};
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::Path;
 use std::ptr;
 use std::sync::Arc;
 
@@ -49,6 +51,10 @@ impl Drop for Open {
     }
 }
 
+// SAFETY: a model has no tie to a thread; it is changed through `&mut` alone, and what was compiled from it
+// has a copy of its own.
+unsafe impl Send for OpenVinoModel {}
+
 impl Drop for OpenVinoModel {
     fn drop(&mut self) {
         // SAFETY: made once, released here alone; what was compiled from it has its own share.
@@ -87,6 +93,27 @@ impl OpenVinoModel {
         Ok(OpenVinoModel { library, model: read })
     }
 
+    /// Reads a model out of a file, in the form that the file's ending tells. Nothing of the file is needed
+    /// afterwards.
+    ///
+    /// # Errors
+    /// What OpenVINO says. Some damaged models may end the process instead.
+    pub fn read_file(
+        library: &'static OpenVino,
+        path: &Path,
+    ) -> Result<OpenVinoModel, OpenVinoError> {
+        let path = CString::new(path.as_os_str().as_bytes())
+            .map_err(|_| OpenVinoError::invalid("a path has a zero byte"))?;
+        let mut read = ptr::null_mut();
+        // SAFETY: the path is terminated by zero and readable during the call; without a second one the
+        // weights lie in the same file; the result goes to a pointer of ours.
+        let status = unsafe {
+            (library.table.read_file)(library.core, path.as_ptr(), ptr::null(), &raw mut read)
+        };
+        library.check(status)?;
+        Ok(OpenVinoModel { library, model: read })
+    }
+
     /// Its inputs, in order.
     ///
     /// # Errors
@@ -101,6 +128,36 @@ impl OpenVinoModel {
     /// What OpenVINO says.
     pub fn outputs(&self) -> Result<Vec<OpenVinoPort>, OpenVinoError> {
         self.ports(self.library.table.outputs, self.library.table.output)
+    }
+
+    /// Opens all sizes of its inputs, whose numbers of dimensions stay.
+    ///
+    /// # Errors
+    /// What OpenVINO says; for an input of unknown rank.
+    pub fn open_sizes(&mut self) -> Result<(), OpenVinoError> {
+        let unknown = || OpenVinoError::invalid("an input has any number of dimensions");
+        let ranks: Option<Vec<usize>> =
+            self.inputs()?.into_iter().map(|port| port.dims.map(|dims| dims.len())).collect();
+        let ranks = ranks.ok_or_else(unknown)?;
+        let open = Dimension { min: 0, max: -1 };
+        let mut dims: Vec<Vec<Dimension>> = ranks.iter().map(|&rank| vec![open; rank]).collect();
+        let shape = |dims: &mut Vec<Dimension>| {
+            let rank = i64::try_from(dims.len()).unwrap_or(i64::MAX);
+            PartialShape { rank: Dimension { min: rank, max: rank }, dims: dims.as_mut_ptr() }
+        };
+        let shapes: Vec<PartialShape> = dims.iter_mut().map(shape).collect();
+        let indices: Vec<usize> = (0..shapes.len()).collect();
+        // SAFETY: the model is alive and ours alone; as many numbers and shapes as is told are readable during
+        // the call, with the dimensions that each tells of.
+        let status = unsafe {
+            (self.library.table.reshape)(
+                self.model,
+                indices.as_ptr(),
+                shapes.as_ptr(),
+                shapes.len(),
+            )
+        };
+        self.library.check(status)
     }
 
     fn ports(&self, count: Count, by_index: ByIndex) -> Result<Vec<OpenVinoPort>, OpenVinoError> {

@@ -79,10 +79,16 @@ table! {
     "ov_core_read_model_from_memory_buffer" read_model: fn(
         *const Core, *const c_char, usize, *const Tensor, *mut *mut Model
     ) -> Status;
+    "ov_core_read_model" read_file: fn(
+        *const Core, *const c_char, *const c_char, *mut *mut Model
+    ) -> Status;
     "ov_core_compile_model" compile_model: fn(
         *const Core, *const Model, *const c_char, usize, *mut *mut Compiled; ...
     ) -> Status;
     "ov_model_free" free_model: fn(*mut Model);
+    "ov_model_reshape_by_port_indexes" reshape: fn(
+        *const Model, *const usize, *const PartialShape, usize
+    ) -> Status;
     "ov_model_inputs_size" inputs: fn(*const Model, *mut usize) -> Status;
     "ov_model_outputs_size" outputs: fn(*const Model, *mut usize) -> Status;
     "ov_model_const_input_by_index" input: fn(*const Model, usize, *mut *mut Port) -> Status;

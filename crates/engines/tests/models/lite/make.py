@@ -76,6 +76,13 @@ def twice_as_many(x):
     return {"y": tf.reshape(tf.concat([x, x], 1), [tf.shape(x)[0] * 2, 3])}
 
 
+@tf.function(input_signature=[tf.TensorSpec([None, 64], tf.float32, name="x")])
+def late_sizes(x):
+    # What comes after the sizes are known is XNNPACK's.
+    rows = tf.reshape(x, [tf.shape(x)[0], 2, 32])
+    return {"most": tf.nn.max_pool1d(rows, 2, 1, "SAME")}
+
+
 @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="text")])
 def repeated(text):
     return {"many": tf.gather(text, tf.zeros([2000], tf.int32))}
@@ -172,7 +179,7 @@ def with_variables(converter):
 if __name__ == "__main__":
     single = [
         half_plus_two, slow_half_plus_two, string_identity, sum_and_difference, positive,
-        twice_as_many, repeated, the_same, dtypes, scalar, random,
+        twice_as_many, late_sizes, repeated, the_same, dtypes, scalar, random,
     ]
     for function in single:
         convert(function.python_function.__name__, {"serving_default": function})
