@@ -14,10 +14,11 @@ use vesta_onnx::{FeedSpec, FrozenSignature, Refusal, Resizing, Translation, tran
 use vesta_protos::onnx::{ModelProto, StringStringEntryProto, tensor_proto::DataLocation};
 
 use super::adaptation;
-use super::capability;
+use super::capability::{self, Source};
 use super::footprint::Footprint;
 use super::host;
 use super::merge::{Boundary, NumericGraph};
+use super::onnx::Computed;
 use super::threads;
 
 /// Weights from this size lie in one block that rten reads in place.
@@ -42,6 +43,8 @@ pub(crate) struct NumericModel {
     feeds: Vec<(NodeId, Boundary)>,
     fetches: Vec<(NodeId, DType)>,
     footprint: Footprint,
+    /// Of an ONNX file: the sizes of all values, and the inputs that follow from sizes.
+    computed: Option<(Computed, Vec<NodeId>)>,
     /// ONNX operators in use.
     #[cfg(test)]
     operators: std::collections::BTreeSet<String>,
@@ -77,10 +80,11 @@ impl NumericModel {
         let translation =
             translate(&signature).map_err(|error| NumericObstacle::Nodes(error.operators))?;
         drop(nodes);
-        NumericModel::of(translation, feeds, &fetches)
+        NumericModel::of(translation, feeds, &fetches, None)
     }
 
-    /// Loads what was translated, with `feeds` and `fetches` in the order of its ends.
+    /// Loads what was translated, with `feeds` and `fetches` in the order of its ends; of an ONNX file with
+    /// what a run computes first, whose tensors are the inputs behind the feeds.
     ///
     /// # Errors
     /// What of it has no exact counterpart.
@@ -88,14 +92,17 @@ impl NumericModel {
         translation: Translation,
         feeds: Vec<Boundary>,
         fetches: &[Boundary],
+        computed: Option<Computed>,
     ) -> Result<NumericModel, NumericObstacle> {
-        let refused = capability::check(&translation);
+        let source = if computed.is_some() { Source::OnnxFile } else { Source::SavedModel };
+        let refused = capability::check(&translation, source);
         if !refused.is_empty() {
             return Err(NumericObstacle::Nodes(refused));
         }
         let footprint = Footprint::new(&translation, &feeds);
         // rten computes with sizes as it loads, too.
-        footprint.fits().map_err(NumericObstacle::Engine)?;
+        let fits = computed.as_ref().map_or_else(|| footprint.fits(), Computed::fits);
+        fits.map_err(NumericObstacle::Engine)?;
         let Translation { mut model, inputs, outputs, .. } = translation;
         #[cfg(test)]
         let operators = vesta_onnx::count_operators(&model).keys().map(|&op| op.into()).collect();
@@ -108,13 +115,15 @@ impl NumericModel {
         let failed = |text: String| NumericObstacle::Engine(text);
         let model = options.load(bytes).map_err(|error| failed(error.to_string()))?;
         let find = |name: &String| model.node_id(name).map_err(|error| failed(error.to_string()));
-        let feed_ids = inputs.iter().map(find).collect::<Result<Vec<_>, _>>()?;
+        let mut feed_ids = inputs.iter().map(find).collect::<Result<Vec<_>, _>>()?;
+        let given_ids = feed_ids.split_off(feeds.len());
         let fetch_ids = outputs.iter().map(find).collect::<Result<Vec<_>, _>>()?;
         Ok(NumericModel {
             feeds: feed_ids.into_iter().zip(feeds).collect(),
             fetches: fetch_ids.into_iter().zip(fetches.iter().map(|f| f.dtype)).collect(),
             model,
             footprint,
+            computed: computed.map(|computed| (computed, given_ids)),
             #[cfg(test)]
             operators,
         })
@@ -134,7 +143,10 @@ impl NumericModel {
             self.check(*at, tensor)?;
         }
         let shapes = inputs.iter().map(|(at, tensor)| (&self.feeds[*at].1, tensor.shape()));
-        self.footprint.check(shapes)?;
+        match self.computed {
+            None => self.footprint.check(shapes)?,
+            Some(_) => drop(self.given(inputs)?),
+        }
         if inputs.iter().all(|(_, tensor)| tensor.shape().elements() != 0) {
             return self.run_checked(inputs, fetches, threads);
         }
@@ -152,6 +164,16 @@ impl NumericModel {
     /// What of it cannot.
     pub(crate) fn is_bounded(&self) -> Result<(), String> {
         self.footprint.is_known()
+    }
+
+    /// What follows from the shapes of the inputs, for an ONNX file.
+    fn given(&self, inputs: &[(usize, &Tensor)]) -> Result<Vec<Tensor>, Status> {
+        let Some((computed, _)) = &self.computed else { return Ok(Vec::new()) };
+        let mut shapes: Vec<&[usize]> = vec![&[]; self.feeds.len()];
+        for (at, tensor) in inputs {
+            shapes[*at] = tensor.shape().dims();
+        }
+        computed.at(&shapes)
     }
 
     fn check(&self, at: usize, tensor: &Tensor) -> Result<(), Status> {
@@ -181,9 +203,14 @@ impl NumericModel {
         fetches: &[usize],
         threads: usize,
     ) -> Result<Vec<Tensor>, Status> {
+        let given = self.given(inputs)?;
+        let ids = self.computed.iter().flat_map(|(_, ids)| ids.iter().copied());
+        let given = ids.zip(&given);
         let values = inputs
             .iter()
-            .map(|(at, tensor)| Ok((self.feeds[*at].0, entering(tensor)?)))
+            .map(|(at, tensor)| (self.feeds[*at].0, *tensor))
+            .chain(given)
+            .map(|(id, tensor)| Ok((id, entering(tensor)?)))
             .collect::<Result<Vec<_>, Status>>()?;
         // Two values that a program holds may be one node here; rten gives each node once.
         let mut wanted = fetches.to_vec();

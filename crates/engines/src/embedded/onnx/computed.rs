@@ -1,0 +1,99 @@
+//! What a run of an ONNX file computes before the numeric graph does: the sizes of all its values, and
+//! the whole numbers that follow from sizes.
+//!
+//! May not know: operators, rten. Invariant: no value of a run takes more than the footprint allows, and
+//! no number that is given leaves 32 bits.
+
+use std::collections::BTreeSet;
+
+use vesta_model::{DType, Shape, Status, Tensor};
+
+use super::extent::{Extent, Extents};
+use crate::embedded::footprint::VALUE_BYTES_MAX;
+
+/// A tensor of whole numbers that follow from sizes.
+#[derive(Clone, Debug)]
+pub(crate) struct Given {
+    pub(crate) dims: Vec<usize>,
+    pub(crate) elements: Vec<Extent>,
+}
+
+/// What follows from the shapes of a run.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Computed {
+    extents: Extents,
+    /// The sizes of all values.
+    dims: Vec<Vec<Extent>>,
+    given: Vec<Given>,
+}
+
+impl Computed {
+    pub(super) fn new(extents: Extents, dims: Vec<Vec<Extent>>, given: Vec<Given>) -> Computed {
+        let dims: BTreeSet<Vec<Extent>> = dims.into_iter().collect();
+        Computed { extents, dims: dims.into_iter().collect(), given }
+    }
+
+    /// Whether there may be runs that stay within bounds.
+    ///
+    /// # Errors
+    /// That there are none.
+    pub(crate) fn fits(&self) -> Result<(), String> {
+        for dims in &self.dims {
+            let known = dims.iter().filter_map(Extent::known);
+            if known.clone().any(|dim| dim < 0) {
+                return Err("a tensor of it has a size below zero".to_owned());
+            }
+            let is_empty = known.clone().any(|dim| dim == 0);
+            if !is_empty && bytes(known) > VALUE_BYTES_MAX {
+                return Err(format!("a tensor of it takes more than {VALUE_BYTES_MAX} bytes"));
+            }
+        }
+        Ok(())
+    }
+
+    /// The numbers that the numeric graph is given, in their order.
+    ///
+    /// # Errors
+    /// `INVALID_ARGUMENT` where the shapes do not fit the graph or each other, `RESOURCE_EXHAUSTED` where
+    /// a value would take too much.
+    pub(crate) fn at(&self, shapes: &[&[usize]]) -> Result<Vec<Tensor>, Status> {
+        let values = self.extents.at(shapes)?;
+        for dims in &self.dims {
+            let sizes: Vec<i64> =
+                dims.iter().map(|dim| dim.at(&values)).collect::<Result<_, _>>()?;
+            if sizes.iter().any(|&size| size < 0) {
+                return Err(Status::invalid_argument(
+                    "the shapes of the inputs are too small for this model",
+                ));
+            }
+            if bytes(sizes.into_iter()) > VALUE_BYTES_MAX {
+                return Err(Status::resource_exhausted(format!(
+                    "a request of this size would need a tensor of more than {VALUE_BYTES_MAX} \
+                     bytes; send smaller ones"
+                )));
+            }
+        }
+        self.given.iter().map(|given| given.at(&values)).collect()
+    }
+}
+
+impl Given {
+    fn at(&self, values: &[i64]) -> Result<Tensor, Status> {
+        let number = |own: &Extent| {
+            let value = own.at(values)?;
+            i32::try_from(value).map_err(|_| {
+                Status::invalid_argument(format!(
+                    "a size of this request is beyond 32 bits: {value}"
+                ))
+            })
+        };
+        let numbers: Vec<i32> = self.elements.iter().map(number).collect::<Result<_, _>>()?;
+        let bytes: Vec<u8> = numbers.iter().flat_map(|number| number.to_le_bytes()).collect();
+        Tensor::copied(DType::I32, Shape::new(self.dims.clone())?, &bytes)
+    }
+}
+
+/// Of four bytes each, as the numeric graph holds all.
+fn bytes(sizes: impl Iterator<Item = i64>) -> u128 {
+    sizes.fold(4, |all: u128, size| all.saturating_mul(size.unsigned_abs().into()))
+}
