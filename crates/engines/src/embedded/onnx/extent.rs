@@ -109,24 +109,30 @@ impl Extent {
         bounded(terms)
     }
 
-    /// The quotient by one product, if nothing is left over.
+    /// The term that goes before all others, however both are multiplied.
+    fn lead(&self) -> Option<(&Vec<usize>, i64)> {
+        let lead = self.terms.iter().max_by_key(|(factors, _)| (factors.len(), *factors));
+        lead.map(|(factors, &times)| (factors, times))
+    }
+
+    /// The quotient, if nothing is left over in any run.
     fn divided(&self, by: &Extent) -> Option<Extent> {
-        let mut divisor = by.terms.iter();
-        let (Some((factors, times)), None) = (divisor.next(), divisor.next()) else {
-            return (self == by).then(|| Extent::from(1));
-        };
-        let mut terms = BTreeMap::new();
-        for (own, n) in &self.terms {
+        let (factors, times) = by.lead()?;
+        let (mut rest, mut quotient) = (self.clone(), Extent::from(0));
+        for _ in 0..TERMS_MAX {
+            let Some((own, n)) = rest.lead() else { return Some(quotient) };
             let mut left = own.clone();
             for factor in factors {
                 left.remove(left.iter().position(|own| own == factor)?);
             }
-            if n.checked_rem(*times)? != 0 {
+            if n.checked_rem(times)? != 0 {
                 return None;
             }
-            terms.insert(left, n.checked_div(*times)?);
+            let part = Extent { terms: [(left, n.checked_div(times)?)].into() };
+            rest = rest.minus(&part.times(by).ok()?).ok()?;
+            quotient = quotient.plus(&part).ok()?;
         }
-        Some(Extent { terms })
+        None
     }
 
     /// What it is where the open sizes have these values.
@@ -291,6 +297,11 @@ mod tests {
         let elements = rows.times(&length).unwrap().times(&known(768)).unwrap();
         let head = all.quotient(&elements, &rows.times(&length).unwrap()).unwrap();
         assert_eq!(head.known(), Some(768));
+        let (wide, high) =
+            (rows.plus(&known(1)).unwrap(), length.minus(&known(2)).unwrap().times(&rows).unwrap());
+        let area = wide.times(&high).unwrap();
+        assert_eq!(all.quotient(&area, &wide).unwrap(), high);
+        assert_eq!(all.quotient(&area, &high).unwrap(), wide);
         let odd = all.quotient(&length.plus(&known(1)).unwrap(), &known(2)).unwrap();
         assert_eq!(odd.known(), None);
         let values = all.at(&[&[3, 8]]).unwrap();

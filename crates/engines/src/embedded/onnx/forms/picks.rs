@@ -291,6 +291,18 @@ pub(super) fn pad_by(
     let dims = g.fact_of(from)?.dims.clone();
     let rank = dims.len();
     let outer = |at: usize| rank >= 3 && at % rank < rank - 2 && !pads[at].is(0);
+    if mode != "constant" && rank == 2 {
+        // Such as a row of sound for each of a batch.
+        let one = || std::iter::once(Extent::from(1));
+        let image = g.reshaped(from, one().chain(dims.iter().cloned()).collect())?;
+        let zero = || std::iter::once(Extent::from(0));
+        let [before, behind] =
+            [&pads[..2], &pads[2..]].map(|own| zero().chain(own.iter().cloned()));
+        let padded = g.new_name("step");
+        pad_by(g, &image, &padded, &before.chain(behind).collect::<Dims>(), (mode, value))?;
+        let dims = g.fact_of(&padded)?.dims[1..].to_vec();
+        return g.reshape(&padded, output, dims);
+    }
     if mode != "constant" && (rank < 3 || (0..pads.len()).any(outer)) {
         return Err("it continues other axes than the last two of an image".to_owned());
     }

@@ -54,9 +54,6 @@ pub(super) fn write(g: &mut Graph, node: &NodeProto) -> Outcome {
         if found.len() != dims.len() || !found.iter().zip(&dims).all(fits) {
             return Err(format!("its input {at} does not fit"));
         }
-        if at <= 3 {
-            g.floats(node, at)?;
-        }
     }
     let float = |dims: Dims| Fact::new(DType::F32, dims);
     let all = vec![length.clone(), directions.into(), rows.clone(), hidden.into()];
