@@ -116,7 +116,7 @@ impl Extent {
     }
 
     /// The quotient, if nothing is left over in any run.
-    fn divided(&self, by: &Extent) -> Option<Extent> {
+    pub(super) fn divided(&self, by: &Extent) -> Option<Extent> {
         let (factors, times) = by.lead()?;
         let (mut rest, mut quotient) = (self.clone(), Extent::from(0));
         for _ in 0..TERMS_MAX {

@@ -19,6 +19,12 @@ pub(super) const BOOL: i32 = 9;
 /// Whole numbers up to this many are followed one by one.
 pub(super) const ELEMENTS_MAX: usize = 2048;
 
+/// As many floats, of which scales and sizes are made.
+const FLOATS_MAX: usize = 64;
+
+/// Up to this size a float holds every whole number.
+pub(super) const WHOLE_FLOAT_MAX: i64 = 1 << 24;
+
 pub(super) type Dims = Vec<Extent>;
 
 /// The least and the greatest of whole numbers.
@@ -32,7 +38,7 @@ pub(super) const INT32_RANGE: Range = (i32::MIN as i64, i32::MAX as i64);
 pub(super) struct Fact {
     pub(super) dtype: DType,
     pub(super) dims: Dims,
-    /// Of whole numbers and truths, where each is known up to open sizes.
+    /// Where each is a whole number or a truth that is known up to open sizes; of floats, too.
     pub(super) elements: Option<Rc<[Extent]>>,
     /// Of whole numbers, else without meaning.
     pub(super) range: Range,
@@ -53,6 +59,7 @@ impl Fact {
         let dims = tensor.dims.iter().map(|&dim| Extent::from(dim)).collect();
         let dtype = dtype_of(tensor.data_type).unwrap_or(DType::Invalid);
         let mut fact = Fact::new(dtype, dims);
+        fact.elements = whole_floats(tensor);
         if let Some(values) = whole_numbers(tensor) {
             let least = values.iter().copied().min().unwrap_or(0);
             fact.range = (least, values.iter().copied().max().unwrap_or(0));
@@ -95,6 +102,19 @@ pub(super) fn whole_numbers(tensor: &TensorProto) -> Option<Vec<i64>> {
         BOOL => Some(bytes.iter().map(|&byte| (byte != 0).into()).collect()),
         _ => None,
     }
+}
+
+/// The elements of a few floats that are whole and that floats can tell from their neighbours; a zero
+/// below zero is none of them.
+fn whole_floats(tensor: &TensorProto) -> Option<Rc<[Extent]>> {
+    if tensor.raw_data.len() > 4 * FLOATS_MAX {
+        return None;
+    }
+    let whole = |value: f32| {
+        let is_whole = value.fract() == 0.0 && value.abs() <= WHOLE_FLOAT_MAX as f32;
+        (is_whole && !(value == 0.0 && value.is_sign_negative())).then(|| (value as i64).into())
+    };
+    floats(tensor)?.into_iter().map(whole).collect()
 }
 
 pub(super) fn floats(tensor: &TensorProto) -> Option<Vec<f32>> {

@@ -272,12 +272,23 @@ impl Graph {
                 let dims: Vec<i64> = dims.iter().map(|&dim| dim as i64).collect();
                 let bytes: Vec<u8> = match fact.dtype {
                     DType::Bool => known.iter().map(|&value| u8::from(value != 0)).collect(),
+                    DType::F32 => {
+                        known.iter().flat_map(|&value| (value as f32).to_le_bytes()).collect()
+                    }
                     DType::I32 => {
                         known.iter().flat_map(|&value| (value as i32).to_le_bytes()).collect()
                     }
                     _ => known.iter().flat_map(|value| value.to_le_bytes()).collect(),
                 };
                 self.new_constant(facts::number_of(fact.dtype), &dims, bytes)
+            }
+            None if fact.is_float() => {
+                let given = self.give(dims, elements);
+                let cast = self.new_name("step");
+                let to = vec![("to", Written::Int(FLOAT.into()))];
+                let own = Fact::new(DType::F32, fact.dims.clone());
+                self.emit_all("Cast", &[&given], to, &[(&cast, own)])?;
+                cast
             }
             None => self.give(dims, elements),
         };

@@ -10,8 +10,10 @@ use super::{
     product,
 };
 use crate::embedded::onnx::extent::{Extent, Extents};
-use crate::embedded::onnx::facts::{Dims, ELEMENTS_MAX, Fact, dtype_of, raw};
-use crate::embedded::onnx::graph::{Graph, input};
+use crate::embedded::onnx::facts::{
+    Dims, ELEMENTS_MAX, FLOAT, Fact, WHOLE_FLOAT_MAX, dtype_of, raw,
+};
+use crate::embedded::onnx::graph::{Graph, Written, input};
 
 pub(super) const ALL: &[&str] = &["Constant", "ConstantOfShape", "Range", "Shape", "Size"];
 
@@ -85,6 +87,7 @@ pub(super) fn fold(g: &mut Graph, node: &NodeProto) -> Result<bool, String> {
     let op = node.op_type.as_str();
     let folded = match op {
         "Identity" => Some(blocks.swap_remove(0)),
+        "Ceil" | "Floor" | "Round" if blocks[0].dtype == DType::F32 => Some(blocks.swap_remove(0)),
         "Cast" => cast(node, blocks.swap_remove(0)),
         "Flatten" | "Reshape" | "Squeeze" | "Unsqueeze" => {
             let dims = layout::sizes(g, node)?;
@@ -129,9 +132,11 @@ pub(super) fn fold(g: &mut Graph, node: &NodeProto) -> Result<bool, String> {
         "Not" => Block::made(DType::Bool, blocks[0].dims.clone(), |at| {
             Some(Extent::from(i64::from(blocks[0].at(at)?.is(0))))
         }),
-        "Neg" => Block::made(blocks[0].dtype, blocks[0].dims.clone(), |at| {
-            blocks[0].at(at)?.times(&Extent::from(-1)).ok()
-        }),
+        "Neg" if blocks[0].dtype != DType::F32 => {
+            Block::made(blocks[0].dtype, blocks[0].dims.clone(), |at| {
+                blocks[0].at(at)?.times(&Extent::from(-1)).ok()
+            })
+        }
         _ => None,
     };
     match folded {
@@ -159,7 +164,6 @@ fn fits(from: &[usize], to: &[usize]) -> bool {
 fn cast(node: &NodeProto, block: Block) -> Option<Block> {
     let to = i32::try_from(int(node, "to", 0)).ok().and_then(dtype_of)?;
     let elements = match to {
-        DType::F32 => return None,
         DType::Bool => {
             let truth = |own: &Extent| Some(Extent::from(i64::from(own.known()? != 0)));
             block.elements.iter().map(truth).collect::<Option<_>>()?
@@ -243,7 +247,7 @@ fn reduced(node: &NodeProto, blocks: &[Block]) -> Option<Block> {
         None => ints(node, "axes").unwrap_or_default(),
     };
     let is_whole = axes.is_empty() || axes.len() == from.dims.len();
-    if from.dtype == DType::Bool || from.elements.is_empty() || !is_whole {
+    if matches!(from.dtype, DType::Bool | DType::F32) || from.elements.is_empty() || !is_whole {
         return None;
     }
     if axes.is_empty() && int(node, "noop_with_empty_axes", 0) != 0 {
@@ -277,14 +281,22 @@ fn binary(extents: &mut Extents, op: &str, a: &Block, b: &Block) -> Option<Block
         return None;
     }
     let block = Block::made(if is_truth { DType::Bool } else { a.dtype }, dims, |at| {
-        element(extents, op, a.at(at)?, b.at(at)?)
+        let (a_own, b_own) = (a.at(at)?, b.at(at)?);
+        match (op, a.dtype) {
+            // Of floats, what is left over counts, and a zero may be below zero.
+            ("Div", DType::F32) => a_own.divided(b_own).filter(Extent::is_natural),
+            ("Mod", DType::F32) => None,
+            (_, DType::F32) if !a_own.is_natural() || !b_own.is_natural() => None,
+            _ => element(extents, op, a_own, b_own),
+        }
     })?;
-    // An int32 wraps; sizes beyond it end the run anyhow, and other numbers are left to it.
-    let is_far = |own: &Extent| own.known().is_some_and(|own| i32::try_from(own).is_err());
-    match a.dtype == DType::I32 && block.elements.iter().any(is_far) {
-        true => None,
-        false => Some(block),
-    }
+    // An int32 wraps and a float rounds; sizes beyond end the run anyhow, other numbers are left to it.
+    let is_far = |own: &Extent| match (own.known(), a.dtype) {
+        (Some(own), DType::I32) => i32::try_from(own).is_err(),
+        (Some(own), DType::F32) => own.abs() > WHOLE_FLOAT_MAX,
+        _ => false,
+    };
+    if block.elements.iter().any(is_far) { None } else { Some(block) }
 }
 
 fn element(extents: &mut Extents, op: &str, a: &Extent, b: &Extent) -> Option<Extent> {
@@ -455,5 +467,11 @@ fn range(g: &mut Graph, node: &NodeProto) -> Outcome {
     fact.range.0 = start;
     let ends: Vec<String> = ends.iter().map(|end| g.scalar(end)).collect();
     let inputs: Vec<&str> = ends.iter().map(String::as_str).collect();
-    g.emit_all("Range", &inputs, vec![], &[(output(node), fact)])
+    if dtype != DType::F32 {
+        return g.emit_all("Range", &inputs, vec![], &[(output(node), fact)]);
+    }
+    let whole = Fact { dtype: DType::I64, ..fact.clone() };
+    let whole = g.step_with("Range", &inputs, vec![], whole)?;
+    let to = vec![("to", Written::Int(FLOAT.into()))];
+    g.emit_all("Cast", &[&whole], to, &[(output(node), fact)])
 }
