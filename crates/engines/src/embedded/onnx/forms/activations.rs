@@ -72,7 +72,11 @@ pub(super) fn write(g: &mut Graph, node: &NodeProto) -> Outcome {
                 let (one, zero) = (c.g.number(1.0), c.g.number(0.0));
                 c.g.step("Where", &[of, &one, &zero], &dims)
             };
-            ("Sub", [to_float(c, &above)?, to_float(c, &below)?])
+            let (above, below) = (to_float(c, &above)?, to_float(c, &below)?);
+            let sign = c.two("Sub", &above, &below)?;
+            let odd = Fact::new(DType::Bool, dims.clone());
+            let odd = c.g.step_with("IsNaN", &[x], vec![], odd)?;
+            return c.g.emit("Where", &[&odd, x, &sign], out, vec![], dims);
         }
         "ThresholdedRelu" => {
             let above = c.is("Greater", x, float(node, "alpha", 1.0))?;

@@ -15,9 +15,7 @@ use crate::embedded::onnx::graph::{Graph, Written, input};
 pub(super) const ALIKE: &[&str] = &[
     "Abs",
     "Acos",
-    "Acosh",
     "Asin",
-    "Asinh",
     "Atan",
     "Atanh",
     "Ceil",

@@ -67,8 +67,10 @@ pub(super) fn write(g: &mut Graph, node: &NodeProto) -> Outcome {
     if is_lstm {
         outputs.push((output_at(node, 2), float(state)));
     } else {
-        let is_linear = int(node, "linear_before_reset", 0);
-        attributes.push(("linear_before_reset", Written::Int(is_linear)));
+        if int(node, "linear_before_reset", 0) == 0 {
+            return Err("it resets before the product".to_owned());
+        }
+        attributes.push(("linear_before_reset", Written::Int(1)));
     }
     let inputs: Vec<&str> = node.input.iter().map(String::as_str).collect();
     g.emit_all(&node.op_type, &inputs, attributes, &outputs)
