@@ -492,7 +492,7 @@ fn attribute(name: &str, value: Written) -> AttributeProto {
             AttributeType::Ints
         }
         Written::Text(text) => {
-            attribute.s = Some(text.as_bytes().to_vec().into());
+            attribute.s = Some(text.as_bytes().to_vec());
             AttributeType::String
         }
     };

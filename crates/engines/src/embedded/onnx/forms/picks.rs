@@ -115,11 +115,11 @@ fn down(dim: &Extent, start: &Extent, end: &Extent, step: i64) -> Result<Cut, St
     Ok(Cut { start: start.into(), end: end.into(), step, size: count.into() })
 }
 
-/// Start, step and count of each axis, if all are known.
-pub(super) fn whole_cuts(
-    g: &mut Graph,
-    node: &NodeProto,
-) -> Result<Option<Vec<(i64, i64, usize)>>, String> {
+/// Start, step and count.
+type WholeCut = (i64, i64, usize);
+
+/// How each axis is cut, if all of it is known.
+pub(super) fn whole_cuts(g: &mut Graph, node: &NodeProto) -> Result<Option<Vec<WholeCut>>, String> {
     let dims = g.dims(node, 0)?;
     let Some(mut all) =
         dims.iter().map(|dim| Some((0, 1, dim.size()?))).collect::<Option<Vec<_>>>()
