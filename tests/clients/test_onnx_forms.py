@@ -6,13 +6,14 @@ tensors, resizing, normalisations, recurrent layers. `test_onnx_embedded.py` has
 
 import unittest
 
+import grpc
 import numpy as np
 import onnx
 import onnxruntime
 from onnx import TensorProto as T
 from onnx import helper as h
 
-from models import Folders, KeptModels
+from models import Folders
 from server import Server
 
 ENGINE = "--engine=embedded"
@@ -312,6 +313,44 @@ def shapes():
 
 
 class FormsTest(Folders):
+    def serve(self, net):
+        folder = self.base / "m" / "1"
+        folder.mkdir(parents=True)
+        onnx.save(net.model, folder / "model.onnx")
+        return Server(*self.flags("m"), ENGINE)
+
+    def test_an_index_out_of_range_is_an_error_and_no_other_row(self):
+        with self.serve(Net("ids", "Gather t i > y", {"i:l": ("n",)}, {"t": np.arange(4, dtype=np.float32)})) as server:
+            client = self.connect(server)
+            self.assertEqual(client.predict("m", i=longs(3, -4))["y"].tolist(), [3, 0])
+            for odd in (4, -5, 2**31 - 1, 2**32, 2**32 + 1, -2**63):
+                with self.subTest(odd), self.assertRaises(grpc.RpcError) as caught:
+                    client.predict("m", i=longs(1, odd))
+                self.assertEqual(caught.exception.code(), grpc.StatusCode.INVALID_ARGUMENT)
+
+    def test_sizes_that_do_not_fit_are_errors(self):
+        net = Net("small", "Conv x w > c;MaxPool c > p;Add p b > y", {"x": ("n", 1, "h", 8), "b": ("m", 1, 1, 1)},
+                  {"w": floats(1, 1, 3, 3)}, attributes={1: {"kernel_shape": [2, 2], "strides": [2, 2]}})
+        with self.serve(net) as server:
+            client = self.connect(server)
+            image = floats(2, 1, 9, 8)
+            self.assertEqual(client.predict("m", x=image, b=floats(1, 1, 1, 1))["y"].shape, (2, 1, 3, 3))
+            self.assertEqual(client.predict("m", x=image[:0], b=floats(1, 1, 1, 1))["y"].shape, (0, 1, 3, 3))
+            for x, b in ((floats(2, 1, 2, 8), 1), (image, 3), (floats(1, 1, 3, 8), 1)):
+                with self.subTest(x.shape), self.assertRaises(grpc.RpcError) as caught:
+                    client.predict("m", x=x, b=floats(b, 1, 1, 1))
+                self.assertEqual(caught.exception.code(), grpc.StatusCode.INVALID_ARGUMENT)
+
+    def test_a_small_request_for_much_memory_is_refused(self):
+        net = Net("wide", "Shape x > s;Mul s s > q;Mul q q > z;Expand x z > y", {"x": ("n",)})
+        with self.serve(net) as server:
+            client = self.connect(server)
+            self.assertEqual(client.predict("m", x=one([1]))["y"].shape, (1,))
+            for rows, code in ((300, grpc.StatusCode.INVALID_ARGUMENT), (70000, grpc.StatusCode.INVALID_ARGUMENT)):
+                with self.subTest(rows), self.assertRaises(grpc.RpcError) as caught:
+                    client.predict("m", x=np.zeros(rows, np.float32))
+                self.assertIn(caught.exception.code(), (code, grpc.StatusCode.RESOURCE_EXHAUSTED))
+
     def hold(self, nets):
         nets = {f"m{at}": net for at, net in enumerate(nets)}
         paths = {}

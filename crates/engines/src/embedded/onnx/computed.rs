@@ -94,6 +94,6 @@ impl Given {
 }
 
 /// Of four bytes each, as the numeric graph holds all.
-fn bytes(sizes: impl Iterator<Item = i64>) -> u128 {
+pub(super) fn bytes(sizes: impl Iterator<Item = i64>) -> u128 {
     sizes.fold(4, |all: u128, size| all.saturating_mul(size.unsigned_abs().into()))
 }

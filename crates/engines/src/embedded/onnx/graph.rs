@@ -18,14 +18,18 @@ use vesta_protos::onnx::{
     TensorShapeProto, TypeProto, ValueInfoProto,
 };
 
-use super::computed::{Computed, Given};
+use super::computed::{self, Computed, Given};
 use super::extent::{Extent, Extents};
 use super::facts::{self, Dims, FLOAT, Fact, INT64};
 use super::forms;
+use crate::embedded::footprint::VALUE_BYTES_MAX;
 use crate::embedded::merge::Boundary;
 
 /// The sets of operators that are read. Before the first, operators broadcast in another way.
 const OPSETS: std::ops::RangeInclusive<i64> = 7..=21;
+
+/// The longest axis that is considered.
+const SIZE_MAX: i64 = 1 << 40;
 
 /// The version of the format that is written.
 const IR_VERSION: i64 = 8;
@@ -50,6 +54,10 @@ pub(super) struct Graph {
     places: BTreeMap<String, String>,
     /// What a run takes besides the values.
     more: Vec<Extent>,
+    /// Values that no input decides, which the numeric graph computes as it loads and keeps, and their
+    /// bytes.
+    fixed: BTreeSet<String>,
+    fixed_bytes: u128,
     /// Outputs of refused nodes.
     unknown: BTreeSet<String>,
     nodes: Vec<NodeProto>,
@@ -87,6 +95,12 @@ pub(super) fn rewrite(
     let mut refused = Vec::new();
     if !from.sparse_initializer.is_empty() {
         refused.push(refuse("sparse constants", "the file", "they are not read".to_owned()));
+    }
+    for feed in feeds {
+        if graph.fact_of(&feed.tensor).is_ok_and(|fact| is_absurd(&fact.dims)) {
+            refused.push(refuse("input", &feed.tensor, "it is of an absurd size".to_owned()));
+            return Err(refused);
+        }
     }
     for tensor in from.initializer {
         graph.add_constant(tensor);
@@ -127,6 +141,8 @@ impl Graph {
             given: Vec::new(),
             places: BTreeMap::new(),
             more: Vec::new(),
+            fixed: BTreeSet::new(),
+            fixed_bytes: 0,
             unknown: BTreeSet::new(),
             nodes: Vec::new(),
             made: 0,
@@ -367,8 +383,21 @@ impl Graph {
         for &input in inputs {
             operands.push(if input.is_empty() { String::new() } else { self.operand(input)? });
         }
+        let is_set = |name: &String| self.constants.contains_key(name) || self.fixed.contains(name);
+        let is_fixed = operands.iter().filter(|name| !name.is_empty()).all(is_set);
         for (output, fact) in outputs.iter().filter(|(output, _)| !output.is_empty()) {
             self.expect_new(output)?;
+            if is_absurd(&fact.dims) {
+                return Err("its result is of an absurd size".to_owned());
+            }
+            if is_fixed {
+                let sizes = fact.dims.iter().filter_map(Extent::known);
+                self.fixed_bytes = self.fixed_bytes.saturating_add(computed::bytes(sizes));
+                self.fixed.insert((*output).to_owned());
+            }
+            if self.fixed_bytes > VALUE_BYTES_MAX {
+                return Err("its constants take too much together".to_owned());
+            }
             self.facts.insert((*output).to_owned(), fact.clone());
         }
         let names: Vec<String> = outputs.iter().map(|(output, _)| (*output).to_owned()).collect();
@@ -451,6 +480,11 @@ impl Graph {
             Translation { model, inputs, outputs, operators: BTreeMap::new(), values };
         Rewritten { translation, computed }
     }
+}
+
+/// Whether a known size is none of a tensor; sums of others are far from the end of 64 bits.
+fn is_absurd(dims: &Dims) -> bool {
+    dims.iter().filter_map(Extent::known).any(|dim| !(0..=SIZE_MAX).contains(&dim))
 }
 
 /// An input that is there.

@@ -293,7 +293,7 @@ fn binary(extents: &mut Extents, op: &str, a: &Block, b: &Block) -> Option<Block
     // An int32 wraps and a float rounds; sizes beyond end the run anyhow, other numbers are left to it.
     let is_far = |own: &Extent| match (own.known(), a.dtype) {
         (Some(own), DType::I32) => i32::try_from(own).is_err(),
-        (Some(own), DType::F32) => own.abs() > WHOLE_FLOAT_MAX,
+        (Some(own), DType::F32) => own.unsigned_abs() > WHOLE_FLOAT_MAX as u64,
         _ => false,
     };
     if block.elements.iter().any(is_far) { None } else { Some(block) }
