@@ -101,7 +101,13 @@ def elements():
         opset = {"Mish": 18, "Gelu": 20}.get(op, 17)
         yield plain(op, ("n", 16), opset=opset)
         yield plain(op, ("n", 16), opset=opset, draw=odd)
-    yield plain("Gelu", ("n", 7), opset=20, approximate="tanh")
+    yield plain("Gelu", ("n", 16), opset=20, approximate="tanh")
+    yield plain("Gelu", ("n", 16), opset=20, approximate="tanh", draw=odd)
+    yield plain("Pow", ("n", 1, 16), np.float32([[-1], [0], [0.5], [2], [3], [-2.5], [np.inf], [np.nan]]), opset=13, draw=odd)
+    yield plain("Pow", ("n", 16), one(2), opset=13, draw=odd)
+    for bounds in ([None, one(1)], [one(-1)], [None, None]):
+        yield plain("Clip", ("n", 16), *bounds, opset=13, draw=odd)
+    yield plain("Clip", ("n", 16), opset=7, max=2.0, draw=odd)
     yield plain("HardSigmoid", ("n", 7), opset=7, alpha=0.3, beta=0.4)
     yield plain("ThresholdedRelu", ("n", 7), opset=10, alpha=0.3)
     yield plain("Celu", ("n", 7), opset=12, alpha=0.3)
@@ -146,7 +152,17 @@ def reductions():
     for opset in (7, 12, 13, 21):
         yield plain("Softmax", IMAGE, opset=opset, axis=1)
         yield plain("LogSoftmax", IMAGE, opset=opset, axis=-2)
-    yield plain("Softmax", ("n", 16), draw=odd)
+    for op in ("ReduceMean", "ReduceMin", "ReduceMax", "ReduceProd", "ReduceL2", "ReduceL1", "ReduceSumSquare"):
+        yield plain(op, ("n", 4, 4), opset=13, axes=[1], draw=odd)
+    for op in ("Softmax", "LogSoftmax"):
+        yield plain(op, ("n", 16), draw=odd)
+        yield plain(op, ("n", 2, 3), draw=lambda shape: np.full(shape, -np.inf))
+        yield plain(op, ("n", 5), draw=lambda shape: np.resize([-np.inf, 1, 90, -90, 0], shape))
+    yield plain("GlobalAveragePool", ("n", 4, 2, 2), opset=13, draw=odd)
+    # What ONNX Runtime makes of NaN depends on its place in the window.
+    yield plain("GlobalMaxPool", ("n", 5, 1, 3), opset=13, draw=lambda shape: np.resize(ODD[1:], shape))
+    yield plain("LayerNormalization", ("n", 4, 4), floats(4), floats(4), opset=17, draw=odd)
+    yield plain("LayerNormalization", ("n", 4), floats(4), opset=17, draw=lambda shape: np.full(shape, 3.7))
     yield plain("LayerNormalization", ("n", 5, 8), floats(8), floats(8), opset=17)
     yield plain("LayerNormalization", ("n", 5, 8), floats(5, 8), opset=17, axis=1, epsilon=1e-3)
     yield plain("InstanceNormalization", IMAGE, floats(4), floats(4), opset=7)
@@ -179,7 +195,7 @@ def windows():
         yield plain(op, ("n", 3, 8, 10), opset=19, kernel_shape=[2, 2], strides=[3, 3], ceil_mode=1)
         yield plain(op, ("n", 3, 11), opset=12, kernel_shape=[3], strides=[2], pads=[1, 0])
     yield plain("AveragePool", OPEN, sizes=open_sizes, opset=10, kernel_shape=[3, 3], pads=[1, 1, 1, 1], count_include_pad=1)
-    yield plain("MaxPool", ("n", 4, 6, 4), opset=12, kernel_shape=[2, 2], draw=odd)
+    yield plain("MaxPool", ("n", 3, 5, 4), opset=12, kernel_shape=[2, 2], draw=lambda shape: np.resize(ODD[1:], shape))
     turned = {"sizes": open_sizes, "opset": 11}
     yield plain("ConvTranspose", OPEN, floats(3, 5, 2, 2), floats(5), strides=[2, 2], **turned)
     yield plain("ConvTranspose", OPEN, floats(3, 5, 3, 4), strides=[2, 3], pads=[1, 1, 0, 2], output_padding=[1, 1], **turned)
@@ -245,6 +261,9 @@ def resizing():
         for high, wide in ((3, 4), (7, 1), (20, 5)):
             target = longs(2, 3, high, wide)
             yield plain("Resize", (2, 3, 6, 8), None, None, target, opset=13, mode="linear", coordinate_transformation_mode=way)
+    for opset, way in ((13, "half_pixel"), (13, "asymmetric"), (13, "align_corners")):
+        yield plain("Resize", (1, 4, 4, 4), empty, np.float32([1, 1, 2, 2]), opset=opset, mode="linear", draw=odd,
+                    coordinate_transformation_mode=way)
     yield Net("Resize to another's", "Shape b > s;Slice s two four > hw;Shape x > t;Slice t zero two > nc;Concat nc hw > z;Resize x _ _ z > y",
               {"x": OPEN, "b": ("n", 2, "p", "q")}, {"zero": longs(0), "two": longs(2), "four": longs(4)}, opset=13,
               sizes=({"n": 1, "h": 5, "w": 6, "p": 10, "q": 7}, {"n": 2, "h": 8, "w": 8, "p": 4, "q": 3}),
@@ -255,6 +274,7 @@ def products():
     yield Net("MatMul", "MatMul a b > y", {"a": ("n", 2, 3, 4), "b": (2, 4, 5)}, opset=13)
     yield Net("MatMul", "MatMul a b > y", {"a": ("n", 3, 4), "b": (4,)}, opset=13)
     yield Net("MatMul", "MatMul a b > y", {"a": (4,), "b": ("n", 4, 3)}, opset=9)
+    yield plain("Gemm", ("n", 4), floats(4, 3), one(np.nan), opset=13, beta=0.0)
     for trans in (0, 1):
         shape = (6, "n") if trans else ("n", 6)
         yield plain("Gemm", shape, floats(6, 3), floats(3), opset=13, alpha=0.5, beta=2.0, transA=trans)
@@ -310,6 +330,33 @@ def shapes():
               {**dims, "three": longs(3), "z4": longs(0, 0, 0, 0)}, opset=13, sizes=sizes, attributes={2: {"axis": 0}})
     yield Net("constants", "Constant > a;Constant > b;Constant > c;Mul x a > d;Add d b > e;Reshape e c > y", image, sizes=sizes,
               attributes={0: {"value_float": 2.0}, 1: {"value_floats": [1.0]}, 2: {"value_ints": [-1, 2]}})
+
+
+def places():
+    def ties(shape):
+        return np.round(floats(*shape))
+    for op in ("ArgMax", "ArgMin"):
+        for opset, more in ((7, {}), (13, {"select_last_index": 1}), (12, {"keepdims": 0})):
+            for axis in (0, 1, -1):
+                yield Net(f"{op} {axis} {more}", f"{op} x > y", {"x": (3, "n", 6)}, opset=opset, draw={"x": ties},
+                          attributes={0: {"axis": axis, **more}})
+        yield Net(op, f"{op} x > y", {"x": (3, "n")}, opset=13, draw={"x": ties}, attributes={0: {"axis": 1}})
+        for first in (0, 1, 3, 7):
+            for last in (0, 1):
+                yield Net(f"{op} of odd ones", f"{op} x > y", {"x": ("n", 16)}, opset=13,
+                          attributes={0: {"axis": 1, "select_last_index": last}},
+                          draw={"x": lambda shape, first=first: np.resize(np.roll(ODD, first), shape)})
+    yield plain("CumSum", ("n", 3, 4), np.array(1), opset=11)
+    yield Net("positions", "Equal i p > e;Not e > n;Cast n > m;CumSum m ax > s;Mul s m > t;Add t p > q;Gather w q > y",
+              {"i:l": ("n", "t")}, {"p": longs(1)[0], "ax": np.array(1, np.int32), "w": floats(9, 2)}, opset=13,
+              sizes=({"n": 1, "t": 3}, {"n": 2, "t": 7}), attributes={2: {"to": T.INT64}})
+    for axis in (-1, 1):
+        yield Net("OneHot", "OneHot i d v > y", {"i:l": ("n", 3)}, {"d": np.array(4), "v": np.float32([-1, 2])}, opset=11,
+                  attributes={0: {"axis": axis}})
+    for upper in (0, 1):
+        for k in (-1, 0, 2):
+            yield plain("Trilu", ("n", 4, 5), np.array(k), opset=14, upper=upper)
+    yield plain("Trilu", ("n", 4, 4), opset=14)
 
 
 class FormsTest(Folders):
@@ -385,6 +432,9 @@ class FormsTest(Folders):
 
     def test_parts(self):
         self.hold(parts())
+
+    def test_places(self):
+        self.hold(places())
 
     def test_resizing(self):
         self.hold(resizing())

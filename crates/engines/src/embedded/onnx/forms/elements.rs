@@ -274,22 +274,18 @@ fn clip(g: &mut Graph, node: &NodeProto) -> Outcome {
     expect_inputs(node, if is_early { 1..=1 } else { 1..=3 })?;
     expect_attributes(node, if is_early { &["min", "max"] } else { &[] })?;
     let dims = g.float_dims(node, 0)?;
-    let mut bounds = [String::new(), String::new()];
-    for (at, (bound, name)) in bounds.iter_mut().zip(["min", "max"]).enumerate() {
+    // Without a bound, infinities become the last finite numbers.
+    let mut bounds = Vec::new();
+    for (at, (name, last)) in [("min", f32::MIN), ("max", f32::MAX)].into_iter().enumerate() {
         let value = match (is_early, input(node, at + 1)) {
-            (true, _) => node.attribute.iter().find(|own| own.name == name).and_then(|own| own.f),
-            (false, None) => None,
+            (true, _) => float(node, name, last),
+            (false, None) => last,
             (false, Some(_)) => match g.floats(node, at + 1)?[..] {
-                [value] => Some(value),
+                [value] => value,
                 _ => return Err(format!("its {name} is no number")),
             },
         };
-        if let Some(value) = value {
-            *bound = g.number(value);
-        }
-    }
-    if bounds.iter().all(String::is_empty) {
-        return pass(g, &node.input[0], output(node));
+        bounds.push(g.number(value));
     }
     g.emit("Clip", &[&node.input[0], &bounds[0], &bounds[1]], output(node), vec![], dims)
 }

@@ -9,6 +9,7 @@ mod layout;
 mod normal;
 mod numbers;
 mod picks;
+mod places;
 mod products;
 mod recurrent;
 mod reduce;
@@ -43,6 +44,7 @@ static FORMS: &[(&[&str], Form)] = &[
     (layout::ALL, layout::write),
     (numbers::ALL, numbers::write),
     (picks::ALL, picks::write),
+    (places::ALL, places::write),
     (products::ALL, products::write),
     (recurrent::ALL, recurrent::write),
     (resize::ALL, resize::write),

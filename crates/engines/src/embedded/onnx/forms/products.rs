@@ -76,7 +76,11 @@ fn gemm(g: &mut Graph, node: &NodeProto) -> Outcome {
     let dims = vec![a[0].clone(), b[1].clone()];
     let one = |value: f32| value.to_bits() == 1f32.to_bits();
     let (alpha, beta) = (float(node, "alpha", 1.0), float(node, "beta", 1.0));
-    let bias = input(node, 2);
+    if alpha == 0.0 || !alpha.is_finite() || !beta.is_finite() {
+        return Err("its factors are odd".to_owned());
+    }
+    // Times nothing, a bias is not read.
+    let bias = input(node, 2).filter(|_| beta != 0.0);
     if bias.is_none() && one(alpha) {
         return g.emit("MatMul", &[x, y], output(node), vec![], dims);
     }
