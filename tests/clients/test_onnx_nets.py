@@ -8,6 +8,8 @@ import shutil
 import unittest
 
 import numpy as np
+import onnx
+import onnx.numpy_helper
 import onnxruntime
 
 from models import Folders, package_folder
@@ -56,6 +58,42 @@ class NetsTest(Folders):
         sound = [{"serving_default_input_2:0": dice.normal(size=(rows, 43844, 1)).astype(np.float32)}
                  for rows in (1, 2)]
         self.hold({"pitch": (path, sound)})
+
+    def test_networks_of_the_onnx_package(self):
+        """Published ones of Caffe2, whose weights were taken out; here they are random."""
+        folder = pathlib.Path(onnx.__file__).parent / "backend" / "test" / "data" / "light"
+        found = {}
+        for name in ("densenet121", "inception_v1", "inception_v2", "resnet50", "shufflenet", "squeezenet"):
+            model = onnx.load(folder / f"light_{name}.onnx")
+            end = self.fill(model.graph)
+            model.ir_version = 8  # so that constants need not be inputs, too
+            image = np.random.default_rng(1).normal(size=(1, 3, 224, 224)).astype(np.float32)
+            found[name] = (model.SerializeToString(), [{end: image}])
+        self.hold(found)
+
+    def fill(self, graph):
+        """Puts random weights in the places of shapes, and gives the name of the input that is left."""
+        dice = np.random.default_rng(2)
+        shapes = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in graph.initializer}
+        kept = []
+        for node in graph.node:
+            if node.op_type != "ConstantOfShape":
+                kept.append(node)
+                continue
+            shape = shapes[node.input[0]]
+            if len(shape) < 2:
+                values = dice.uniform(0.5, 1.5, shape)
+            else:
+                values = dice.normal(size=shape) * np.sqrt(2 / np.prod(shape[1:]))
+            graph.initializer.append(onnx.numpy_helper.from_array(values.astype(np.float32), node.output[0]))
+        del graph.node[:]
+        graph.node.extend(kept)
+        constants = {tensor.name for tensor in graph.initializer}
+        ends = [end for end in graph.input if end.name not in constants]
+        [name] = [end.name for end in ends]
+        del graph.input[:]
+        graph.input.extend(ends)
+        return name
 
 
 if __name__ == "__main__":

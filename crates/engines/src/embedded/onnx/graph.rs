@@ -105,7 +105,15 @@ pub(super) fn rewrite(
     for tensor in from.initializer {
         graph.add_constant(tensor);
     }
-    for node in from.node {
+    let ends = fetches.iter().map(|fetch| fetch.tensor.clone());
+    let read: BTreeSet<String> =
+        from.node.iter().flat_map(|node| node.input.iter().cloned()).chain(ends).collect();
+    for mut node in from.node {
+        // What nobody reads is not written.
+        node.output.iter_mut().filter(|own| !read.contains(*own)).for_each(String::clear);
+        if node.output.iter().all(String::is_empty) {
+            continue;
+        }
         let inputs = node.input.iter().filter(|input| !input.is_empty());
         let name = node.output.first().filter(|_| node.name.is_empty()).unwrap_or(&node.name);
         let outcome = if !matches!(&*node.domain, "" | "ai.onnx") {
