@@ -63,7 +63,7 @@ impl Computed {
                 dims.iter().map(|dim| dim.at(&values)).collect::<Result<_, _>>()?;
             if sizes.iter().any(|&size| size < 0) {
                 return Err(Status::invalid_argument(
-                    "the shapes of the inputs are too small for this model",
+                    "the shapes of the inputs do not fit the model: a size would be below zero",
                 ));
             }
             if bytes(sizes.into_iter()) > VALUE_BYTES_MAX {

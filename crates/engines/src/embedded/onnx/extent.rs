@@ -263,7 +263,8 @@ impl Extents {
                 Open::Quotient(a, b) => {
                     let (a, b) = (of(a)?, of(b)?);
                     let quotient = (a >= 0 && b > 0).then(|| a / b);
-                    quotient.ok_or_else(|| odd("are too small for this model"))?
+                    quotient
+                        .ok_or_else(|| odd("do not fit the model: a size would be below zero"))?
                 }
                 Open::Joined(a, b) => match (of(a)?, of(b)?) {
                     (a, b) if a == b || b == 1 => a,
@@ -274,7 +275,7 @@ impl Extents {
                 Open::Smaller(a, b) => of(a)?.min(of(b)?),
             };
             if value < 0 {
-                return Err(odd("are too small for this model"));
+                return Err(odd("do not fit the model: a size would be below zero"));
             }
             values.push(value);
         }
