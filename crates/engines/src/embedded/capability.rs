@@ -39,7 +39,7 @@ pub(crate) enum Source {
     /// Translated; TensorFlow's answers count.
     SavedModel,
     /// An ONNX file in the forms of [`super::onnx`]; ONNX Runtime's answers count, and
-    /// `tests/clients/test_onnx_embedded.py` has the cases.
+    /// `tests/clients/test_onnx_embedded.py` and `test_onnx_forms.py` have the cases.
     OnnxFile,
 }
 
