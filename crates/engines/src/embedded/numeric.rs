@@ -143,15 +143,15 @@ impl NumericModel {
             self.check(*at, tensor)?;
         }
         let shapes = inputs.iter().map(|(at, tensor)| (&self.feeds[*at].1, tensor.shape()));
-        match self.computed {
-            None => self.footprint.check(shapes)?,
-            Some(_) => drop(self.given(inputs)?),
+        if self.computed.is_none() {
+            self.footprint.check(shapes)?;
         }
+        let given = self.given(inputs)?;
         if inputs.iter().all(|(_, tensor)| tensor.shape().elements() != 0) {
-            return self.run_checked(inputs, fetches, threads);
+            return self.run_checked(inputs, &given, fetches, threads);
         }
         // Most kernels know empty tensors; those that do not fail or panic.
-        let run = || self.run_checked(inputs, fetches, threads).ok();
+        let run = || self.run_checked(inputs, &given, fetches, threads).ok();
         match catch_unwind(AssertUnwindSafe(run)).ok().flatten() {
             Some(outputs) => Ok(outputs),
             None => self.run_empty(inputs, fetches, threads),
@@ -200,12 +200,12 @@ impl NumericModel {
     fn run_checked(
         &self,
         inputs: &[(usize, &Tensor)],
+        given: &[Tensor],
         fetches: &[usize],
         threads: usize,
     ) -> Result<Vec<Tensor>, Status> {
-        let given = self.given(inputs)?;
         let ids = self.computed.iter().flat_map(|(_, ids)| ids.iter().copied());
-        let given = ids.zip(&given);
+        let given = ids.zip(given);
         let values = inputs
             .iter()
             .map(|(at, tensor)| (self.feeds[*at].0, *tensor))
@@ -253,7 +253,7 @@ impl NumericModel {
                 .map(|(at, tensor)| Ok((*at, with_rows(tensor, rows)?)))
                 .collect::<Result<Vec<(usize, Tensor)>, Status>>()?;
             let filled: Vec<(usize, &Tensor)> = filled.iter().map(|(at, t)| (*at, t)).collect();
-            self.run_checked(&filled, fetches, threads)
+            self.run_checked(&filled, &self.given(&filled)?, fetches, threads)
         };
         let refused = || {
             Status::unimplemented(

@@ -18,19 +18,41 @@ pub(crate) struct Given {
     pub(crate) elements: Vec<Extent>,
 }
 
+/// A value of a run: its sizes, and the first and the last node that need its memory.
+#[derive(Clone, Debug)]
+pub(super) struct Held {
+    pub(super) dims: Vec<Extent>,
+    pub(super) from: usize,
+    pub(super) to: usize,
+}
+
 /// What follows from the shapes of a run.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Computed {
     extents: Extents,
-    /// The sizes of all values.
+    /// The sizes of all values, each once.
     dims: Vec<Vec<Extent>>,
+    /// In the order of the nodes: of which sizes a value begins to be held, or is let go.
+    changes: Vec<(usize, bool)>,
     given: Vec<Given>,
 }
 
+/// The most bytes that all values take which are held at one time.
+const HELD_BYTES_MAX: u128 = 4 * VALUE_BYTES_MAX;
+
 impl Computed {
-    pub(super) fn new(extents: Extents, dims: Vec<Vec<Extent>>, given: Vec<Given>) -> Computed {
-        let dims: BTreeSet<Vec<Extent>> = dims.into_iter().collect();
-        Computed { extents, dims: dims.into_iter().collect(), given }
+    pub(super) fn new(extents: Extents, held: Vec<Held>, given: Vec<Given>) -> Computed {
+        let dims: BTreeSet<&Vec<Extent>> = held.iter().map(|own| &own.dims).collect();
+        let dims: Vec<Vec<Extent>> = dims.into_iter().cloned().collect();
+        // At one node, values begin before others end.
+        let mut changes = Vec::new();
+        for own in &held {
+            let place = dims.binary_search(&own.dims).unwrap_or_default();
+            changes.extend([(own.from, false, place), (own.to, true, place)]);
+        }
+        changes.sort_unstable();
+        let changes = changes.into_iter().map(|(_, is_end, place)| (place, is_end)).collect();
+        Computed { extents, dims, changes, given }
     }
 
     /// Whether there may be runs that stay within bounds.
@@ -58,6 +80,13 @@ impl Computed {
     /// a value would take too much.
     pub(crate) fn at(&self, shapes: &[&[usize]]) -> Result<Vec<Tensor>, Status> {
         let values = self.extents.at(shapes)?;
+        let exhausted = |what: &str, most: u128| {
+            Status::resource_exhausted(format!(
+                "a request of this size would need {what} of more than {most} bytes; send smaller \
+                 ones"
+            ))
+        };
+        let mut taken = Vec::with_capacity(self.dims.len());
         for dims in &self.dims {
             let sizes: Vec<i64> =
                 dims.iter().map(|dim| dim.at(&values)).collect::<Result<_, _>>()?;
@@ -66,11 +95,17 @@ impl Computed {
                     "the shapes of the inputs do not fit the model: a size would be below zero",
                 ));
             }
-            if bytes(sizes.into_iter()) > VALUE_BYTES_MAX {
-                return Err(Status::resource_exhausted(format!(
-                    "a request of this size would need a tensor of more than {VALUE_BYTES_MAX} \
-                     bytes; send smaller ones"
-                )));
+            taken.push(bytes(sizes.into_iter()));
+            if taken.last().is_some_and(|&own| own > VALUE_BYTES_MAX) {
+                return Err(exhausted("a tensor", VALUE_BYTES_MAX));
+            }
+        }
+        let mut held = 0u128;
+        for &(place, is_end) in &self.changes {
+            let own = taken.get(place).copied().unwrap_or_default();
+            held = if is_end { held.saturating_sub(own) } else { held.saturating_add(own) };
+            if held > HELD_BYTES_MAX {
+                return Err(exhausted("tensors", HELD_BYTES_MAX));
             }
         }
         self.given.iter().map(|given| given.at(&values)).collect()

@@ -18,7 +18,7 @@ use vesta_protos::onnx::{
     TensorShapeProto, TypeProto, ValueInfoProto,
 };
 
-use super::computed::{self, Computed, Given};
+use super::computed::{self, Computed, Given, Held};
 use super::extent::{Extent, Extents};
 use super::facts::{self, Dims, FLOAT, Fact, INT64};
 use super::forms;
@@ -52,8 +52,8 @@ pub(super) struct Graph {
     given: Vec<(String, Given)>,
     /// Where numbers that are followed were given already.
     places: BTreeMap<String, String>,
-    /// What a run takes besides the values.
-    more: Vec<Extent>,
+    /// What a run takes besides the values, and at which node.
+    more: Vec<(usize, Extent)>,
     /// Values that no input decides, which the numeric graph computes as it loads and keeps, and their
     /// bytes.
     fixed: BTreeSet<String>,
@@ -364,7 +364,7 @@ impl Graph {
 
     /// Counts what a kernel takes besides its result, in elements.
     pub(super) fn count(&mut self, elements: Extent) {
-        self.more.push(elements);
+        self.more.push((self.nodes.len(), elements));
     }
 
     /// Writes a node whose one output is of floats of these sizes.
@@ -460,11 +460,12 @@ impl Graph {
             .map(|(name, fact)| (name.clone(), stated(fact, false)))
             .chain(constants.iter().map(|(name, own)| (name.clone(), stated(&Fact::of(own), true))))
             .collect();
-        let dims: BTreeSet<&Dims> =
-            facts.iter().filter(|(name, _)| is_written(name)).map(|(_, own)| &own.dims).collect();
+        let ends = inputs.iter().map(|name| (name, 0));
+        let held = held(&facts, &nodes, ends.collect(), &outputs);
+        let more = more.into_iter().map(|(at, own)| Held { dims: vec![own], from: at, to: at });
         let computed = Computed::new(
             extents,
-            dims.into_iter().cloned().chain(more.into_iter().map(|own| vec![own])).collect(),
+            held.into_iter().chain(more).collect(),
             given.into_iter().map(|(_, given)| given).collect(),
         );
         let declare = |names: &[String]| {
@@ -488,6 +489,30 @@ impl Graph {
             Translation { model, inputs, outputs, operators: BTreeMap::new(), values };
         Rewritten { translation, computed }
     }
+}
+
+/// Which values there are, from the node that computes each to the last that reads it. Inputs and outputs are
+/// held to the end.
+fn held<'v>(
+    facts: &BTreeMap<String, Fact>,
+    nodes: &'v [NodeProto],
+    mut from: BTreeMap<&'v String, usize>,
+    outputs: &'v [String],
+) -> Vec<Held> {
+    let mut to: BTreeMap<&String, usize> = from.keys().map(|&name| (name, nodes.len())).collect();
+    for (at, node) in nodes.iter().enumerate() {
+        from.extend(node.output.iter().map(|name| (name, at)));
+        to.extend(node.output.iter().map(|name| (name, at)));
+        for name in &node.input {
+            to.entry(name).and_modify(|last| *last = at.max(*last));
+        }
+    }
+    to.extend(outputs.iter().map(|name| (name, nodes.len())));
+    let one = |(name, at): (&String, usize)| {
+        let dims = facts.get(name)?.dims.clone();
+        Some(Held { dims, from: at, to: to.get(name).copied().unwrap_or(at) })
+    };
+    from.into_iter().filter_map(one).collect()
 }
 
 /// Whether a known size is none of a tensor; sums of others are far from the end of 64 bits.

@@ -222,3 +222,25 @@ fn sizes_that_would_take_too_much_end_the_run() {
     assert_eq!(exhausted.code(), vesta_model::Code::ResourceExhausted);
     assert!(tile(1 << 40).at(&[&[1 << 40]]).is_err());
 }
+
+#[test]
+fn values_that_are_held_together_are_bounded_together() {
+    let load = |count: usize| {
+        let (feeds, fetches) = ([end("x", vec![None])], [end("y", vec![])]);
+        let whole = file(("Max", 0), 13, &[], &(vec![1], vec![1 << 28]), false);
+        let mut graph = whole.graph.unwrap();
+        let mut last = graph.node.remove(0);
+        for at in 0..count {
+            last.input.push(format!("v{at}"));
+            let node = NodeProto { op_type: "Tile".to_owned(), attribute: vec![], ..last.clone() };
+            let input = vec!["x".to_owned(), "c".to_owned()];
+            graph.node.push(NodeProto { input, output: vec![format!("v{at}")], ..node });
+        }
+        graph.node.push(last);
+        let model = ModelProto { graph: Some(graph), ..whole };
+        graph::rewrite(model, &feeds, &fetches).ok().unwrap().computed
+    };
+    assert!(load(4).at(&[&[1]]).is_ok());
+    assert!(load(4).at(&[&[2]]).is_err());
+    assert!(load(40).at(&[&[1]]).is_err());
+}

@@ -15,7 +15,7 @@ use crate::embedded::onnx::facts::{
 };
 use crate::embedded::onnx::graph::{Graph, Written, input};
 
-pub(super) const ALL: &[&str] = &["Constant", "ConstantOfShape", "Range", "Shape", "Size"];
+pub(super) const ALL: &[&str] = &["Constant", "ConstantOfShape", "Mod", "Range", "Shape", "Size"];
 
 /// Whole numbers with the sizes of their tensor.
 #[derive(Clone)]
@@ -359,6 +359,7 @@ pub(super) fn write(g: &mut Graph, node: &NodeProto) -> Outcome {
     match node.op_type.as_str() {
         "Constant" => constant(g, node),
         "ConstantOfShape" => filled(g, node),
+        "Mod" => Err("it is of numbers that a request decides".to_owned()),
         "Range" => range(g, node),
         "Shape" => shape(g, node),
         _ => {
