@@ -283,7 +283,7 @@ def products():
                            ("bic,cd->bid", ("n", 3, 4), (4, 5)), ("bi,bj->bij", ("n", 3), ("n", 4)),
                            ("nkctv,kvw->nctw", ("n", 2, 3, 4, 5), (2, 5, 5))):
         yield Net(equation, "Einsum a b > y", {"a": a, "b": b}, opset=12, attributes={0: {"equation": equation}})
-    for direction, count in (("forward", 1), ("bidirectional", 2)):
+    for direction, count in (("forward", 1), ("reverse", 1), ("bidirectional", 2)):
         for op, gates in (("LSTM", 4), ("GRU", 3)):
             constants = {"w": floats(count, gates * 5, 3), "r": floats(count, gates * 5, 5), "c": floats(count, gates * 10)}
             own = {"hidden_size": 5, "direction": direction, **({"linear_before_reset": 1} if op == "GRU" else {})}

@@ -12,7 +12,7 @@ use super::extent::{Extent, Extents};
 use crate::embedded::footprint::VALUE_BYTES_MAX;
 
 /// A tensor of whole numbers that follow from sizes.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Given {
     pub(crate) dims: Vec<usize>,
     pub(crate) elements: Vec<Extent>,

@@ -20,7 +20,9 @@ pub(crate) type Lost = String;
 /// A sum of products of open sizes, by their places in [`Extents`].
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Extent {
-    /// Factors in order, and how often; never zero times.
+    /// What no open size takes part in.
+    base: i64,
+    /// Factors in order, one at least, and how often; never zero times.
     terms: BTreeMap<Vec<usize>, i64>,
 }
 
@@ -48,24 +50,19 @@ pub(crate) struct Extents {
 }
 
 impl From<i64> for Extent {
-    fn from(value: i64) -> Extent {
-        let terms = (value != 0).then(|| (Vec::new(), value));
-        Extent { terms: terms.into_iter().collect() }
+    fn from(base: i64) -> Extent {
+        Extent { base, terms: BTreeMap::new() }
     }
 }
 
 impl Extent {
     fn open(place: usize) -> Extent {
-        Extent { terms: [(vec![place], 1)].into() }
+        Extent { base: 0, terms: [(vec![place], 1)].into() }
     }
 
     /// The number, where no open size takes part.
     pub(crate) fn known(&self) -> Option<i64> {
-        match self.terms.len() {
-            0 => Some(0),
-            1 => self.terms.get(&[][..]).copied(),
-            _ => None,
-        }
+        self.terms.is_empty().then_some(self.base)
     }
 
     /// As a size.
@@ -79,15 +76,16 @@ impl Extent {
 
     /// Whether it is below zero in no run.
     pub(crate) fn is_natural(&self) -> bool {
-        self.terms.values().all(|&times| times > 0)
+        self.base >= 0 && self.terms.values().all(|&times| times > 0)
     }
 
     pub(crate) fn plus(&self, other: &Extent) -> Result<Extent, Lost> {
-        let mut terms = self.terms.clone();
+        let mut sum = self.clone();
+        sum.base = sum.base.checked_add(other.base).ok_or_else(lost)?;
         for (factors, times) in &other.terms {
-            add(&mut terms, factors.clone(), *times)?;
+            sum.add(factors.clone(), *times)?;
         }
-        bounded(terms)
+        sum.bounded()
     }
 
     pub(crate) fn minus(&self, other: &Extent) -> Result<Extent, Lost> {
@@ -95,24 +93,46 @@ impl Extent {
     }
 
     pub(crate) fn times(&self, other: &Extent) -> Result<Extent, Lost> {
-        let mut terms = BTreeMap::new();
-        for (a, n) in &self.terms {
-            for (b, m) in &other.terms {
-                let mut factors = [&a[..], b].concat();
+        let mut product = Extent::from(0);
+        for (a, n) in self.all() {
+            for (b, m) in other.all() {
+                let mut factors = [a, b].concat();
                 factors.sort_unstable();
                 if factors.len() > FACTORS_MAX {
                     return Err(lost());
                 }
-                add(&mut terms, factors, n.checked_mul(*m).ok_or_else(lost)?)?;
+                product.add(factors, n.checked_mul(m).ok_or_else(lost)?)?;
             }
         }
-        bounded(terms)
+        product.bounded()
+    }
+
+    /// All terms, the one without factors first.
+    fn all(&self) -> impl Iterator<Item = (&[usize], i64)> {
+        let base = (self.base != 0).then_some((&[][..], self.base));
+        base.into_iter().chain(self.terms.iter().map(|(factors, &times)| (&factors[..], times)))
+    }
+
+    fn add(&mut self, factors: Vec<usize>, times: i64) -> Result<(), Lost> {
+        if factors.is_empty() {
+            self.base = self.base.checked_add(times).ok_or_else(lost)?;
+            return Ok(());
+        }
+        let own = self.terms.get(&factors).copied().unwrap_or(0);
+        match own.checked_add(times).ok_or_else(lost)? {
+            0 => self.terms.remove(&factors),
+            sum => self.terms.insert(factors, sum),
+        };
+        Ok(())
+    }
+
+    fn bounded(self) -> Result<Extent, Lost> {
+        if self.terms.len() > TERMS_MAX { Err(lost()) } else { Ok(self) }
     }
 
     /// The term that goes before all others, however both are multiplied.
-    fn lead(&self) -> Option<(&Vec<usize>, i64)> {
-        let lead = self.terms.iter().max_by_key(|(factors, _)| (factors.len(), *factors));
-        lead.map(|(factors, &times)| (factors, times))
+    fn lead(&self) -> Option<(&[usize], i64)> {
+        self.all().max_by_key(|(factors, _)| (factors.len(), *factors))
     }
 
     /// The quotient, if nothing is left over in any run.
@@ -121,14 +141,15 @@ impl Extent {
         let (mut rest, mut quotient) = (self.clone(), Extent::from(0));
         for _ in 0..TERMS_MAX {
             let Some((own, n)) = rest.lead() else { return Some(quotient) };
-            let mut left = own.clone();
+            let mut left = own.to_vec();
             for factor in factors {
                 left.remove(left.iter().position(|own| own == factor)?);
             }
             if n.checked_rem(times)? != 0 {
                 return None;
             }
-            let part = Extent { terms: [(left, n.checked_div(times)?)].into() };
+            let mut part = Extent::from(0);
+            part.add(left, n.checked_div(times)?).ok()?;
             rest = rest.minus(&part.times(by).ok()?).ok()?;
             quotient = quotient.plus(&part).ok()?;
         }
@@ -142,8 +163,8 @@ impl Extent {
     pub(crate) fn at(&self, values: &[i64]) -> Result<i64, Status> {
         let far = || Status::invalid_argument("the sizes of this request are beyond 64 bits");
         let mut sum = 0i64;
-        for (factors, times) in &self.terms {
-            let mut product = *times;
+        for (factors, times) in self.all() {
+            let mut product = times;
             for &factor in factors {
                 let value = values.get(factor).copied().ok_or_else(far)?;
                 product = product.checked_mul(value).ok_or_else(far)?;
@@ -156,19 +177,6 @@ impl Extent {
 
 fn lost() -> Lost {
     "its sizes cannot be followed".to_owned()
-}
-
-fn add(terms: &mut BTreeMap<Vec<usize>, i64>, factors: Vec<usize>, times: i64) -> Result<(), Lost> {
-    let own = terms.get(&factors).copied().unwrap_or(0);
-    match own.checked_add(times).ok_or_else(lost)? {
-        0 => terms.remove(&factors),
-        sum => terms.insert(factors, sum),
-    };
-    Ok(())
-}
-
-fn bounded(terms: BTreeMap<Vec<usize>, i64>) -> Result<Extent, Lost> {
-    if terms.len() > TERMS_MAX { Err(lost()) } else { Ok(Extent { terms }) }
 }
 
 impl Extents {

@@ -17,7 +17,7 @@ pub(super) const INT64: i32 = 7;
 pub(super) const BOOL: i32 = 9;
 
 /// Whole numbers up to this many are followed one by one.
-pub(super) const ELEMENTS_MAX: usize = 2048;
+pub(super) const ELEMENTS_MAX: usize = 1024;
 
 /// As many floats, of which scales and sizes are made.
 const FLOATS_MAX: usize = 64;

@@ -28,6 +28,9 @@ use crate::embedded::merge::Boundary;
 /// The sets of operators that are read. Before the first, operators broadcast in another way.
 const OPSETS: std::ops::RangeInclusive<i64> = 7..=21;
 
+/// As many numbers are followed in a file.
+const FOLLOWED_MAX: usize = 1 << 18;
+
 /// The longest axis that is considered.
 const SIZE_MAX: i64 = 1 << 40;
 
@@ -50,6 +53,10 @@ pub(super) struct Graph {
     constants: BTreeMap<String, TensorProto>,
     /// Whole numbers that a run computes before the numeric graph does anything, by their names there.
     given: Vec<(String, Given)>,
+    /// Their places.
+    given_at: BTreeMap<Given, usize>,
+    /// How many numbers are followed in all.
+    followed: usize,
     /// Where numbers that are followed were given already.
     places: BTreeMap<String, String>,
     /// What a run takes besides the values, and at which node.
@@ -147,6 +154,8 @@ impl Graph {
             facts: BTreeMap::new(),
             constants: BTreeMap::new(),
             given: Vec::new(),
+            given_at: BTreeMap::new(),
+            followed: 0,
             places: BTreeMap::new(),
             more: Vec::new(),
             fixed: BTreeSet::new(),
@@ -222,7 +231,12 @@ impl Graph {
         if let Some(tensor) = facts::raw(tensor)
             && !self.facts.contains_key(&tensor.name)
         {
-            self.facts.insert(tensor.name.clone(), Fact::of(&tensor));
+            let mut fact = Fact::of(&tensor);
+            self.followed += fact.elements.as_ref().map_or(0, |all| all.len());
+            if self.followed > FOLLOWED_MAX {
+                fact.elements = None;
+            }
+            self.facts.insert(tensor.name.clone(), fact);
             self.constants.insert(tensor.name.clone(), tensor);
         }
     }
@@ -267,14 +281,15 @@ impl Graph {
     }
 
     fn give(&mut self, dims: Vec<usize>, elements: &[Extent]) -> String {
-        let known = self.given.iter().find(|(_, own)| own.dims == dims && own.elements == elements);
-        if let Some((name, _)) = known {
+        let given = Given { dims, elements: elements.to_vec() };
+        if let Some((name, _)) = self.given_at.get(&given).and_then(|&at| self.given.get(at)) {
             return name.clone();
         }
         let name = self.new_name("sizes");
-        let own: Dims = dims.iter().map(|&dim| Extent::from(dim as i64)).collect();
+        let own: Dims = given.dims.iter().map(|&dim| Extent::from(dim as i64)).collect();
         self.facts.insert(name.clone(), Fact::new(DType::I64, own));
-        self.given.push((name.clone(), Given { dims, elements: elements.to_vec() }));
+        self.given_at.insert(given.clone(), self.given.len());
+        self.given.push((name.clone(), given));
         name
     }
 
@@ -346,6 +361,10 @@ impl Graph {
         elements: Vec<Extent>,
     ) -> Result<(), String> {
         self.expect_new(output)?;
+        self.followed += elements.len();
+        if self.followed > FOLLOWED_MAX {
+            return Err("the file computes too many numbers from sizes".to_owned());
+        }
         let known: Option<Vec<i64>> = elements.iter().map(Extent::known).collect();
         let range = known.and_then(|all| Some((*all.iter().min()?, *all.iter().max()?)));
         let mut fact = Fact::new(dtype, dims);

@@ -24,8 +24,9 @@ pub(super) fn write(g: &mut Graph, node: &NodeProto) -> Outcome {
     }
     let (direction, directions) = match text(node, "direction").unwrap_or(b"forward") {
         b"forward" => ("forward", 1i64),
+        b"reverse" => ("reverse", 1),
         b"bidirectional" => ("bidirectional", 2),
-        _ => return Err("it goes back alone".to_owned()),
+        _ => return Err("its direction is not known".to_owned()),
     };
     let [length, rows, features] = &g.float_dims(node, 0)?[..] else {
         return Err("its input has no three axes".to_owned());
