@@ -227,6 +227,10 @@ fn sum_of(summands: usize) -> Option<f64> {
 /// The numbers of an initializer that holds them as bytes.
 fn floats(tensor: &TensorProto) -> Option<Vec<f32>> {
     let (chunks, []) = tensor.raw_data.as_chunks::<4>() else { return None };
+    let count = tensor.dims.iter().try_fold(1i64, |count, &size| count.checked_mul(size));
+    if count.and_then(|count| usize::try_from(count).ok()) != Some(chunks.len()) {
+        return None;
+    }
     Some(chunks.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect())
 }
 

@@ -16,7 +16,7 @@ use super::merge::Boundary;
 /// The most bytes that one value of a run may take. A whole run takes up to four times that much at
 /// its peak, and a request of a hundred bytes can ask for it, so this is kept low; it still holds 64
 /// channels of floats for a picture of 3840 x 2160.
-const VALUE_BYTES_MAX: u128 = 2 << 30;
+pub(super) const VALUE_BYTES_MAX: u128 = 2 << 30;
 
 /// The most bytes that the steps of a run on the host may make together; each is bounded by itself.
 const HOST_BYTES_MAX: u64 = 4 << 30;

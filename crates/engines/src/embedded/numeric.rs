@@ -15,10 +15,11 @@ use vesta_protos::onnx::{ModelProto, StringStringEntryProto, tensor_proto::DataL
 
 use super::adaptation;
 use super::bounds;
-use super::capability;
+use super::capability::{self, Source};
 use super::footprint::Footprint;
 use super::host;
 use super::merge::{Boundary, NumericGraph};
+use super::onnx::Computed;
 use super::threads;
 
 /// Weights from this size lie in one block that rten reads in place.
@@ -45,6 +46,8 @@ pub(crate) struct NumericModel {
     /// The fetches of a twin for inputs within bounds, see [`bounds`].
     bounded: Option<Vec<NodeId>>,
     footprint: Footprint,
+    /// Of an ONNX file: the sizes of all values, and the inputs that follow from sizes.
+    computed: Option<(Computed, Vec<NodeId>)>,
     /// ONNX operators in use.
     #[cfg(test)]
     operators: std::collections::BTreeSet<String>,
@@ -80,10 +83,11 @@ impl NumericModel {
         let translation =
             translate(&signature).map_err(|error| NumericObstacle::Nodes(error.operators))?;
         drop(nodes);
-        NumericModel::of(translation, feeds, &fetches)
+        NumericModel::of(translation, feeds, &fetches, None)
     }
 
-    /// Loads what was translated, with `feeds` and `fetches` in the order of its ends.
+    /// Loads what was translated, with `feeds` and `fetches` in the order of its ends; of an ONNX file with
+    /// what a run computes first, whose tensors are the inputs behind the feeds.
     ///
     /// # Errors
     /// What of it has no exact counterpart.
@@ -91,14 +95,17 @@ impl NumericModel {
         translation: Translation,
         feeds: Vec<Boundary>,
         fetches: &[Boundary],
+        computed: Option<Computed>,
     ) -> Result<NumericModel, NumericObstacle> {
-        let refused = capability::check(&translation);
+        let source = if computed.is_some() { Source::OnnxFile } else { Source::SavedModel };
+        let refused = capability::check(&translation, source);
         if !refused.is_empty() {
             return Err(NumericObstacle::Nodes(refused));
         }
         let footprint = Footprint::new(&translation, &feeds);
         // rten computes with sizes as it loads, too.
-        footprint.fits().map_err(NumericObstacle::Engine)?;
+        let fits = computed.as_ref().map_or_else(|| footprint.fits(), Computed::fits);
+        fits.map_err(NumericObstacle::Engine)?;
         let Translation { mut model, inputs, outputs, values, .. } = translation;
         #[cfg(test)]
         let operators = vesta_onnx::count_operators(&model).keys().map(|&op| op.into()).collect();
@@ -113,7 +120,8 @@ impl NumericModel {
         let failed = |text: String| NumericObstacle::Engine(text);
         let model = options.load(bytes).map_err(|error| failed(error.to_string()))?;
         let find = |name: &String| model.node_id(name).map_err(|error| failed(error.to_string()));
-        let feed_ids = inputs.iter().map(find).collect::<Result<Vec<_>, _>>()?;
+        let mut feed_ids = inputs.iter().map(find).collect::<Result<Vec<_>, _>>()?;
+        let given_ids = feed_ids.split_off(feeds.len());
         let fetch_ids = outputs.iter().map(find).collect::<Result<Vec<_>, _>>()?;
         let bounded = twin.map(|twin| twin.outputs.iter().map(find).collect::<Result<_, _>>());
         Ok(NumericModel {
@@ -122,6 +130,7 @@ impl NumericModel {
             fetches: fetch_ids.into_iter().zip(fetches.iter().map(|f| f.dtype)).collect(),
             model,
             footprint,
+            computed: computed.map(|computed| (computed, given_ids)),
             #[cfg(test)]
             operators,
         })
@@ -141,12 +150,15 @@ impl NumericModel {
             self.check(*at, tensor)?;
         }
         let shapes = inputs.iter().map(|(at, tensor)| (&self.feeds[*at].1, tensor.shape()));
-        self.footprint.check(shapes)?;
+        if self.computed.is_none() {
+            self.footprint.check(shapes)?;
+        }
+        let given = self.given(inputs)?;
         if inputs.iter().all(|(_, tensor)| tensor.shape().elements() != 0) {
-            return self.run_checked(inputs, fetches, threads);
+            return self.run_checked(inputs, &given, fetches, threads);
         }
         // Most kernels know empty tensors; those that do not fail or panic.
-        let run = || self.run_checked(inputs, fetches, threads).ok();
+        let run = || self.run_checked(inputs, &given, fetches, threads).ok();
         match catch_unwind(AssertUnwindSafe(run)).ok().flatten() {
             Some(outputs) => Ok(outputs),
             None => self.run_empty(inputs, fetches, threads),
@@ -159,6 +171,16 @@ impl NumericModel {
     /// What of it cannot.
     pub(crate) fn is_bounded(&self) -> Result<(), String> {
         self.footprint.is_known()
+    }
+
+    /// What follows from the shapes of the inputs, for an ONNX file.
+    fn given(&self, inputs: &[(usize, &Tensor)]) -> Result<Vec<Tensor>, Status> {
+        let Some((computed, _)) = &self.computed else { return Ok(Vec::new()) };
+        let mut shapes: Vec<&[usize]> = vec![&[]; self.feeds.len()];
+        for (at, tensor) in inputs {
+            shapes[*at] = tensor.shape().dims();
+        }
+        computed.at(&shapes)
     }
 
     fn check(&self, at: usize, tensor: &Tensor) -> Result<(), Status> {
@@ -185,12 +207,17 @@ impl NumericModel {
     fn run_checked(
         &self,
         inputs: &[(usize, &Tensor)],
+        given: &[Tensor],
         fetches: &[usize],
         threads: usize,
     ) -> Result<Vec<Tensor>, Status> {
+        let ids = self.computed.iter().flat_map(|(_, ids)| ids.iter().copied());
+        let given = ids.zip(given);
         let values = inputs
             .iter()
-            .map(|(at, tensor)| Ok((self.feeds[*at].0, entering(tensor)?)))
+            .map(|(at, tensor)| (self.feeds[*at].0, *tensor))
+            .chain(given)
+            .map(|(id, tensor)| Ok((id, entering(tensor)?)))
             .collect::<Result<Vec<_>, Status>>()?;
         // Two values that a program holds may be one node here; rten gives each node once.
         let mut wanted = fetches.to_vec();
@@ -235,7 +262,7 @@ impl NumericModel {
                 .map(|(at, tensor)| Ok((*at, with_rows(tensor, rows)?)))
                 .collect::<Result<Vec<(usize, Tensor)>, Status>>()?;
             let filled: Vec<(usize, &Tensor)> = filled.iter().map(|(at, t)| (*at, t)).collect();
-            self.run_checked(&filled, fetches, threads)
+            self.run_checked(&filled, &self.given(&filled)?, fetches, threads)
         };
         let refused = || {
             Status::unimplemented(

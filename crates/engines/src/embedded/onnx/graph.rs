@@ -1,8 +1,9 @@
 //! The graph of an ONNX file while it is written anew: what is known of its values, and what was
 //! written.
 //!
-//! May not know: what an operator means. Invariant: every value that is known here is of floats with a
-//! known rank, or a constant; what stands behind a refused node is not refused for it.
+//! May not know: what an operator means. Invariant: every value that is known here has a known rank,
+//! sizes that follow from those of the inputs, and a dtype that the numeric graph holds; what stands
+//! behind a refused node is not refused for it.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -17,38 +18,63 @@ use vesta_protos::onnx::{
     TensorShapeProto, TypeProto, ValueInfoProto,
 };
 
+use super::computed::{self, Computed, Given, Held};
+use super::extent::{Extent, Extents};
+use super::facts::{self, Dims, FLOAT, Fact, INT64};
 use super::forms;
+use crate::embedded::footprint::VALUE_BYTES_MAX;
 use crate::embedded::merge::Boundary;
-
-/// ONNX's numbers of two dtypes.
-pub(super) const FLOAT: i32 = 1;
-pub(super) const INT64: i32 = 7;
 
 /// The sets of operators that are read. Before the first, operators broadcast in another way.
 const OPSETS: std::ops::RangeInclusive<i64> = 7..=21;
 
+/// As many numbers are followed in a file.
+const FOLLOWED_MAX: usize = 1 << 18;
+
+/// The longest axis that is considered.
+const SIZE_MAX: i64 = 1 << 40;
+
 /// The version of the format that is written.
 const IR_VERSION: i64 = 8;
-
-/// Sizes, open ones as `None`.
-pub(super) type Dims = Vec<Option<usize>>;
 
 /// An attribute's value, as it is written.
 pub(super) enum Written {
     Int(i64),
     Float(f32),
     Ints(Vec<i64>),
+    Text(&'static str),
 }
 
 /// What is known, and what was written.
 pub(super) struct Graph {
     pub(super) opset: i64,
-    shapes: BTreeMap<String, Dims>,
+    pub(super) extents: Extents,
+    facts: BTreeMap<String, Fact>,
     constants: BTreeMap<String, TensorProto>,
+    /// Whole numbers that a run computes before the numeric graph does anything, by their names there.
+    given: Vec<(String, Given)>,
+    /// Their places.
+    given_at: BTreeMap<Given, usize>,
+    /// How many numbers are followed in all.
+    followed: usize,
+    /// Where numbers that are followed were given already.
+    places: BTreeMap<String, String>,
+    /// What a run takes besides the values, and at which node.
+    more: Vec<(usize, Extent)>,
+    /// Values that no input decides, which the numeric graph computes as it loads and keeps, and their
+    /// bytes.
+    fixed: BTreeSet<String>,
+    fixed_bytes: u128,
     /// Outputs of refused nodes.
     unknown: BTreeSet<String>,
     nodes: Vec<NodeProto>,
     made: usize,
+}
+
+/// A file, written anew.
+pub(super) struct Rewritten {
+    pub(super) translation: Translation,
+    pub(super) computed: Computed,
 }
 
 /// Writes the graph of a file anew.
@@ -59,7 +85,7 @@ pub(super) fn rewrite(
     model: ModelProto,
     feeds: &[Boundary],
     fetches: &[Boundary],
-) -> Result<Translation, Vec<Refusal>> {
+) -> Result<Rewritten, Vec<Refusal>> {
     let refuse = |op: &str, node: &str, reason: String| Refusal {
         op: op.to_owned(),
         node: node.to_owned(),
@@ -77,10 +103,24 @@ pub(super) fn rewrite(
     if !from.sparse_initializer.is_empty() {
         refused.push(refuse("sparse constants", "the file", "they are not read".to_owned()));
     }
+    for feed in feeds {
+        if graph.fact_of(&feed.tensor).is_ok_and(|fact| is_absurd(&fact.dims)) {
+            refused.push(refuse("input", &feed.tensor, "it is of an absurd size".to_owned()));
+            return Err(refused);
+        }
+    }
     for tensor in from.initializer {
         graph.add_constant(tensor);
     }
-    for node in from.node {
+    let ends = fetches.iter().map(|fetch| fetch.tensor.clone());
+    let read: BTreeSet<String> =
+        from.node.iter().flat_map(|node| node.input.iter().cloned()).chain(ends).collect();
+    for mut node in from.node {
+        // What nobody reads is not written.
+        node.output.iter_mut().filter(|own| !read.contains(*own)).for_each(String::clear);
+        if node.output.iter().all(String::is_empty) {
+            continue;
+        }
         let inputs = node.input.iter().filter(|input| !input.is_empty());
         let name = node.output.first().filter(|_| node.name.is_empty()).unwrap_or(&node.name);
         let outcome = if !matches!(&*node.domain, "" | "ai.onnx") {
@@ -99,9 +139,7 @@ pub(super) fn rewrite(
         }
     }
     for fetch in fetches {
-        let is_made = graph.nodes.iter().any(|node| node.output.contains(&fetch.tensor));
-        if refused.is_empty() && !(is_made && fetch.dtype == DType::F32) {
-            let reason = "it is no float that a node computes".to_owned();
+        if let (true, Err(reason)) = (refused.is_empty(), graph.settle(fetch)) {
             refused.push(refuse("output", &fetch.tensor, reason));
         }
     }
@@ -110,82 +148,95 @@ pub(super) fn rewrite(
 
 impl Graph {
     fn new(opset: i64, feeds: &[Boundary]) -> Graph {
-        let dims = |feed: &Boundary| match &feed.shape {
-            PartialShape::Ranked(dims) => dims.clone(),
-            PartialShape::Unknown => Vec::new(),
-        };
-        Graph {
+        let mut graph = Graph {
             opset,
-            shapes: feeds.iter().map(|feed| (feed.tensor.clone(), dims(feed))).collect(),
+            extents: Extents::default(),
+            facts: BTreeMap::new(),
             constants: BTreeMap::new(),
+            given: Vec::new(),
+            given_at: BTreeMap::new(),
+            followed: 0,
+            places: BTreeMap::new(),
+            more: Vec::new(),
+            fixed: BTreeSet::new(),
+            fixed_bytes: 0,
             unknown: BTreeSet::new(),
             nodes: Vec::new(),
             made: 0,
+        };
+        for (at, feed) in feeds.iter().enumerate() {
+            let PartialShape::Ranked(dims) = &feed.shape else { continue };
+            let size = |(axis, dim): (usize, &Option<usize>)| match dim {
+                Some(dim) => Extent::from(i64::try_from(*dim).unwrap_or(i64::MAX)),
+                None => graph.extents.axis(at, axis),
+            };
+            let dims = dims.iter().enumerate().map(size).collect();
+            graph.facts.insert(feed.tensor.clone(), Fact::new(feed.dtype, dims));
         }
+        graph
     }
 
     /// Whether a value of this name is known.
     pub(super) fn has(&self, name: &str) -> bool {
-        self.constants.contains_key(name) || self.shapes.contains_key(name)
+        self.facts.contains_key(name)
     }
 
-    /// The sizes of an input, constant or not.
+    pub(super) fn fact_of(&self, name: &str) -> Result<&Fact, String> {
+        self.facts.get(name).ok_or_else(|| format!("its input {name} is not known by then"))
+    }
+
+    /// What is known of an input.
+    pub(super) fn fact(&self, node: &NodeProto, at: usize) -> Result<&Fact, String> {
+        self.fact_of(input(node, at).ok_or_else(|| format!("it lacks input {at}"))?)
+    }
+
+    /// The sizes of an input of any dtype.
     pub(super) fn dims(&self, node: &NodeProto, at: usize) -> Result<Dims, String> {
-        let name = input(node, at).ok_or_else(|| format!("it lacks input {at}"))?;
-        let float = |tensor: &&TensorProto| tensor.data_type == FLOAT;
-        let of_constant = self.constants.get(name).filter(float).map(constant_dims);
-        let known = of_constant.or_else(|| self.shapes.get(name).cloned());
-        known.ok_or_else(|| format!("its input {name} is no float that is known by then"))
+        Ok(self.fact(node, at)?.dims.clone())
+    }
+
+    /// The sizes of an input of floats.
+    pub(super) fn float_dims(&self, node: &NodeProto, at: usize) -> Result<Dims, String> {
+        let fact = self.fact(node, at)?;
+        match fact.is_float() {
+            true => Ok(fact.dims.clone()),
+            false => Err(format!("its input {at} is of {}", fact.dtype)),
+        }
     }
 
     /// A float constant among the inputs.
     pub(super) fn floats(&self, node: &NodeProto, at: usize) -> Result<Vec<f32>, String> {
-        let tensor = self.constant(node, at, FLOAT)?;
-        let (words, _) = tensor.raw_data.as_chunks::<4>();
-        Ok(words.iter().map(|&word| f32::from_le_bytes(word)).collect())
-    }
-
-    /// An int64 constant among the inputs.
-    pub(super) fn integers(&self, node: &NodeProto, at: usize) -> Result<Vec<i64>, String> {
-        let tensor = self.constant(node, at, INT64)?;
-        let (words, _) = tensor.raw_data.as_chunks::<8>();
-        Ok(words.iter().map(|&word| i64::from_le_bytes(word)).collect())
-    }
-
-    fn constant(&self, node: &NodeProto, at: usize, dtype: i32) -> Result<&TensorProto, String> {
         let found = input(node, at).and_then(|name| self.constants.get(name));
-        let found = found.filter(|tensor| tensor.data_type == dtype);
+        let found = found.and_then(facts::floats);
         found.ok_or_else(|| format!("its input {at} is computed, or of another dtype"))
+    }
+
+    /// Whole numbers among the inputs, each known up to open sizes.
+    pub(super) fn numbers(&self, node: &NodeProto, at: usize) -> Result<Vec<Extent>, String> {
+        let elements = self.fact(node, at)?.elements.as_ref();
+        let elements = elements.ok_or_else(|| format!("its input {at} is computed in the run"))?;
+        Ok(elements.to_vec())
+    }
+
+    /// Whole numbers among the inputs that no size decides.
+    pub(super) fn integers(&self, node: &NodeProto, at: usize) -> Result<Vec<i64>, String> {
+        let numbers = self.numbers(node, at)?;
+        let known: Option<Vec<i64>> = numbers.iter().map(Extent::known).collect();
+        known.ok_or_else(|| format!("its input {at} depends on open sizes"))
     }
 
     /// Takes a constant of the file. One of another dtype, or one whose bytes do not fit its shape, is
     /// as good as absent: who reads it is refused.
-    pub(super) fn add_constant(&mut self, mut tensor: TensorProto) {
-        let width = match tensor.data_type {
-            FLOAT => {
-                let floats = std::mem::take(&mut tensor.float_data);
-                if tensor.raw_data.is_empty() && !floats.is_empty() {
-                    tensor.raw_data = floats.iter().flat_map(|value| value.to_le_bytes()).collect();
-                }
-                4
+    pub(super) fn add_constant(&mut self, tensor: TensorProto) {
+        if let Some(tensor) = facts::raw(tensor)
+            && !self.facts.contains_key(&tensor.name)
+        {
+            let mut fact = Fact::of(&tensor);
+            self.followed += fact.elements.as_ref().map_or(0, |all| all.len());
+            if self.followed > FOLLOWED_MAX {
+                fact.elements = None;
             }
-            INT64 => {
-                let integers = std::mem::take(&mut tensor.int64_data);
-                if tensor.raw_data.is_empty() && !integers.is_empty() {
-                    tensor.raw_data =
-                        integers.iter().flat_map(|value| value.to_le_bytes()).collect();
-                }
-                8
-            }
-            _ => return,
-        };
-        let sizes = tensor.dims.iter().map(|&dim| usize::try_from(dim).ok());
-        let mut bytes = Some(width);
-        for size in sizes {
-            bytes =
-                bytes.zip(size).and_then(|(bytes, size): (usize, usize)| bytes.checked_mul(size));
-        }
-        if bytes == Some(tensor.raw_data.len()) && !self.shapes.contains_key(&tensor.name) {
+            self.facts.insert(tensor.name.clone(), fact);
             self.constants.insert(tensor.name.clone(), tensor);
         }
     }
@@ -207,8 +258,81 @@ impl Graph {
         let dims = dims.to_vec();
         let tensor =
             TensorProto { name: name.clone(), data_type, dims, raw_data, ..TensorProto::default() };
+        self.facts.insert(name.clone(), Fact::of(&tensor));
         self.constants.insert(name.clone(), tensor);
         name
+    }
+
+    /// A vector of whole numbers as an operand: a constant where all are known, else given by the run.
+    pub(super) fn vector(&mut self, values: &[Extent]) -> String {
+        let known: Option<Vec<i64>> = values.iter().map(Extent::known).collect();
+        match known {
+            Some(known) => self.ints(&known),
+            None => self.give(vec![values.len()], values),
+        }
+    }
+
+    /// One whole number as an operand without axes.
+    pub(super) fn scalar(&mut self, value: &Extent) -> String {
+        match value.known() {
+            Some(value) => self.new_constant(INT64, &[], value.to_le_bytes().to_vec()),
+            None => self.give(vec![], std::slice::from_ref(value)),
+        }
+    }
+
+    fn give(&mut self, dims: Vec<usize>, elements: &[Extent]) -> String {
+        let given = Given { dims, elements: elements.to_vec() };
+        if let Some((name, _)) = self.given_at.get(&given).and_then(|&at| self.given.get(at)) {
+            return name.clone();
+        }
+        let name = self.new_name("sizes");
+        let own: Dims = given.dims.iter().map(|&dim| Extent::from(dim as i64)).collect();
+        self.facts.insert(name.clone(), Fact::new(DType::I64, own));
+        self.given_at.insert(given.clone(), self.given.len());
+        self.given.push((name.clone(), given));
+        name
+    }
+
+    /// The name under which the numeric graph has a value; numbers that were only followed so far become
+    /// a constant, or are given by the run.
+    pub(super) fn operand(&mut self, name: &str) -> Result<String, String> {
+        let fact = self.fact_of(name)?.clone();
+        let (false, Some(elements)) = (self.constants.contains_key(name), &fact.elements) else {
+            return Ok(name.to_owned());
+        };
+        if let Some(place) = self.places.get(name) {
+            return Ok(place.clone());
+        }
+        let dims: Option<Vec<usize>> = fact.dims.iter().map(Extent::size).collect();
+        let dims = dims.ok_or("its sizes are open")?;
+        let known: Option<Vec<i64>> = elements.iter().map(Extent::known).collect();
+        let place = match known {
+            Some(known) => {
+                let dims: Vec<i64> = dims.iter().map(|&dim| dim as i64).collect();
+                let bytes: Vec<u8> = match fact.dtype {
+                    DType::Bool => known.iter().map(|&value| u8::from(value != 0)).collect(),
+                    DType::F32 => {
+                        known.iter().flat_map(|&value| (value as f32).to_le_bytes()).collect()
+                    }
+                    DType::I32 => {
+                        known.iter().flat_map(|&value| (value as i32).to_le_bytes()).collect()
+                    }
+                    _ => known.iter().flat_map(|value| value.to_le_bytes()).collect(),
+                };
+                self.new_constant(facts::number_of(fact.dtype), &dims, bytes)
+            }
+            None if fact.is_float() => {
+                let given = self.give(dims, elements);
+                let cast = self.new_name("step");
+                let to = vec![("to", Written::Int(FLOAT.into()))];
+                let own = Fact::new(DType::F32, fact.dims.clone());
+                self.emit_all("Cast", &[&given], to, &[(&cast, own)])?;
+                cast
+            }
+            None => self.give(dims, elements),
+        };
+        self.places.insert(name.to_owned(), place.clone());
+        Ok(place)
     }
 
     /// A name that no file has: a zero byte is refused in those of ends, and other values are not seen.
@@ -217,7 +341,52 @@ impl Graph {
         format!("\0{what}{}", self.made)
     }
 
-    /// Writes a node whose one output is of these sizes.
+    /// Another name of a constant that was made here.
+    pub(super) fn rename(&mut self, from: &str, to: &str) -> Result<(), String> {
+        self.expect_new(to)?;
+        if let Some(mut tensor) = self.constants.remove(from) {
+            self.facts.remove(from);
+            to.clone_into(&mut tensor.name);
+            self.add_constant(tensor);
+        }
+        Ok(())
+    }
+
+    /// Takes what is known of a value that no node computes: numbers that are followed.
+    pub(super) fn follow(
+        &mut self,
+        output: &str,
+        dtype: DType,
+        dims: Dims,
+        elements: Vec<Extent>,
+    ) -> Result<(), String> {
+        self.expect_new(output)?;
+        self.followed += elements.len();
+        if self.followed > FOLLOWED_MAX {
+            return Err("the file computes too many numbers from sizes".to_owned());
+        }
+        let known: Option<Vec<i64>> = elements.iter().map(Extent::known).collect();
+        let range = known.and_then(|all| Some((*all.iter().min()?, *all.iter().max()?)));
+        let mut fact = Fact::new(dtype, dims);
+        fact.range = range.unwrap_or(fact.range);
+        fact.elements = Some(elements.into());
+        self.facts.insert(output.to_owned(), fact);
+        Ok(())
+    }
+
+    fn expect_new(&self, output: &str) -> Result<(), String> {
+        match output.is_empty() || self.has(output) {
+            true => Err(format!("its output `{output}` has the name of another value")),
+            false => Ok(()),
+        }
+    }
+
+    /// Counts what a kernel takes besides its result, in elements.
+    pub(super) fn count(&mut self, elements: Extent) {
+        self.more.push((self.nodes.len(), elements));
+    }
+
+    /// Writes a node whose one output is of floats of these sizes.
     pub(super) fn emit(
         &mut self,
         op: &str,
@@ -226,42 +395,100 @@ impl Graph {
         attributes: Vec<(&str, Written)>,
         dims: Dims,
     ) -> Result<(), String> {
-        if output.is_empty() || self.has(output) {
-            return Err(format!("its output `{output}` has the name of another value"));
+        self.emit_all(op, inputs, attributes, &[(output, Fact::new(DType::F32, dims))])
+    }
+
+    /// Writes a node; outputs without a name are not read.
+    pub(super) fn emit_all(
+        &mut self,
+        op: &str,
+        inputs: &[&str],
+        attributes: Vec<(&str, Written)>,
+        outputs: &[(&str, Fact)],
+    ) -> Result<(), String> {
+        let mut operands = Vec::with_capacity(inputs.len());
+        for &input in inputs {
+            operands.push(if input.is_empty() { String::new() } else { self.operand(input)? });
         }
-        self.shapes.insert(output.to_owned(), dims);
+        let is_set = |name: &String| self.constants.contains_key(name) || self.fixed.contains(name);
+        let is_fixed = operands.iter().filter(|name| !name.is_empty()).all(is_set);
+        for (output, fact) in outputs.iter().filter(|(output, _)| !output.is_empty()) {
+            self.expect_new(output)?;
+            if is_absurd(&fact.dims) {
+                return Err("its result is of an absurd size".to_owned());
+            }
+            if is_fixed {
+                let sizes = fact.dims.iter().filter_map(Extent::known);
+                self.fixed_bytes = self.fixed_bytes.saturating_add(computed::bytes(sizes));
+                self.fixed.insert((*output).to_owned());
+            }
+            if self.fixed_bytes > VALUE_BYTES_MAX {
+                return Err("its constants take too much together".to_owned());
+            }
+            self.facts.insert((*output).to_owned(), fact.clone());
+        }
+        let names: Vec<String> = outputs.iter().map(|(output, _)| (*output).to_owned()).collect();
+        let first = names.iter().find(|name| !name.is_empty()).cloned().unwrap_or_default();
         self.nodes.push(NodeProto {
-            name: output.to_owned(),
+            name: first,
             op_type: op.to_owned(),
-            input: inputs.iter().map(|&input| input.to_owned()).collect(),
-            output: vec![output.to_owned()],
+            input: operands,
+            output: names,
             attribute: attributes.into_iter().map(|(name, value)| attribute(name, value)).collect(),
             ..NodeProto::default()
         });
         Ok(())
     }
 
-    fn finish(self, feeds: &[Boundary], fetches: &[Boundary]) -> Translation {
-        let Graph { shapes, mut constants, nodes, .. } = self;
+    /// Makes sure that a node computes an output of the file.
+    fn settle(&mut self, fetch: &Boundary) -> Result<(), String> {
+        let fact = self.fact_of(&fetch.tensor).map_err(|_| "nothing computes it".to_owned())?;
+        if fact.dtype != fetch.dtype {
+            return Err(format!("it is of {}, and declared as {}", fact.dtype, fetch.dtype));
+        }
+        let is_given = fact.elements.is_some() && !self.constants.contains_key(&fetch.tensor);
+        if self.nodes.iter().any(|node| node.output.contains(&fetch.tensor)) {
+            return Ok(());
+        }
+        if !is_given {
+            return Err("no node computes it".to_owned());
+        }
+        let place = self.operand(&fetch.tensor)?;
+        self.nodes.push(NodeProto {
+            name: fetch.tensor.clone(),
+            op_type: "Identity".to_owned(),
+            input: vec![place],
+            output: vec![fetch.tensor.clone()],
+            ..NodeProto::default()
+        });
+        Ok(())
+    }
+
+    fn finish(self, feeds: &[Boundary], fetches: &[Boundary]) -> Rewritten {
+        let Graph { facts, mut constants, nodes, mut given, extents, more, .. } = self;
         let read: BTreeSet<&String> = nodes.iter().flat_map(|node| &node.input).collect();
         constants.retain(|name, _| read.contains(name));
-        let facts = |dtype, dims: &Dims, is_constant| ValueFacts {
-            dtype,
-            shape: PartialShape::Ranked(dims.clone()),
-            is_constant,
-        };
-        let mut values: BTreeMap<String, ValueFacts> = shapes
-            .iter()
-            .map(|(name, dims)| (name.clone(), facts(DType::F32, dims, false)))
-            .collect();
-        for (name, tensor) in &constants {
-            let dtype = if tensor.data_type == FLOAT { DType::F32 } else { DType::I64 };
-            values.insert(name.clone(), facts(dtype, &constant_dims(tensor), true));
-        }
+        given.retain(|(name, _)| read.contains(name));
         let names = |ends: &[Boundary]| ends.iter().map(|end| end.tensor.clone()).collect();
-        let (inputs, outputs): (Vec<String>, Vec<String>) = (names(feeds), names(fetches));
+        let (mut inputs, outputs): (Vec<String>, Vec<String>) = (names(feeds), names(fetches));
+        inputs.extend(given.iter().map(|(name, _)| name.clone()));
+        let made: BTreeSet<&String> = nodes.iter().flat_map(|node| &node.output).collect();
+        let is_written = |name: &String| made.contains(name) || inputs.contains(name);
+        let written = facts.iter().filter(|(name, _)| is_written(name));
+        let values: BTreeMap<String, ValueFacts> = written
+            .map(|(name, fact)| (name.clone(), stated(fact, false)))
+            .chain(constants.iter().map(|(name, own)| (name.clone(), stated(&Fact::of(own), true))))
+            .collect();
+        let ends = inputs.iter().map(|name| (name, 0));
+        let held = held(&facts, &nodes, ends.collect(), &outputs);
+        let more = more.into_iter().map(|(at, own)| Held { dims: vec![own], from: at, to: at });
+        let computed = Computed::new(
+            extents,
+            held.into_iter().chain(more).collect(),
+            given.into_iter().map(|(_, given)| given).collect(),
+        );
         let declare = |names: &[String]| {
-            names.iter().map(|name| declared(name, shapes.get(name))).collect::<Vec<_>>()
+            names.iter().map(|name| declared(name, facts.get(name))).collect::<Vec<_>>()
         };
         let graph = GraphProto {
             name: "file".to_owned(),
@@ -277,8 +504,39 @@ impl Graph {
             graph: Some(graph),
             ..ModelProto::default()
         };
-        Translation { model, inputs, outputs, operators: BTreeMap::new(), values }
+        let translation =
+            Translation { model, inputs, outputs, operators: BTreeMap::new(), values };
+        Rewritten { translation, computed }
     }
+}
+
+/// Which values there are, from the node that computes each to the last that reads it. Inputs and outputs are
+/// held to the end.
+fn held<'v>(
+    facts: &BTreeMap<String, Fact>,
+    nodes: &'v [NodeProto],
+    mut from: BTreeMap<&'v String, usize>,
+    outputs: &'v [String],
+) -> Vec<Held> {
+    let mut to: BTreeMap<&String, usize> = from.keys().map(|&name| (name, nodes.len())).collect();
+    for (at, node) in nodes.iter().enumerate() {
+        from.extend(node.output.iter().map(|name| (name, at)));
+        to.extend(node.output.iter().map(|name| (name, at)));
+        for name in &node.input {
+            to.entry(name).and_modify(|last| *last = at.max(*last));
+        }
+    }
+    to.extend(outputs.iter().map(|name| (name, nodes.len())));
+    let one = |(name, at): (&String, usize)| {
+        let dims = facts.get(name)?.dims.clone();
+        Some(Held { dims, from: at, to: to.get(name).copied().unwrap_or(at) })
+    };
+    from.into_iter().filter_map(one).collect()
+}
+
+/// Whether a known size is none of a tensor; sums of others are far from the end of 64 bits.
+fn is_absurd(dims: &Dims) -> bool {
+    dims.iter().filter_map(Extent::known).any(|dim| !(0..=SIZE_MAX).contains(&dim))
 }
 
 /// An input that is there.
@@ -286,17 +544,20 @@ pub(super) fn input(node: &NodeProto, at: usize) -> Option<&str> {
     node.input.get(at).map(String::as_str).filter(|name| !name.is_empty())
 }
 
-fn constant_dims(tensor: &TensorProto) -> Dims {
-    tensor.dims.iter().map(|&dim| usize::try_from(dim).ok()).collect()
+fn stated(fact: &Fact, is_constant: bool) -> ValueFacts {
+    let dims = fact.dims.iter().map(Extent::size).collect();
+    ValueFacts { dtype: fact.dtype, shape: PartialShape::Ranked(dims), is_constant }
 }
 
-fn declared(name: &str, dims: Option<&Dims>) -> ValueInfoProto {
-    let dim = |size: &Option<usize>| Dimension {
-        value: size.and_then(|size| i64::try_from(size).ok()).map(dimension::Value::DimValue),
+fn declared(name: &str, fact: Option<&Fact>) -> ValueInfoProto {
+    let dim = |size: &Extent| Dimension {
+        value: size.known().map(dimension::Value::DimValue),
         ..Dimension::default()
     };
-    let shape = TensorShapeProto { dim: dims.into_iter().flatten().map(dim).collect() };
-    let tensor = type_proto::Tensor { elem_type: FLOAT, shape: Some(shape) };
+    let dims = fact.iter().flat_map(|fact| &fact.dims).map(dim).collect();
+    let shape = TensorShapeProto { dim: dims };
+    let elem_type = fact.map_or(FLOAT, |fact| facts::number_of(fact.dtype));
+    let tensor = type_proto::Tensor { elem_type, shape: Some(shape) };
     let r#type = TypeProto { value: Some(Kind::TensorType(tensor)), ..TypeProto::default() };
     ValueInfoProto { name: name.to_owned(), r#type: Some(r#type), ..ValueInfoProto::default() }
 }
@@ -315,6 +576,10 @@ fn attribute(name: &str, value: Written) -> AttributeProto {
         Written::Ints(values) => {
             attribute.ints = values;
             AttributeType::Ints
+        }
+        Written::Text(text) => {
+            attribute.s = Some(text.as_bytes().to_vec());
+            AttributeType::String
         }
     };
     attribute.r#type = kind as i32;
