@@ -229,7 +229,7 @@ class ServedTest(Lite):
                     environment={"TMPDIR": str(self.base / "nowhere")}) as server:
             self.assertEqual(self.post(server, "half_plus_two", instances=[1.0]),
                              (200, {"predictions": [2.5]}))
-            self.assertEqual(list(pathlib.Path("/dev/shm").glob("vesta-*.tflite")), [])
+            self.assertEqual(list(pathlib.Path("/dev/shm").glob("vesta-openvino-*.tflite")), [])
 
     def test_damaged_and_hostile_files_harm_no_neighbour(self):
         paths = {"good": self.put("half_plus_two").parent}

@@ -16,7 +16,7 @@ use std::collections::btree_map::Entry;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tempfile::NamedTempFile;
 use vesta_ffi::{OpenVino, OpenVinoModel, OpenVinoPort};
@@ -139,6 +139,27 @@ fn refused(signature: &str, status: &Status) -> Status {
     )
 }
 
+/// How the file for the reader is called, and how long one may be there: it is gone once it was read, but for
+/// those whose process the library ended.
+const FILE: (&str, &str) = ("vesta-openvino-", ".tflite");
+const FILE_AGE_MAX: Duration = Duration::from_secs(3600);
+
+/// Removes what processes that were ended left behind.
+fn sweep(place: &Path) {
+    let is_left = |entry: &std::fs::DirEntry| {
+        let name = entry.file_name();
+        let name = name.to_string_lossy();
+        let written = entry.metadata().and_then(|found| found.modified());
+        let age = written.ok().and_then(|written| written.elapsed().ok());
+        name.starts_with(FILE.0) && name.ends_with(FILE.1) && age > Some(FILE_AGE_MAX)
+    };
+    let entries = std::fs::read_dir(place).into_iter().flatten().flatten();
+    for entry in entries.filter(is_left) {
+        // Others' files stay.
+        let _ = std::fs::remove_file(entry.path());
+    }
+}
+
 /// Where the file for the reader may be written; the second for a root that is read-only.
 fn places() -> [PathBuf; 2] {
     [std::env::temp_dir(), PathBuf::from("/dev/shm")]
@@ -147,8 +168,9 @@ fn places() -> [PathBuf; 2] {
 /// Has the library read a graph, out of a file that is there for that long and that nobody else may open.
 fn read(library: &'static OpenVino, alone: &Alone) -> Result<OpenVinoModel, Status> {
     let write = |place: &PathBuf| -> std::io::Result<NamedTempFile> {
+        sweep(place);
         let mut builder = tempfile::Builder::new();
-        let mut file = builder.prefix("vesta-").suffix(".tflite").tempfile_in(place)?;
+        let mut file = builder.prefix(FILE.0).suffix(FILE.1).tempfile_in(place)?;
         file.write_all(alone.bytes.bytes())?;
         file.write_all(&PADDING)?;
         file.flush()?;
@@ -399,5 +421,33 @@ fn check_below(alias: &str, tensor: &Tensor, size: usize) -> Result<(), Status> 
             "input {alias} has the index {index}, and there are {size} to pick from: gather index out of \
              bounds"
         ))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_old_files_of_readers_are_swept() {
+        let folder = tempfile::tempdir().unwrap();
+        let old = std::time::SystemTime::now() - 2 * FILE_AGE_MAX;
+        let made = |name: &str, is_old: bool| {
+            let path = folder.path().join(name);
+            let file = std::fs::File::create(&path).unwrap();
+            if is_old {
+                file.set_modified(old).unwrap();
+            }
+            path
+        };
+        let left = made("vesta-openvino-a.tflite", true);
+        let kept = [
+            made("vesta-openvino-b.tflite", false),
+            made("model.tflite", true),
+            made("vesta-openvino-c", true),
+        ];
+        sweep(folder.path());
+        assert!(!left.exists());
+        assert!(kept.iter().all(|path| path.exists()));
     }
 }
