@@ -54,9 +54,11 @@ class NetsTest(Folders):
 
     def test_a_published_network_of_tf2onnx(self):
         path = package_folder("basic_pitch", "saved_models", "icassp_2022", "nmp.onnx")
-        tones = np.sin(np.arange(43844) * 2 * np.pi / 22050 * np.float32([[220], [440]]))
-        noise = np.random.default_rng(3).normal(size=tones.shape) / 100
-        sound = [{"serving_default_input_2:0": (tones + noise).astype(np.float32)[:rows, :, None]} for rows in (1, 2)]
+        # Of noise: pure tones leave silent bands, whose logarithms make much of the last bit. ONNX Runtime
+        # differs from itself by 1e-3 there, with and without its optimisations.
+        dice = np.random.default_rng(3)
+        sound = [{"serving_default_input_2:0": dice.normal(size=(rows, 43844, 1)).astype(np.float32)}
+                 for rows in (1, 2)]
         self.hold({"pitch": (path, sound)})
 
     def test_networks_of_the_onnx_package(self):
