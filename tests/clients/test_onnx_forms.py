@@ -186,6 +186,7 @@ def windows():
             more = {"auto_pad": pad, "strides": strides}
             yield plain("Conv", OPEN, kernel, sizes=open_sizes, **more)
             yield plain("Conv", ("n", 3, 9, 12), kernel, floats(5), opset=7, **more)
+            yield plain("Conv", OPEN, kernel, sizes=open_sizes, dilations=[2, 1], **more)
             yield plain("MaxPool", OPEN, sizes=open_sizes, kernel_shape=[3, 4], **more)
             yield plain("AveragePool", ("n", 3, 9, 12), kernel_shape=[3, 4], **more)
         yield plain("AveragePool", OPEN, sizes=open_sizes, kernel_shape=[3, 4], auto_pad=pad)
@@ -386,10 +387,21 @@ class FormsTest(Folders):
             image = floats(2, 1, 9, 8)
             self.assertEqual(client.predict("m", x=image, b=floats(1, 1, 1, 1))["y"].shape, (2, 1, 3, 3))
             self.assertEqual(client.predict("m", x=image[:0], b=floats(1, 1, 1, 1))["y"].shape, (0, 1, 3, 3))
+            # Too small for the window, none that broadcasts, and nothing left for the second window.
             for x, b in ((floats(2, 1, 2, 8), 1), (image, 3), (floats(1, 1, 3, 8), 1)):
                 with self.subTest(x.shape), self.assertRaises(grpc.RpcError) as caught:
                     client.predict("m", x=x, b=floats(b, 1, 1, 1))
                 self.assertEqual(caught.exception.code(), grpc.StatusCode.INVALID_ARGUMENT)
+
+    def test_letters_of_an_equation_have_one_size(self):
+        net = Net("stack", "Einsum a b > y", {"a": ("n", 2, "i"), "b": ("m", "j", 3)}, opset=12,
+                  attributes={0: {"equation": "nri,nic->nrc"}})
+        with self.serve(net) as server:
+            client = self.connect(server)
+            self.assertEqual(client.predict("m", a=floats(4, 2, 6), b=floats(4, 6, 3))["y"].shape, (4, 2, 3))
+            with self.assertRaises(grpc.RpcError) as caught:
+                client.predict("m", a=floats(4, 2, 6), b=floats(6, 4, 3))
+            self.assertEqual(caught.exception.code(), grpc.StatusCode.INVALID_ARGUMENT)
 
     def test_a_small_request_for_much_memory_is_refused(self):
         net = Net("wide", "Shape x > s;Mul s s > q;Mul q q > z;Expand x z > y", {"x": ("n",)})
