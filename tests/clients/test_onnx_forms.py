@@ -186,7 +186,6 @@ def windows():
             more = {"auto_pad": pad, "strides": strides}
             yield plain("Conv", OPEN, kernel, sizes=open_sizes, **more)
             yield plain("Conv", ("n", 3, 9, 12), kernel, floats(5), opset=7, **more)
-            yield plain("Conv", OPEN, kernel, sizes=open_sizes, dilations=[2, 1], **more)
             yield plain("MaxPool", OPEN, sizes=open_sizes, kernel_shape=[3, 4], **more)
             yield plain("AveragePool", ("n", 3, 9, 12), kernel_shape=[3, 4], **more)
         yield plain("AveragePool", OPEN, sizes=open_sizes, kernel_shape=[3, 4], auto_pad=pad)
