@@ -18,7 +18,7 @@ from server import Server
 
 ENGINE = "--engine=embedded"
 DICE = np.random.default_rng(11)
-DTYPES = {"f": (T.FLOAT, np.float32), "i": (T.INT32, np.int32), "l": (T.INT64, np.int64), "b": (T.BOOL, bool)}
+DTYPES = {"f": (T.FLOAT, np.float32), "u": (T.UINT8, np.uint8), "i": (T.INT32, np.int32), "l": (T.INT64, np.int64), "b": (T.BOOL, bool)}
 IMAGE = ("n", 4, 9, 11)
 OPEN = ("n", 3, "h", "w")
 ODD = np.float32([np.nan, np.inf, -np.inf, 0, -0.0, 0.5, -0.5, 1.5, 2.5, -2.5, 1e-20, 3e38, -3e38, 88, -88, 1])
@@ -76,7 +76,7 @@ class Net:
                 elif dtype == "f":
                     values[key] = floats(*own)
                 else:
-                    low, high = (0, 2) if dtype == "b" else (-4, 5)
+                    low, high = {"b": (0, 2), "u": (0, 256)}.get(dtype, (-4, 5))
                     values[key] = DICE.integers(low, high, own).astype(DTYPES[dtype][1])
             yield values
 
@@ -136,6 +136,9 @@ def elements():
                   attributes={0: {"to": T.BOOL}}, draw={"a": odd} if dtype == "f" else None)
     for dtype, to in (("i", T.FLOAT), ("l", T.FLOAT), ("b", T.FLOAT), ("i", T.INT64), ("l", T.INT32), ("b", T.INT64)):
         yield Net(f"Cast {dtype} to {to}", "Cast a > y", {f"a:{dtype}": ("n", 5)}, attributes={0: {"to": to}})
+    yield Net("images of bytes", "Transpose x > t;Slice t one far two > s;Cast s > f;Div f most > y", {"x:u": ("n", 5, 6, 3)},
+              {"one": longs(1), "far": longs(99), "two": longs(2), "most": one(255)}, opset=13,
+              attributes={0: {"perm": [0, 3, 1, 2]}, 2: {"to": T.FLOAT}})
     yield Net("truths added", "Cast a > b;Cast b > c;Add b b > d;Mul d b > y", {"a:b": ("n", 5)},
               outputs=("y", "c"), attributes={0: {"to": T.INT64}, 1: {"to": T.FLOAT}})
 
@@ -383,10 +386,21 @@ class FormsTest(Folders):
             image = floats(2, 1, 9, 8)
             self.assertEqual(client.predict("m", x=image, b=floats(1, 1, 1, 1))["y"].shape, (2, 1, 3, 3))
             self.assertEqual(client.predict("m", x=image[:0], b=floats(1, 1, 1, 1))["y"].shape, (0, 1, 3, 3))
+            # Too small for the window, none that broadcasts, and nothing left for the second window.
             for x, b in ((floats(2, 1, 2, 8), 1), (image, 3), (floats(1, 1, 3, 8), 1)):
                 with self.subTest(x.shape), self.assertRaises(grpc.RpcError) as caught:
                     client.predict("m", x=x, b=floats(b, 1, 1, 1))
                 self.assertEqual(caught.exception.code(), grpc.StatusCode.INVALID_ARGUMENT)
+
+    def test_letters_of_an_equation_have_one_size(self):
+        net = Net("stack", "Einsum a b > y", {"a": ("n", 2, "i"), "b": ("m", "j", 3)}, opset=12,
+                  attributes={0: {"equation": "nri,nic->nrc"}})
+        with self.serve(net) as server:
+            client = self.connect(server)
+            self.assertEqual(client.predict("m", a=floats(4, 2, 6), b=floats(4, 6, 3))["y"].shape, (4, 2, 3))
+            with self.assertRaises(grpc.RpcError) as caught:
+                client.predict("m", a=floats(4, 2, 6), b=floats(6, 4, 3))
+            self.assertEqual(caught.exception.code(), grpc.StatusCode.INVALID_ARGUMENT)
 
     def test_a_small_request_for_much_memory_is_refused(self):
         net = Net("wide", "Shape x > s;Mul s s > q;Mul q q > z;Expand x z > y", {"x": ("n",)})

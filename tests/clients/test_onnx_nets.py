@@ -54,6 +54,8 @@ class NetsTest(Folders):
 
     def test_a_published_network_of_tf2onnx(self):
         path = package_folder("basic_pitch", "saved_models", "icassp_2022", "nmp.onnx")
+        # Of noise: pure tones leave silent bands, whose logarithms make much of the last bit. ONNX Runtime
+        # differs from itself by 1e-3 there, with and without its optimisations.
         dice = np.random.default_rng(3)
         sound = [{"serving_default_input_2:0": dice.normal(size=(rows, 43844, 1)).astype(np.float32)}
                  for rows in (1, 2)]

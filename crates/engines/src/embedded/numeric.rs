@@ -359,6 +359,7 @@ fn entering(tensor: &Tensor) -> Result<ValueOrView<'_>, Status> {
         DType::Bool => {
             owned(dims, tensor.bytes().iter().map(|&value| i32::from(value != 0)).collect())?
         }
+        DType::U8 => owned(dims, tensor.bytes().iter().copied().map(i32::from).collect())?,
         DType::I64 => {
             let values = tensor.to_vec::<i64>().ok_or_else(wrong)?;
             let narrow = |value: i64| {

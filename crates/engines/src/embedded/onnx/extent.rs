@@ -212,6 +212,20 @@ impl Extents {
         }
     }
 
+    /// Sizes that must be the same; the run ends where they are not.
+    ///
+    /// # Errors
+    /// Where it is known that they are not.
+    pub(crate) fn expect_same(&mut self, a: &Extent, b: &Extent) -> Result<(), Lost> {
+        let (ahead, behind) = (a.minus(b)?, b.minus(a)?);
+        if ahead.known().is_some_and(|by| by != 0) {
+            return Err("its sizes do not fit".to_owned());
+        }
+        self.natural(&ahead);
+        self.natural(&behind);
+        Ok(())
+    }
+
     /// The same number; the run ends where it is below zero.
     pub(crate) fn natural(&mut self, of: &Extent) -> Extent {
         if of.is_natural() {
@@ -328,6 +342,16 @@ mod tests {
         assert_eq!(less.at(&sizes(7, 7).unwrap()).unwrap(), 2);
         assert!(sizes(5, 4).is_err() && sizes(2, 2).is_err());
         assert!(a.times(&a).unwrap().at(&sizes(1 << 40, 1 << 40).unwrap()).is_err());
+    }
+
+    #[test]
+    fn sizes_that_must_be_the_same_are_held_to_it() {
+        let mut all = Extents::default();
+        let (a, b) = (all.axis(0, 0), all.axis(1, 0));
+        all.expect_same(&a, &b).unwrap();
+        assert!(all.at(&[&[3][..], &[3]]).is_ok());
+        assert!(all.at(&[&[3][..], &[1]]).is_err() && all.at(&[&[1][..], &[3]]).is_err());
+        assert!(all.expect_same(&known(2), &known(3)).is_err());
     }
 
     #[test]

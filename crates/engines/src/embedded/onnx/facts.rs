@@ -46,7 +46,11 @@ pub(super) struct Fact {
 
 impl Fact {
     pub(super) fn new(dtype: DType, dims: Dims) -> Fact {
-        let range = if dtype == DType::Bool { (0, 1) } else { INT32_RANGE };
+        let range = match dtype {
+            DType::Bool => (0, 1),
+            DType::U8 => (0, 255),
+            _ => INT32_RANGE,
+        };
         Fact { dtype, dims, elements: None, range }
     }
 
@@ -83,7 +87,8 @@ pub(super) fn dtype_of(number: i32) -> Option<DType> {
 
 pub(super) fn number_of(dtype: DType) -> i32 {
     match dtype {
-        DType::I32 => INT32,
+        // Bytes are held as int32, and nothing is computed with them before they are cast.
+        DType::I32 | DType::U8 => INT32,
         DType::I64 => INT64,
         DType::Bool => BOOL,
         _ => FLOAT,

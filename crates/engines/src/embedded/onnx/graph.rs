@@ -446,6 +446,9 @@ impl Graph {
         if fact.dtype != fetch.dtype {
             return Err(format!("it is of {}, and declared as {}", fact.dtype, fetch.dtype));
         }
+        if fact.dtype == DType::U8 {
+            return Err("it is of uint8".to_owned());
+        }
         let is_given = fact.elements.is_some() && !self.constants.contains_key(&fetch.tensor);
         if self.nodes.iter().any(|node| node.output.contains(&fetch.tensor)) {
             return Ok(());
@@ -546,7 +549,8 @@ pub(super) fn input(node: &NodeProto, at: usize) -> Option<&str> {
 
 fn stated(fact: &Fact, is_constant: bool) -> ValueFacts {
     let dims = fact.dims.iter().map(Extent::size).collect();
-    ValueFacts { dtype: fact.dtype, shape: PartialShape::Ranked(dims), is_constant }
+    let dtype = if fact.dtype == DType::U8 { DType::I32 } else { fact.dtype };
+    ValueFacts { dtype, shape: PartialShape::Ranked(dims), is_constant }
 }
 
 fn declared(name: &str, fact: Option<&Fact>) -> ValueInfoProto {

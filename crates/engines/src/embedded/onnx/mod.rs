@@ -49,13 +49,13 @@ pub(super) fn load(
     };
     let (feeds, fetches) = (boundaries(&signature.inputs), boundaries(&signature.outputs));
     let is_held = |feed: &&Boundary| {
-        matches!(feed.dtype, DType::F32 | DType::I32 | DType::I64 | DType::Bool)
+        matches!(feed.dtype, DType::F32 | DType::I32 | DType::I64 | DType::Bool | DType::U8)
             && matches!(feed.shape, PartialShape::Ranked(_))
     };
     if let Some(odd) = feeds.iter().find(|feed| !is_held(feed)) {
         return Err(refused(&format!(
-            "its input {} is of {} {}, and it takes float, int32, int64 and bool of a known rank from an \
-             ONNX file",
+            "its input {} is of {} {}, and it takes float, int32, int64, uint8 and bool of a known rank \
+             from an ONNX file",
             odd.tensor, odd.dtype, odd.shape
         )));
     }

@@ -66,31 +66,15 @@ pub(super) fn write(g: &mut Graph, node: &NodeProto) -> Outcome {
             let soft = c.one("Softplus", x)?;
             ("Mul", [x.to_owned(), c.one("Tanh", &soft)?])
         }
-        "Sign" => {
-            let (above, below) = (c.is("Greater", x, 0.0)?, c.is("Less", x, 0.0)?);
-            let to_float = |c: &mut Chain<'_>, of: &str| {
-                let (one, zero) = (c.g.number(1.0), c.g.number(0.0));
-                c.g.step("Where", &[of, &one, &zero], &dims)
-            };
-            let (above, below) = (to_float(c, &above)?, to_float(c, &below)?);
-            let sign = c.two("Sub", &above, &below)?;
-            let odd = Fact::new(DType::Bool, dims.clone());
-            let odd = c.g.step_with("IsNaN", &[x], vec![], odd)?;
-            return c.g.emit("Where", &[&odd, x, &sign], out, vec![], dims);
-        }
+        "Sign" => return sign(c, x, out),
         "ThresholdedRelu" => {
             let above = c.is("Greater", x, float(node, "alpha", 1.0))?;
             let zero = c.g.number(0.0);
             return c.g.emit("Where", &[&above, x, &zero], out, vec![], dims);
         }
         "Celu" => {
-            let alpha = float(node, "alpha", 1.0);
-            let share = c.with("Div", x, alpha)?;
-            let power = c.one("Exp", &share)?;
-            let less = c.with("Sub", &power, 1.0)?;
-            let scaled = c.with("Mul", &less, alpha)?;
-            let (above, below) = (c.with("Max", x, 0.0)?, c.with("Min", &scaled, 0.0)?);
-            ("Add", [above, below])
+            let below = below(c, x, float(node, "alpha", 1.0))?;
+            ("Add", [c.with("Max", x, 0.0)?, below])
         }
         _ => {
             let inner = match text(node, "approximate").unwrap_or(b"none") {
@@ -98,14 +82,7 @@ pub(super) fn write(g: &mut Graph, node: &NodeProto) -> Outcome {
                     let scaled = c.with("Mul", x, std::f32::consts::FRAC_1_SQRT_2)?;
                     c.one("Erf", &scaled)?
                 }
-                b"tanh" => {
-                    let square = c.two("Mul", x, x)?;
-                    let cube = c.two("Mul", &square, x)?;
-                    let small = c.with("Mul", &cube, 0.044_715)?;
-                    let sum = c.two("Add", x, &small)?;
-                    let scaled = c.with("Mul", &sum, 0.797_884_6)?;
-                    c.one("Tanh", &scaled)?
-                }
+                b"tanh" => near_error(c, x)?,
                 _ => return Err("its approximation is not known".to_owned()),
             };
             let sum = c.with("Add", &inner, 1.0)?;
@@ -119,4 +96,38 @@ pub(super) fn write(g: &mut Graph, node: &NodeProto) -> Outcome {
 fn line(c: &mut Chain<'_>, x: &str, alpha: f32, beta: f32) -> Result<String, String> {
     let scaled = c.with("Mul", x, alpha)?;
     c.with("Add", &scaled, beta)
+}
+
+/// Minus one, nothing or one; what is no number stays so.
+fn sign(c: &mut Chain<'_>, x: &str, output: &str) -> Outcome {
+    let dims = c.dims.clone();
+    let mut mark = |op: &str| {
+        let is = c.is(op, x, 0.0)?;
+        let (one, zero) = (c.g.number(1.0), c.g.number(0.0));
+        c.g.step("Where", &[&is, &one, &zero], &dims)
+    };
+    let (above, below) = (mark("Greater")?, mark("Less")?);
+    let sign = c.two("Sub", &above, &below)?;
+    let odd = Fact::new(DType::Bool, dims.clone());
+    let odd = c.g.step_with("IsNaN", &[x], vec![], odd)?;
+    c.g.emit("Where", &[&odd, x, &sign], output, vec![], dims)
+}
+
+/// What `Celu` makes of numbers below zero, and nothing of others.
+fn below(c: &mut Chain<'_>, x: &str, alpha: f32) -> Result<String, String> {
+    let share = c.with("Div", x, alpha)?;
+    let power = c.one("Exp", &share)?;
+    let less = c.with("Sub", &power, 1.0)?;
+    let scaled = c.with("Mul", &less, alpha)?;
+    c.with("Min", &scaled, 0.0)
+}
+
+/// `Gelu`'s approximation of the error function.
+fn near_error(c: &mut Chain<'_>, x: &str) -> Result<String, String> {
+    let square = c.two("Mul", x, x)?;
+    let cube = c.two("Mul", &square, x)?;
+    let small = c.with("Mul", &cube, 0.044_715)?;
+    let sum = c.two("Add", x, &small)?;
+    let scaled = c.with("Mul", &sum, 0.797_884_6)?;
+    c.one("Tanh", &scaled)
 }

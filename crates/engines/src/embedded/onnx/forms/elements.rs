@@ -144,6 +144,9 @@ fn whole(op: &str, a: &Fact, b: &Fact, dims: Vec<Extent>) -> Result<Fact, String
         let all = [all, [each(a.range.1, b.range.0), each(a.range.1, b.range.1)]].concat();
         (all.iter().copied().min().unwrap_or(0), all.iter().copied().max().unwrap_or(0))
     };
+    if !matches!(a.dtype, DType::I32 | DType::I64) {
+        return Err(format!("it is of {}", a.dtype));
+    }
     let range = match op {
         "Add" => both(i64::saturating_add),
         "Sub" => both(i64::saturating_sub),

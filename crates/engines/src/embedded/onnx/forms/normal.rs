@@ -39,8 +39,8 @@ fn batch(g: &mut Graph, node: &NodeProto) -> Outcome {
     for at in 1..5 {
         moments.push(g.floats(node, at)?);
         let count = Extent::from(moments[0].len() as i64);
-        let fits = channels.known().is_none() || channels == count;
-        if g.float_dims(node, at)? != [count] || !fits {
+        g.extents.expect_same(&channels, &count)?;
+        if g.float_dims(node, at)? != [count] {
             return Err("it is no normalisation of channels".to_owned());
         }
     }
@@ -50,7 +50,9 @@ fn batch(g: &mut Graph, node: &NodeProto) -> Outcome {
         let epsilon = vec![("epsilon", Written::Float(epsilon))];
         return g.emit(&node.op_type, &inputs, output(node), epsilon, dims);
     }
-    let [scale, bias, mean, variance] = &moments[..] else { return Err("odd".to_owned()) };
+    let [scale, bias, mean, variance] = &moments[..] else {
+        return Err("it has no four moments".to_owned());
+    };
     let times = scale.iter().zip(variance).map(|(scale, own)| scale / (own + epsilon).sqrt());
     let times: Vec<f32> = times.collect();
     let more = bias.iter().zip(mean).zip(&times).map(|((bias, mean), times)| bias - mean * times);

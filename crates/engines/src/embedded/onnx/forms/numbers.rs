@@ -84,8 +84,22 @@ pub(super) fn fold(g: &mut Graph, node: &NodeProto) -> Result<bool, String> {
     if blocks.is_empty() || node.input.len() > 8 {
         return Ok(false);
     }
+    match folded(g, node, blocks)? {
+        Some(block) => follow(g, node, block).map(|()| true),
+        None => Ok(false),
+    }
+}
+
+fn folded(
+    g: &mut Graph,
+    node: &NodeProto,
+    mut blocks: Vec<Block>,
+) -> Result<Option<Block>, String> {
     let op = node.op_type.as_str();
-    let folded = match op {
+    let alike = |block: &Block, each: fn(&Extent) -> Option<Extent>| {
+        Block::made(block.dtype, block.dims.clone(), |at| each(block.at(at)?))
+    };
+    Ok(match op {
         "Identity" => Some(blocks.swap_remove(0)),
         "Ceil" | "Floor" | "Round" if blocks[0].dtype == DType::F32 => Some(blocks.swap_remove(0)),
         "Cast" => cast(node, blocks.swap_remove(0)),
@@ -94,55 +108,51 @@ pub(super) fn fold(g: &mut Graph, node: &NodeProto) -> Result<bool, String> {
             let dims: Option<Vec<usize>> = dims.iter().map(Extent::size).collect();
             dims.map(|dims| Block { dims, ..blocks.swap_remove(0) })
         }
-        "Transpose" => {
-            let order = layout::order(node, blocks[0].dims.len())?;
-            let from = &blocks[0];
-            let dims = order.iter().map(|&axis| from.dims[axis]).collect();
-            Block::made(from.dtype, dims, |index| {
-                let mut own = vec![0; index.len()];
-                order.iter().zip(index).for_each(|(&axis, &at)| own[axis] = at);
-                from.at(&own).cloned()
-            })
-        }
+        "Transpose" => turned(node, &blocks[0])?,
         "Concat" => concat(node, &blocks)?,
         "Gather" => gather(node, &blocks)?,
-        "Slice" => match picks::whole_cuts(g, node)? {
-            Some(cuts) => {
-                let dims = cuts.iter().map(|cut| cut.2).collect();
-                Block::made(blocks[0].dtype, dims, |index| {
-                    let own = cuts.iter().zip(index).map(|(&(start, step, _), &at)| {
-                        usize::try_from(start + step * at as i64).unwrap_or(usize::MAX)
-                    });
-                    blocks[0].at(&own.collect::<Vec<_>>()).cloned()
-                })
-            }
-            None => None,
-        },
+        "Slice" => picks::whole_cuts(g, node)?.and_then(|cuts| cut(&blocks[0], &cuts)),
         "Expand" | "Tile" => repeated(op, &blocks),
-        "Where" if blocks.len() == 3 => {
-            let [which, a, b] = &blocks[..] else { return Ok(false) };
-            let dims = both(&both(&which.dims, &a.dims), &b.dims);
-            Block::made(a.dtype, dims, |at| {
-                let own = which.at(at)?.known()?;
-                if own != 0 { a.at(at).cloned() } else { b.at(at).cloned() }
-            })
-        }
+        "Where" if blocks.len() == 3 => chosen(&blocks[0], &blocks[1], &blocks[2]),
         "ReduceProd" | "ReduceSum" | "ReduceMax" | "ReduceMin" => reduced(node, &blocks),
         _ if blocks.len() == 2 => binary(&mut g.extents, op, &blocks[0], &blocks[1]),
-        "Not" => Block::made(DType::Bool, blocks[0].dims.clone(), |at| {
-            Some(Extent::from(i64::from(blocks[0].at(at)?.is(0))))
-        }),
+        "Not" => alike(&blocks[0], |own| Some(Extent::from(i64::from(own.is(0))))),
         "Neg" if blocks[0].dtype != DType::F32 => {
-            Block::made(blocks[0].dtype, blocks[0].dims.clone(), |at| {
-                blocks[0].at(at)?.times(&Extent::from(-1)).ok()
-            })
+            alike(&blocks[0], |own| own.times(&Extent::from(-1)).ok())
         }
         _ => None,
-    };
-    match folded {
-        Some(block) => follow(g, node, block).map(|()| true),
-        None => Ok(false),
+    })
+}
+
+fn turned(node: &NodeProto, from: &Block) -> Result<Option<Block>, String> {
+    let order = layout::order(node, from.dims.len())?;
+    let dims = order.iter().map(|&axis| from.dims[axis]).collect();
+    Ok(Block::made(from.dtype, dims, |index| {
+        let mut own = vec![0; index.len()];
+        order.iter().zip(index).for_each(|(&axis, &at)| own[axis] = at);
+        from.at(&own).cloned()
+    }))
+}
+
+fn cut(from: &Block, cuts: &[picks::WholeCut]) -> Option<Block> {
+    let dims = cuts.iter().map(|cut| cut.2).collect();
+    Block::made(from.dtype, dims, |index| {
+        let own = cuts.iter().zip(index).map(|(&(start, step, _), &at)| {
+            usize::try_from(start + step * at as i64).unwrap_or(usize::MAX)
+        });
+        from.at(&own.collect::<Vec<_>>()).cloned()
+    })
+}
+
+fn chosen(which: &Block, a: &Block, b: &Block) -> Option<Block> {
+    let dims = both(&both(&which.dims, &a.dims), &b.dims);
+    if ![which, a, b].iter().all(|own| fits(&own.dims, &dims)) || a.dtype != b.dtype {
+        return None;
     }
+    Block::made(a.dtype, dims, |at| {
+        let own = which.at(at)?.known()?;
+        if own != 0 { a.at(at).cloned() } else { b.at(at).cloned() }
+    })
 }
 
 /// What sizes broadcast to; where they do not, elements will be absent.

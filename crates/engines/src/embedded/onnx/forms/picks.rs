@@ -116,7 +116,7 @@ fn down(dim: &Extent, start: &Extent, end: &Extent, step: i64) -> Result<Cut, St
 }
 
 /// Start, step and count.
-type WholeCut = (i64, i64, usize);
+pub(super) type WholeCut = (i64, i64, usize);
 
 /// How each axis is cut, if all of it is known.
 pub(super) fn whole_cuts(g: &mut Graph, node: &NodeProto) -> Result<Option<Vec<WholeCut>>, String> {

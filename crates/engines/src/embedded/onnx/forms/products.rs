@@ -1,5 +1,7 @@
 //! Products of matrices.
 
+use std::collections::BTreeMap;
+
 use vesta_protos::onnx::NodeProto;
 
 use super::{Outcome, expect_attributes, expect_inputs, float, int, joined, output, text};
@@ -104,67 +106,92 @@ fn gemm(g: &mut Graph, node: &NodeProto) -> Outcome {
     g.emit("Add", &[&product, &bias], output(node), vec![], dims)
 }
 
-/// Of two operands, whose axes have one letter each: as a product of stacks of matrices.
+/// Two operands and a result, whose axes have one letter each.
+struct Equation {
+    terms: [String; 3],
+    /// Of both operands and of the result.
+    stack: Vec<char>,
+    /// Of both operands alone.
+    inner: Vec<char>,
+    /// Of one operand and of the result.
+    rows: Vec<char>,
+    columns: Vec<char>,
+}
+
+impl Equation {
+    fn read(text: &str) -> Option<Equation> {
+        let text: String = text.chars().filter(|own| !own.is_whitespace()).collect();
+        let (inputs, result) = text.split_once("->")?;
+        let (a, b) = inputs.split_once(',')?;
+        let is_plain = |term: &&str| {
+            term.bytes().all(|own| own.is_ascii_alphabetic())
+                && (1..term.len()).all(|at| !term[..at].contains(&term[at..=at]))
+        };
+        if ![a, b, result].iter().all(is_plain) {
+            return None;
+        }
+        let chosen = |from: &str, in_other: bool, in_result: bool, other: &str| -> Vec<char> {
+            let fits =
+                |own: &char| other.contains(*own) == in_other && result.contains(*own) == in_result;
+            from.chars().filter(fits).collect()
+        };
+        let (stack, inner) = (chosen(a, true, true, b), chosen(a, true, false, b));
+        let (rows, columns) = (chosen(a, false, true, b), chosen(b, false, true, a));
+        // What is summed over one operand alone has no place in a product.
+        let is_whole = result.len() == stack.len() + rows.len() + columns.len()
+            && a.len() == stack.len() + inner.len() + rows.len()
+            && b.len() == stack.len() + inner.len() + columns.len();
+        let terms = [a, b, result].map(str::to_owned);
+        is_whole.then_some(Equation { terms, stack, inner, rows, columns })
+    }
+
+    /// The size of each letter; one that both operands have is the same in both, or the run ends.
+    fn sizes(&self, g: &mut Graph, dims: &[Dims; 2]) -> Result<BTreeMap<char, Extent>, String> {
+        let mut sizes: BTreeMap<char, Extent> = BTreeMap::new();
+        for (term, dims) in self.terms.iter().zip(dims) {
+            for (letter, dim) in term.chars().zip(dims) {
+                if let Some(known) = sizes.get(&letter) {
+                    g.extents.expect_same(known, dim)?;
+                }
+                if dim.known().is_some() || !sizes.contains_key(&letter) {
+                    sizes.insert(letter, dim.clone());
+                }
+            }
+        }
+        Ok(sizes)
+    }
+}
+
+/// As a product of stacks of matrices.
 fn einsum(g: &mut Graph, node: &NodeProto) -> Outcome {
     expect_inputs(node, 2..=2)?;
     expect_attributes(node, &["equation"])?;
     let equation = String::from_utf8_lossy(text(node, "equation").unwrap_or_default()).into_owned();
-    let equation: String = equation.chars().filter(|own| !own.is_whitespace()).collect();
     let odd = || format!("its equation is {equation}");
-    let (inputs, result) = equation.split_once("->").ok_or_else(odd)?;
-    let (a, b) = inputs.split_once(',').ok_or_else(odd)?;
-    let terms = [a, b, result];
-    let is_plain = |term: &&str| {
-        term.bytes().all(|own| own.is_ascii_alphabetic())
-            && (1..term.len()).all(|at| !term[..at].contains(&term[at..=at]))
-    };
+    let own = Equation::read(&equation).ok_or_else(odd)?;
     let dims = [g.float_dims(node, 0)?, g.float_dims(node, 1)?];
-    if !terms.iter().all(is_plain) || [a.len(), b.len()] != [dims[0].len(), dims[1].len()] {
+    if (0..2).any(|at| own.terms[at].len() != dims[at].len()) {
         return Err(odd());
     }
-    let size = |letter: char| -> Result<Extent, String> {
-        let of = |at: usize, term: &str| term.find(letter).map(|own| dims[at][own].clone());
-        match (of(0, a), of(1, b)) {
-            (Some(one), Some(other)) => {
-                let differ = one != other && (one.is(1) || other.is(1));
-                expect_equal(&one, &other).ok().filter(|()| !differ).ok_or_else(odd)?;
-                Ok(if one.known().is_some() { one } else { other })
-            }
-            (one, other) => one.or(other).ok_or_else(odd),
-        }
+    let sizes = own.sizes(g, &dims)?;
+    let sizes = |letters: &[char]| -> Dims {
+        letters.iter().filter_map(|own| sizes.get(own)).cloned().collect()
     };
-    let chosen = |from: &str, in_b: bool, in_result: bool, other: &str| -> Vec<char> {
-        let fits = |own: &char| other.contains(*own) == in_b && result.contains(*own) == in_result;
-        from.chars().filter(fits).collect()
-    };
-    let (stack, inner) = (chosen(a, true, true, b), chosen(a, true, false, b));
-    let (rows, columns) = (chosen(a, false, true, b), chosen(b, false, true, a));
-    // What is summed over one operand alone has no place in a product.
-    let is_whole = result.len() == stack.len() + rows.len() + columns.len()
-        && a.len() == stack.len() + inner.len() + rows.len()
-        && b.len() == stack.len() + inner.len() + columns.len();
-    if !is_whole {
-        return Err(odd());
-    }
-    let sizes =
-        |letters: &[char]| letters.iter().map(|&own| size(own)).collect::<Result<Dims, _>>();
-    let part = |letters: &[char]| super::product(&sizes(letters)?);
+    let part = |letters: &[char]| super::product(&sizes(letters));
+    let Equation { terms, stack, inner, rows, columns } = &own;
     let mut sides = Vec::new();
-    for (at, term, order) in [(0, a, [&stack, &rows, &inner]), (1, b, [&stack, &inner, &columns])] {
-        let order: Vec<char> = order.into_iter().flatten().copied().collect();
-        let axes: Vec<usize> = order.iter().filter_map(|&own| term.find(own)).collect();
+    for (at, parts) in [[stack, rows, inner], [stack, inner, columns]].into_iter().enumerate() {
+        let order = parts.into_iter().flatten();
+        let axes: Vec<usize> = order.filter_map(|&own| terms[at].find(own)).collect();
         let turned = g.transposed(&node.input[at], &axes)?;
-        let own = match at {
-            0 => vec![part(&stack)?, part(&rows)?, part(&inner)?],
-            _ => vec![part(&stack)?, part(&inner)?, part(&columns)?],
-        };
-        sides.push(g.reshaped(&turned, own)?);
+        let dims = parts.iter().map(|letters| part(letters)).collect::<Result<Dims, _>>()?;
+        sides.push(g.reshaped(&turned, dims)?);
     }
-    let dims = vec![part(&stack)?, part(&rows)?, part(&columns)?];
+    let dims = [part(stack)?, part(rows)?, part(columns)?];
     let whole = g.step("MatMul", &[&sides[0], &sides[1]], &dims)?;
-    let letters: Vec<char> = [stack, rows, columns].concat();
-    let whole = g.reshaped(&whole, sizes(&letters)?)?;
+    let letters: Vec<char> = [stack, rows, columns].into_iter().flatten().copied().collect();
+    let whole = g.reshaped(&whole, sizes(&letters))?;
     let place = |own: char| letters.iter().position(|&letter| letter == own);
-    let order: Option<Vec<usize>> = result.chars().map(place).collect();
+    let order: Option<Vec<usize>> = terms[2].chars().map(place).collect();
     g.transpose(&whole, output(node), &order.ok_or_else(odd)?)
 }

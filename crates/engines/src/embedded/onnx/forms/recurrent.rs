@@ -49,11 +49,12 @@ pub(super) fn write(g: &mut Graph, node: &NodeProto) -> Outcome {
         if input(node, at).is_none() {
             continue;
         }
-        let fits =
-            |(a, b): (&Extent, &Extent)| a.known().is_none() || b.known().is_none() || a == b;
         let found = g.float_dims(node, at)?;
-        if found.len() != dims.len() || !found.iter().zip(&dims).all(fits) {
+        if found.len() != dims.len() {
             return Err(format!("its input {at} does not fit"));
+        }
+        for (own, dim) in found.iter().zip(&dims) {
+            g.extents.expect_same(own, dim)?;
         }
     }
     let float = |dims: Dims| Fact::new(DType::F32, dims);

@@ -222,6 +222,9 @@ impl Window {
     /// As much padding as makes a window begin at every step, halved, the odd one on one of both sides.
     fn keep_size(&mut self, extents: &mut Extents, dims: &Dims, is_first: bool) -> Outcome {
         let axes = self.kernel.len();
+        if self.dilations.iter().any(|&own| own != 1) {
+            return Err("its padding follows from windows with gaps".to_owned());
+        }
         for axis in 0..axes {
             let (image, stride) = (&dims[axis + 2], self.strides[axis]);
             let rounded = image.plus(&Extent::from(stride - 1))?;
