@@ -108,6 +108,8 @@ def elements():
     for bounds in ([None, one(1)], [one(-1)], [None, None]):
         yield plain("Clip", ("n", 16), *bounds, opset=13, draw=odd)
     yield plain("Clip", ("n", 16), opset=7, max=2.0, draw=odd)
+    yield Net("Clip by what is computed", "ReduceMax x > m;Sub m two > l;Clip x l > c;Clip c _ v > y", {"x": ("n", 6)},
+              {"two": one(2), "v": np.float32([0.75])}, opset=13, attributes={0: {"keepdims": 0}})
     yield plain("HardSigmoid", ("n", 7), opset=7, alpha=0.3, beta=0.4)
     yield plain("ThresholdedRelu", ("n", 7), opset=10, alpha=0.3)
     yield plain("Celu", ("n", 7), opset=12, alpha=0.3)
@@ -308,6 +310,10 @@ def shapes():
     yield Net("heads", "Shape x > s;Gather s i > n;Gather s j > t;Unsqueeze n ax > a;Unsqueeze t ax > b;"
               "Concat a h rest b > z;Reshape x z > y", image, {"i": longs(0)[0], "j": longs(2)[0], "ax": longs(0), "h": longs(2), **dims},
               sizes=sizes, attributes={5: {"axis": 0}})
+    yield Net(
+        "rows of a smaller image", "Conv x w > c;Transpose c > d;Shape d > s;Slice s zero two > nt;Concat nt rest > z;Reshape d z > r;"
+        "MatMul r m > y", {"x": ("n", 1, "t", 6)}, {"w": floats(3, 1, 3, 3), "m": floats(12, 2), **dims}, sizes=sizes,
+        attributes={1: {"perm": [0, 2, 3, 1]}, 4: {"axis": 0}})
     yield Net("halves", "Shape x > s;Slice s two three > t;Div t half > u;Slice x zero u two > y;Slice x u t two > z", image,
               {**dims, "three": longs(3)}, sizes=sizes, outputs=("y", "z"))
     yield Net("all in one", "Shape x > s;ReduceProd s > p;Unsqueeze p zero > q;Reshape x q > y", image, dims, opset=13,

@@ -228,11 +228,10 @@ impl Extents {
 
     /// The same number; the run ends where it is below zero.
     pub(crate) fn natural(&mut self, of: &Extent) -> Extent {
-        if of.is_natural() {
-            of.clone()
-        } else {
-            self.add(Open::Quotient(of.clone(), Extent::from(1)))
+        if !of.is_natural() {
+            self.add(Open::Quotient(of.clone(), Extent::from(1)));
         }
+        of.clone()
     }
 
     /// What two sizes broadcast to; where one is known and no one, it is that, or the run ends.

@@ -281,14 +281,15 @@ fn clip(g: &mut Graph, node: &NodeProto) -> Outcome {
     let mut bounds = Vec::new();
     for (at, (name, last)) in [("min", f32::MIN), ("max", f32::MAX)].into_iter().enumerate() {
         let value = match (is_early, input(node, at + 1)) {
-            (true, _) => float(node, name, last),
-            (false, None) => last,
-            (false, Some(_)) => match g.floats(node, at + 1)?[..] {
-                [value] => value,
+            (true, _) => g.number(float(node, name, last)),
+            (false, None) => g.number(last),
+            (false, Some(bound)) => match &g.float_dims(node, at + 1)?[..] {
+                [] => bound.to_owned(),
+                [one] if one.is(1) => g.reshaped(bound, vec![])?,
                 _ => return Err(format!("its {name} is no number")),
             },
         };
-        bounds.push(g.number(value));
+        bounds.push(value);
     }
     g.emit("Clip", &[&node.input[0], &bounds[0], &bounds[1]], output(node), vec![], dims)
 }
