@@ -10,23 +10,22 @@ use std::collections::{BTreeMap, BTreeSet};
 use bytes::Bytes;
 use vesta_model::{DType, PartialShape};
 use vesta_onnx::{OPSET, Refusal, Translation, ValueFacts};
-use vesta_protos::onnx::attribute_proto::AttributeType;
-use vesta_protos::onnx::tensor_shape_proto::{Dimension, dimension};
-use vesta_protos::onnx::type_proto::{self, Value as Kind};
-use vesta_protos::onnx::{
-    AttributeProto, GraphProto, ModelProto, NodeProto, OperatorSetIdProto, TensorProto,
-    TensorShapeProto, TypeProto, ValueInfoProto,
-};
+use vesta_protos::onnx::{GraphProto, ModelProto, NodeProto, OperatorSetIdProto, TensorProto};
 
 use super::computed::{self, Computed, Given, Held};
 use super::extent::{Extent, Extents};
 use super::facts::{self, Dims, FLOAT, Fact, INT64};
 use super::forms;
+pub(super) use super::written::Written;
+use super::written::{attribute, declared, held, stated};
 use crate::embedded::footprint::VALUE_BYTES_MAX;
 use crate::embedded::merge::Boundary;
 
 /// The sets of operators that are read. Before the first, operators broadcast in another way.
 const OPSETS: std::ops::RangeInclusive<i64> = 7..=21;
+
+/// The longest chain of nodes; rten goes along it by recursion.
+const DEPTH_MAX: usize = 4_000;
 
 /// As many numbers are followed in a file.
 const FOLLOWED_MAX: usize = 1 << 18;
@@ -36,14 +35,6 @@ const SIZE_MAX: i64 = 1 << 40;
 
 /// The version of the format that is written.
 const IR_VERSION: i64 = 8;
-
-/// An attribute's value, as it is written.
-pub(super) enum Written {
-    Int(i64),
-    Float(f32),
-    Ints(Vec<i64>),
-    Text(&'static str),
-}
 
 /// What is known, and what was written.
 pub(super) struct Graph {
@@ -65,6 +56,8 @@ pub(super) struct Graph {
     /// bytes.
     fixed: BTreeSet<String>,
     fixed_bytes: u128,
+    /// Behind how many others each written value stands.
+    depths: BTreeMap<String, usize>,
     /// Outputs of refused nodes.
     unknown: BTreeSet<String>,
     nodes: Vec<NodeProto>,
@@ -160,6 +153,7 @@ impl Graph {
             more: Vec::new(),
             fixed: BTreeSet::new(),
             fixed_bytes: 0,
+            depths: BTreeMap::new(),
             unknown: BTreeSet::new(),
             nodes: Vec::new(),
             made: 0,
@@ -410,6 +404,11 @@ impl Graph {
         for &input in inputs {
             operands.push(if input.is_empty() { String::new() } else { self.operand(input)? });
         }
+        let depth = operands.iter().filter_map(|name| self.depths.get(name)).max();
+        let depth = depth.map_or(1, |depth| depth + 1);
+        if depth > DEPTH_MAX {
+            return Err(format!("it stands behind more than {DEPTH_MAX} others"));
+        }
         let is_set = |name: &String| self.constants.contains_key(name) || self.fixed.contains(name);
         let is_fixed = operands.iter().filter(|name| !name.is_empty()).all(is_set);
         for (output, fact) in outputs.iter().filter(|(output, _)| !output.is_empty()) {
@@ -425,6 +424,7 @@ impl Graph {
             if self.fixed_bytes > VALUE_BYTES_MAX {
                 return Err("its constants take too much together".to_owned());
             }
+            self.depths.insert((*output).to_owned(), depth);
             self.facts.insert((*output).to_owned(), fact.clone());
         }
         let names: Vec<String> = outputs.iter().map(|(output, _)| (*output).to_owned()).collect();
@@ -513,30 +513,6 @@ impl Graph {
     }
 }
 
-/// Which values there are, from the node that computes each to the last that reads it. Inputs and outputs are
-/// held to the end.
-fn held<'v>(
-    facts: &BTreeMap<String, Fact>,
-    nodes: &'v [NodeProto],
-    mut from: BTreeMap<&'v String, usize>,
-    outputs: &'v [String],
-) -> Vec<Held> {
-    let mut to: BTreeMap<&String, usize> = from.keys().map(|&name| (name, nodes.len())).collect();
-    for (at, node) in nodes.iter().enumerate() {
-        from.extend(node.output.iter().map(|name| (name, at)));
-        to.extend(node.output.iter().map(|name| (name, at)));
-        for name in &node.input {
-            to.entry(name).and_modify(|last| *last = at.max(*last));
-        }
-    }
-    to.extend(outputs.iter().map(|name| (name, nodes.len())));
-    let one = |(name, at): (&String, usize)| {
-        let dims = facts.get(name)?.dims.clone();
-        Some(Held { dims, from: at, to: to.get(name).copied().unwrap_or(at) })
-    };
-    from.into_iter().filter_map(one).collect()
-}
-
 /// Whether a known size is none of a tensor; sums of others are far from the end of 64 bits.
 fn is_absurd(dims: &Dims) -> bool {
     dims.iter().filter_map(Extent::known).any(|dim| !(0..=SIZE_MAX).contains(&dim))
@@ -545,47 +521,4 @@ fn is_absurd(dims: &Dims) -> bool {
 /// An input that is there.
 pub(super) fn input(node: &NodeProto, at: usize) -> Option<&str> {
     node.input.get(at).map(String::as_str).filter(|name| !name.is_empty())
-}
-
-fn stated(fact: &Fact, is_constant: bool) -> ValueFacts {
-    let dims = fact.dims.iter().map(Extent::size).collect();
-    let dtype = if fact.dtype == DType::U8 { DType::I32 } else { fact.dtype };
-    ValueFacts { dtype, shape: PartialShape::Ranked(dims), is_constant }
-}
-
-fn declared(name: &str, fact: Option<&Fact>) -> ValueInfoProto {
-    let dim = |size: &Extent| Dimension {
-        value: size.known().map(dimension::Value::DimValue),
-        ..Dimension::default()
-    };
-    let dims = fact.iter().flat_map(|fact| &fact.dims).map(dim).collect();
-    let shape = TensorShapeProto { dim: dims };
-    let elem_type = fact.map_or(FLOAT, |fact| facts::number_of(fact.dtype));
-    let tensor = type_proto::Tensor { elem_type, shape: Some(shape) };
-    let r#type = TypeProto { value: Some(Kind::TensorType(tensor)), ..TypeProto::default() };
-    ValueInfoProto { name: name.to_owned(), r#type: Some(r#type), ..ValueInfoProto::default() }
-}
-
-fn attribute(name: &str, value: Written) -> AttributeProto {
-    let mut attribute = AttributeProto { name: name.to_owned(), ..AttributeProto::default() };
-    let kind = match value {
-        Written::Int(value) => {
-            attribute.i = Some(value);
-            AttributeType::Int
-        }
-        Written::Float(value) => {
-            attribute.f = Some(value);
-            AttributeType::Float
-        }
-        Written::Ints(values) => {
-            attribute.ints = values;
-            AttributeType::Ints
-        }
-        Written::Text(text) => {
-            attribute.s = Some(text.as_bytes().to_vec());
-            AttributeType::String
-        }
-    };
-    attribute.r#type = kind as i32;
-    attribute
 }

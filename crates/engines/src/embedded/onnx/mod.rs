@@ -14,6 +14,7 @@ mod extent;
 mod facts;
 mod forms;
 mod graph;
+mod written;
 
 use std::sync::Arc;
 

@@ -244,3 +244,23 @@ fn values_that_are_held_together_are_bounded_together() {
     assert!(load(4).at(&[&[2]]).is_err());
     assert!(load(40).at(&[&[1]]).is_err());
 }
+
+#[test]
+fn a_chain_that_is_too_long_is_refused() {
+    let outcome = |count: usize| {
+        let (feeds, fetches) = ([end("x", vec![None])], [end("y", vec![])]);
+        let whole = file(("Neg", 1), 13, &[], &(vec![0], vec![]), true);
+        let mut graph = whole.graph.unwrap();
+        let mut last = graph.node.remove(0);
+        for at in 0..count {
+            let output = vec![format!("v{at}")];
+            graph.node.push(NodeProto { output: output.clone(), ..last.clone() });
+            last.input = output;
+        }
+        graph.node.push(last);
+        graph::rewrite(ModelProto { graph: Some(graph), ..whole }, &feeds, &fetches)
+    };
+    assert!(outcome(3_000).is_ok());
+    let Err(refused) = outcome(5_000) else { panic!("it is taken") };
+    assert_eq!(refused[0].reason, "it stands behind more than 4000 others");
+}
