@@ -160,9 +160,10 @@ impl Step<'_, '_> {
             "MatMul" => {
                 let tensor = self.weights.get(self.node.input.get(1)?.as_str())?;
                 let summands = usize::try_from(*tensor.dims.iter().nth_back(1)?).ok()?;
-                of(0)? * of(1)? * sum_of(summands)?
+                of(0)?.max(1.0) * of(1)? * sum_of(summands)?
             }
-            "Mul" => of(0)? * of(1)?,
+            // rten may scale weights or a product instead of an operand: what is small is no help before it.
+            "Mul" => of(0)?.max(1.0) * of(1)?.max(1.0),
             // Of no elements the mean would be none, too.
             "ReduceMax" | "ReduceMean" | "ReduceMin" if self.has_elements() => of(0)?,
             "Pad" => of(0)?.max(if self.is_given(2) { of(2)? } else { 0.0 }),
@@ -214,7 +215,7 @@ impl Step<'_, '_> {
         let gain = sums.fold(0.0, f64::max);
         let bias = if self.is_given(2) { self.input(2)? } else { 0.0 };
         // A sum that is NaN would have been passed over by the comparison.
-        let bound = self.input(0)? * gain + bias;
+        let bound = self.input(0)?.max(1.0) * gain + bias;
         largest(tensor).map(|_| bound)
     }
 }

@@ -404,3 +404,156 @@ fn leaving(value: Value, dtype: DType) -> Result<Tensor, Status> {
         (_, value) => Err(wrong(&value)),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use proptest::prelude::*;
+    use vesta_model::PartialShape;
+    use vesta_onnx::ValueFacts;
+    use vesta_protos::onnx::type_proto::{Tensor as TensorType, Value as TypeValue};
+    use vesta_protos::onnx::{GraphProto, NodeProto, TensorProto, TypeProto, ValueInfoProto};
+
+    use super::*;
+
+    const OPERATORS: [&str; 9] =
+        ["MatMul", "Relu", "Clip", "Add", "Mul", "Sub", "Tanh", "Concat", "Pad"];
+
+    /// Operators one behind the other on rows of four numbers, each with weights of this size.
+    fn chain(steps: &[(usize, f32)]) -> NumericModel {
+        let mut graph = GraphProto::default();
+        let floats = |name: &str, dims: &[i64], value: f32| TensorProto {
+            name: name.to_owned(),
+            data_type: 1,
+            dims: dims.to_vec(),
+            raw_data: value
+                .to_le_bytes()
+                .repeat(usize::try_from(dims.iter().product::<i64>()).unwrap())
+                .into(),
+            ..TensorProto::default()
+        };
+        for (at, &(operator, size)) in steps.iter().enumerate() {
+            let op = OPERATORS[operator];
+            let (from, to, own) = (format!("v{at}"), format!("v{}", at + 1), format!("w{at}"));
+            let high = format!("h{at}");
+            let mut inputs = vec![from.clone()];
+            match op {
+                "Relu" | "Tanh" => {}
+                "Concat" => {
+                    inputs.push(from);
+                }
+                "Clip" => inputs.extend([own.clone(), high.clone()]),
+                _ => inputs.push(own.clone()),
+            }
+            graph.initializer.push(match op {
+                "MatMul" => floats(&own, &[4, 4], size),
+                "Pad" => TensorProto {
+                    data_type: 7,
+                    dims: vec![4],
+                    raw_data: [0i64, 0, 0, 0].iter().flat_map(|n| n.to_le_bytes()).collect(),
+                    ..floats(&own, &[], 0.0)
+                },
+                "Clip" => floats(&own, &[], -size.abs()),
+                _ => floats(&own, &[], size),
+            });
+            graph.initializer.push(floats(&high, &[], size.abs()));
+            let attribute = (op == "Concat").then(|| vesta_protos::onnx::AttributeProto {
+                name: "axis".to_owned(),
+                r#type: 2,
+                i: Some(0),
+                ..Default::default()
+            });
+            graph.node.push(NodeProto {
+                name: to.clone(),
+                op_type: op.to_owned(),
+                input: inputs,
+                output: vec![to],
+                attribute: attribute.into_iter().collect(),
+                ..NodeProto::default()
+            });
+        }
+        let info = |name: &str| {
+            let tensor = TensorType { elem_type: 1, shape: None };
+            let r#type =
+                TypeProto { value: Some(TypeValue::TensorType(tensor)), ..TypeProto::default() };
+            ValueInfoProto { name: name.to_owned(), r#type: Some(r#type), ..Default::default() }
+        };
+        let last = format!("v{}", steps.len());
+        graph.input = vec![info("v0")];
+        graph.output = vec![info(&last)];
+        let model = ModelProto {
+            ir_version: 8,
+            opset_import: vec![vesta_protos::onnx::OperatorSetIdProto {
+                version: 17,
+                ..Default::default()
+            }],
+            graph: Some(graph),
+            ..ModelProto::default()
+        };
+        let shape = PartialShape::Ranked(vec![Some(1), Some(4)]);
+        let facts = |dtype, shape, is_constant| ValueFacts { dtype, shape, is_constant };
+        let mut values: BTreeMap<String, ValueFacts> = (0..=steps.len())
+            .map(|at| {
+                let shape = PartialShape::Ranked(vec![None, Some(4)]);
+                (format!("v{at}"), facts(DType::F32, shape, false))
+            })
+            .collect();
+        values.extend(model.graph.iter().flat_map(|graph| &graph.initializer).map(|tensor| {
+            let dtype = if tensor.data_type == 1 { DType::F32 } else { DType::I64 };
+            let dims = tensor.dims.iter().map(|&size| usize::try_from(size).ok()).collect();
+            (tensor.name.clone(), facts(dtype, PartialShape::Ranked(dims), true))
+        }));
+        let translation = Translation {
+            model,
+            inputs: vec!["v0".to_owned()],
+            outputs: vec![last.clone()],
+            operators: BTreeMap::new(),
+            values,
+        };
+        let end = |tensor: String, shape| Boundary { tensor, dtype: DType::F32, shape };
+        let fetch = end(last, PartialShape::Unknown);
+        let feeds = vec![end("v0".to_owned(), shape)];
+        match NumericModel::of(translation, feeds, &[fetch], None) {
+            Ok(model) => model,
+            Err(obstacle) => panic!("{obstacle:?}"),
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(1000))]
+
+        /// A NaN that an overflow makes is none less with the twin than without.
+        #[test]
+        fn a_twin_gives_what_the_graph_gives(
+            steps in prop::collection::vec((0..OPERATORS.len(), prop_oneof![-4i32..=4, 28..=38], any::<bool>()), 1..8),
+            input in prop::collection::vec(-65_536f32..=65_536.0, 4),
+        ) {
+            let size = |exponent: i32, negative: bool| {
+                let size = 10f32.powi(exponent);
+                if negative { -size } else { size }
+            };
+            let steps: Vec<(usize, f32)> =
+                steps.into_iter().map(|(op, e, negative)| (op, size(e, negative))).collect();
+            let mut model = chain(&steps);
+            let input = Tensor::of(Shape::new(vec![1, 4]).unwrap(), &input).unwrap();
+            let run = |model: &NumericModel| -> Vec<f32> {
+                model.run(&[(0, &input)], &[0], 1).unwrap()[0].to_vec().unwrap()
+            };
+            let quick = run(&model);
+            model.bounded = None;
+            let whole = run(&model);
+            prop_assert_eq!(quick.len(), whole.len());
+            for (a, b) in quick.iter().zip(&whole) {
+                prop_assert!(a == b || (a.is_nan() && b.is_nan()), "{} {} of {:?}", a, b, steps);
+            }
+        }
+    }
+
+    #[test]
+    fn a_chain_with_an_activation_has_a_twin() {
+        assert!(chain(&[(0, 2.0), (1, 1.0)]).bounded.is_some());
+        assert!(chain(&[(0, 2.0)]).bounded.is_none());
+        assert!(chain(&[(4, 1e38), (1, 1.0)]).bounded.is_none());
+    }
+}
