@@ -12,6 +12,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 
 use vesta_model::PartialShape;
 use vesta_onnx::ValueFacts;
+use vesta_protos::onnx::tensor_proto::DataType;
 use vesta_protos::onnx::{GraphProto, ModelProto, NodeProto, TensorProto};
 
 /// The largest magnitude of an input for which the table is made.
@@ -22,9 +23,6 @@ const BOUND_MAX: f64 = 1e37;
 
 /// The longest sum in which they do not.
 const SUMMANDS_MAX: usize = 1 << 22;
-
-/// ONNX's number of the only dtype that has bounds here.
-const FLOAT: i32 = 1;
 
 /// Ends of the names of what the twin has for itself.
 const TWIN: &str = "~finite";
@@ -102,12 +100,11 @@ fn bounds<'g>(
     inputs: &'g [String],
     values: &BTreeMap<String, ValueFacts>,
 ) -> HashMap<&'g str, f64> {
-    let weights: HashMap<&str, &TensorProto> = graph
-        .initializer
-        .iter()
-        .filter(|tensor| tensor.data_type == FLOAT)
-        .map(|tensor| (tensor.name.as_str(), tensor))
-        .collect();
+    let of = |dtype: i32| {
+        let own = graph.initializer.iter().filter(move |tensor| tensor.data_type == dtype);
+        own.map(|tensor| (tensor.name.as_str(), tensor)).collect::<HashMap<_, _>>()
+    };
+    let (weights, axes) = (of(DataType::Float as i32), of(DataType::Int64 as i32));
     let floats: HashSet<&str> = graph.input.iter().filter_map(float_input).collect();
     let mut known: HashMap<&str, f64> = inputs
         .iter()
@@ -115,7 +112,7 @@ fn bounds<'g>(
         .map(|input| (input.as_str(), f64::from(INPUT_MAX)))
         .collect();
     for node in &graph.node {
-        let step = Step { node, known: &known, weights: &weights, values };
+        let step = Step { node, known: &known, weights: &weights, axes: &axes, values };
         let Some(bound) = step.bound().filter(|bound| *bound <= BOUND_MAX) else { continue };
         known.extend(node.output.iter().map(|output| (output.as_str(), bound)));
     }
@@ -125,7 +122,7 @@ fn bounds<'g>(
 fn float_input(info: &vesta_protos::onnx::ValueInfoProto) -> Option<&str> {
     use vesta_protos::onnx::type_proto::Value;
     match info.r#type.as_ref()?.value.as_ref()? {
-        Value::TensorType(tensor) if tensor.elem_type == FLOAT => Some(&info.name),
+        Value::TensorType(tensor) if tensor.elem_type == DataType::Float as i32 => Some(&info.name),
         _ => None,
     }
 }
@@ -134,7 +131,10 @@ fn float_input(info: &vesta_protos::onnx::ValueInfoProto) -> Option<&str> {
 struct Step<'s, 'g> {
     node: &'g NodeProto,
     known: &'s HashMap<&'g str, f64>,
+    /// Initializers of floats.
     weights: &'s HashMap<&'g str, &'g TensorProto>,
+    /// Those of whole numbers in 64 bits.
+    axes: &'s HashMap<&'g str, &'g TensorProto>,
     values: &'s BTreeMap<String, ValueFacts>,
 }
 
@@ -146,9 +146,8 @@ impl Step<'_, '_> {
             || given.clone().try_fold(0.0, |most: f64, at| Some(most.max(of(at)?)));
         Some(match self.node.op_type.as_str() {
             "Abs" | "AveragePool" | "DepthToSpace" | "Expand" | "Flatten" | "Gather"
-            | "GlobalAveragePool" | "GlobalMaxPool" | "Identity" | "MaxPool" | "Neg" | "Relu"
-            | "Reshape" | "Slice" | "SpaceToDepth" | "Split" | "Squeeze" | "Tile" | "Transpose"
-            | "Unsqueeze" => of(0)?,
+            | "Identity" | "MaxPool" | "Neg" | "Relu" | "Reshape" | "Slice" | "SpaceToDepth"
+            | "Split" | "Squeeze" | "Tile" | "Transpose" | "Unsqueeze" => of(0)?,
             "Add" | "Sub" | "Sum" => given.clone().map(of).sum::<Option<f64>>()?,
             "Clip" => largest_of_all()?.min(self.range()?),
             "Concat" | "Max" | "Min" => largest_of_all()?,
@@ -165,7 +164,7 @@ impl Step<'_, '_> {
             // rten may scale weights or a product instead of an operand: what is small is no help before it.
             "Mul" => of(0)?.max(1.0) * of(1)?.max(1.0),
             // Of no elements the mean would be none, too.
-            "ReduceMax" | "ReduceMean" | "ReduceMin" if self.has_elements() => of(0)?,
+            "ReduceMax" | "ReduceMean" | "ReduceMin" if self.reduces_elements() => of(0)?,
             "Pad" => of(0)?.max(if self.is_given(2) { of(2)? } else { 0.0 }),
             "Softplus" => of(0)? + 1.0,
             _ => return None,
@@ -176,15 +175,22 @@ impl Step<'_, '_> {
         self.node.input.get(at).is_some_and(|name| !name.is_empty())
     }
 
-    /// Whether the first input has elements in every row that it has.
-    fn has_elements(&self) -> bool {
-        let shape = self.node.input.first().and_then(|name| self.values.get(name));
-        shape.is_some_and(|facts| match &facts.shape {
-            PartialShape::Ranked(dims) => {
-                dims.iter().skip(1).all(|dim| dim.is_some_and(|size| size > 0))
-            }
-            PartialShape::Unknown => false,
-        })
+    /// Whether a reduction surely has elements along each axis that it reduces.
+    fn reduces_elements(&self) -> bool {
+        let of = |at: usize| self.node.input.get(at).map(String::as_str);
+        let facts = of(0).and_then(|name| self.values.get(name));
+        let Some(PartialShape::Ranked(dims)) = facts.map(|facts| &facts.shape) else {
+            return false;
+        };
+        let Some(axes) = of(1).and_then(|name| self.axes.get(name)) else { return false };
+        let (axes, []) = axes.raw_data.as_chunks::<8>() else { return false };
+        !axes.is_empty()
+            && axes.iter().all(|axis| {
+                let axis = i64::from_le_bytes(*axis);
+                let axis = if axis < 0 { axis + dims.len() as i64 } else { axis };
+                let size = usize::try_from(axis).ok().and_then(|axis| dims.get(axis));
+                size.copied().flatten().is_some_and(|size| size > 0)
+            })
     }
 
     /// The bound of an input.
@@ -263,7 +269,7 @@ mod tests {
         let bytes = value.to_le_bytes().repeat(usize::try_from(count).unwrap());
         TensorProto {
             name: name.to_owned(),
-            data_type: FLOAT,
+            data_type: DataType::Float as i32,
             dims: dims.to_vec(),
             raw_data: bytes.into(),
             ..TensorProto::default()
@@ -271,7 +277,7 @@ mod tests {
     }
 
     fn info(name: &str) -> ValueInfoProto {
-        let tensor = Tensor { elem_type: FLOAT, shape: None };
+        let tensor = Tensor { elem_type: DataType::Float as i32, shape: None };
         let r#type = TypeProto { value: Some(Value::TensorType(tensor)), ..TypeProto::default() };
         ValueInfoProto { name: name.to_owned(), r#type: Some(r#type), ..ValueInfoProto::default() }
     }
@@ -358,10 +364,24 @@ mod tests {
 
     #[test]
     fn the_mean_of_nothing_is_no_number() {
-        let nodes = |from: &str| vec![node("ReduceMean", &[from], "m"), node("Relu", &["m"], "y")];
-        assert!(twin(nodes("x"), vec![]).1.is_none(), "its sizes are not known");
-        let mut known = vec![node("Tanh", &["x"], "a")];
-        known.extend(nodes("a"));
-        assert!(twin(known, vec![]).1.is_some());
+        let after = |from: &str, axes: Vec<i64>| {
+            let known = node("Tanh", &["x"], "a");
+            let mean = node("ReduceMean", &[from, "axes"], "m");
+            let axes = TensorProto {
+                name: "axes".to_owned(),
+                data_type: DataType::Int64 as i32,
+                dims: vec![axes.len() as i64],
+                raw_data: axes.iter().flat_map(|axis| axis.to_le_bytes()).collect(),
+                ..TensorProto::default()
+            };
+            twin(vec![known, mean, node("Relu", &["m"], "y")], vec![axes]).1.is_some()
+        };
+        // Of `a`, the first size is open and the second is 4; of `x` nothing is known.
+        assert!(after("a", vec![1]));
+        assert!(after("a", vec![-1]));
+        for open in [vec![0], vec![0, 1], vec![-2], vec![2], vec![-3], vec![]] {
+            assert!(!after("a", open.clone()), "{open:?}");
+        }
+        assert!(!after("x", vec![1]));
     }
 }

@@ -147,3 +147,63 @@ fn or_nan(mut own: NodeProto, count: usize) -> Vec<NodeProto> {
     before.extend(after);
     before
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use vesta_model::PartialShape;
+    use vesta_protos::onnx::{GraphProto, ModelProto};
+
+    /// What is written for one node of `a` and `b`.
+    fn guarded(op: &str, dtype: DType) -> Vec<NodeProto> {
+        let shape = PartialShape::Ranked(vec![None]);
+        let facts = ValueFacts { dtype, shape, is_constant: false };
+        let values = ["a", "b"].map(|name| (name.to_owned(), facts.clone())).into_iter().collect();
+        let graph = GraphProto { node: vec![node(op, &["a", "b"], "y")], ..Default::default() };
+        let model = ModelProto { graph: Some(graph), ..Default::default() };
+        let (inputs, outputs, operators) = Default::default();
+        let mut translation = Translation { model, inputs, outputs, operators, values };
+        guard(&mut translation);
+        translation.model.graph.unwrap().node
+    }
+
+    fn operators(nodes: &[NodeProto]) -> Vec<&str> {
+        nodes.iter().map(|node| node.op_type.as_str()).collect()
+    }
+
+    #[test]
+    fn comparisons_are_asked_the_other_way_round() {
+        for (op, other) in [("Greater", "Less"), ("GreaterOrEqual", "LessOrEqual")] {
+            let nodes = guarded(op, DType::F32);
+            assert_eq!(operators(&nodes), [other]);
+            assert_eq!(nodes[0].input, ["b", "a"]);
+            let whole = guarded(op, DType::I32);
+            assert_eq!(operators(&whole), [op]);
+            assert_eq!(whole[0].input, ["a", "b"]);
+        }
+        assert_eq!(guarded("Less", DType::F32)[0].input, ["a", "b"]);
+    }
+
+    #[test]
+    fn operators_that_lose_nan_are_followed_by_a_choice() {
+        for op in ["Relu", "Clip", "Erf", "Exp"] {
+            let nodes = guarded(op, DType::F32);
+            assert_eq!(operators(&nodes), ["IsNaN", op, "Where"], "{op}");
+            let [is_nan, own, choice] = &nodes[..] else { unreachable!() };
+            assert_eq!(is_nan.input, ["a"]);
+            assert_eq!(choice.input, [&is_nan.output[0], "a", &own.output[0]]);
+            assert_eq!(choice.output, ["y"]);
+            assert_eq!(operators(&guarded(op, DType::I32)), [op]);
+        }
+        let two = ["IsNaN", "IsNaN", "Max", "Where", "Where"];
+        assert_eq!(operators(&guarded("Max", DType::F32)), two);
+    }
+
+    #[test]
+    fn indices_that_a_run_gives_are_looked_at() {
+        let nodes = guarded("Gather", DType::F32);
+        assert_eq!(operators(&nodes).last(), Some(&"Gather"));
+        assert_ne!(nodes.last().unwrap().input[1], "b");
+        assert!(operators(&nodes).contains(&"ScatterND"));
+    }
+}

@@ -9,7 +9,7 @@ use vesta_protos::tensorflow::feature::Kind;
 use vesta_protos::tensorflow::{BytesList, Example, Feature, Features, FloatList, Int64List};
 use vesta_testkit::{Given, SuiteModel};
 
-use crate::native::{Kept, installed, isolated, serve, serve_as_worker};
+use crate::native::{Kept, gives_twice_and_itself, installed, isolated, serve, serve_as_worker};
 use crate::shared_data::{call, floats, folder, output, request, strings};
 
 const KEPT: Kept = Kept { folder: "lite", file: "model.tflite" };
@@ -109,15 +109,7 @@ fn strings_may_be_far_longer_than_those_that_came() {
 fn ends_may_be_one_tensor_and_constants() {
     let Some(engine) = inline() else { return };
     let session = load(&engine, "the_same");
-    for x in [&[1.0, 2.0][..], &[3.0, 4.0, 5.0]] {
-        let given = serve(&*session, &[floats(&[x.len()], x)]).unwrap();
-        let of = |alias| output(&*session, "serving_default", &given, alias).clone();
-        let doubled: Vec<f32> = x.iter().map(|x| x * 2.0).collect();
-        assert_eq!(of("a"), floats(&[x.len()], &doubled));
-        assert_eq!(of("b"), floats(&[x.len()], &doubled));
-        assert_eq!(of("given"), floats(&[x.len()], x));
-        assert_eq!(of("seven"), floats(&[1], &[7.0]));
-    }
+    gives_twice_and_itself(&*session);
 }
 
 #[test]

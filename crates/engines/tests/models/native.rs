@@ -9,7 +9,7 @@ use vesta_model::{Code, Engine, EngineIdentity, Session, Status, Tensor};
 use vesta_testkit::{Given, SuiteModel, SuiteModels, engine_suite};
 use vesta_worker::{ChildOptions, IsolatedEngine, WorkerCommand, WorkerOptions, serve_child};
 
-use crate::shared_data::{call, request};
+use crate::shared_data::{call, floats, output, request};
 use crate::suite::WORKER;
 
 /// An engine out of the store, or `None` with a word about it on a person's machine.
@@ -128,4 +128,17 @@ impl Kept {
 
 pub(crate) fn serve(session: &dyn Session, inputs: &[Tensor]) -> Result<Vec<Tensor>, Status> {
     call(session, "serving_default", inputs)
+}
+
+/// What the kept model `the_same` answers: two names of one tensor, an input as it is, and a constant.
+pub(crate) fn gives_twice_and_itself(session: &dyn Session) {
+    for x in [&[1.0, 2.0][..], &[3.0, 4.0, 5.0]] {
+        let given = serve(session, &[floats(&[x.len()], x)]).unwrap();
+        let of = |alias| output(session, "serving_default", &given, alias).clone();
+        let doubled: Vec<f32> = x.iter().map(|x| x * 2.0).collect();
+        assert_eq!(of("a"), floats(&[x.len()], &doubled));
+        assert_eq!(of("b"), floats(&[x.len()], &doubled));
+        assert_eq!(of("given"), floats(&[x.len()], x));
+        assert_eq!(of("seven"), floats(&[1], &[7.0]));
+    }
 }

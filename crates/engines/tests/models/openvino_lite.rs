@@ -4,8 +4,8 @@ use vesta_engines::{EngineName, Installed, OpenVinoEngine, OpenVinoOptions};
 use vesta_model::{Code, Engine, Shape, Tensor};
 use vesta_testkit::Given;
 
-use crate::native::{Kept, installed, serve};
-use crate::shared_data::{call, floats, output, request};
+use crate::native::{Kept, gives_twice_and_itself, installed, serve};
+use crate::shared_data::{call, floats, request};
 
 const KEPT: Kept = Kept { folder: "lite", file: "model.tflite" };
 
@@ -45,15 +45,7 @@ fn openvino_conforms_on_lite_models() {
 fn ends_may_be_one_tensor_and_constants() {
     let Some(engine) = inline() else { return };
     let session = KEPT.load(&engine, "the_same");
-    for x in [&[1.0, 2.0][..], &[3.0, 4.0, 5.0]] {
-        let given = serve(&*session, &[floats(&[x.len()], x)]).unwrap();
-        let of = |alias| output(&*session, "serving_default", &given, alias).clone();
-        let doubled: Vec<f32> = x.iter().map(|x| x * 2.0).collect();
-        assert_eq!(of("a"), floats(&[x.len()], &doubled));
-        assert_eq!(of("b"), floats(&[x.len()], &doubled));
-        assert_eq!(of("given"), floats(&[x.len()], x));
-        assert_eq!(of("seven"), floats(&[1], &[7.0]));
-    }
+    gives_twice_and_itself(&*session);
 }
 
 #[test]

@@ -149,6 +149,36 @@ fn constants_behind_a_convolution_become_its_weights() {
     assert_eq!(bias.raw_data, [first.to_le_bytes(), second.to_le_bytes()].concat());
 }
 
+/// As Keras 3 writes one: no operator of its own, and the statistics go through arithmetic.
+#[test]
+fn a_normalisation_that_is_written_out_becomes_weights() {
+    let mut nodes = convolution("VALID", 1);
+    nodes.extend([
+        floats("variance", &[2], &[3.75, 0.0]),
+        floats("epsilon", &[], &[0.25]),
+        floats("gamma", &[2], &[4.0, 3.0]),
+        floats("mean", &[2], &[5.0, 6.0]),
+        floats("beta", &[2], &[7.0, 8.0]),
+        node("with", "AddV2", &["variance", "epsilon"], &[]),
+        node("one_by", "Rsqrt", &["with"], &[]),
+        node("factor", "Mul", &["one_by", "gamma"], &[]),
+        node("times", "Mul", &["c", "factor"], &[]),
+        node("moved", "Mul", &["mean", "factor"], &[]),
+        node("offset", "Sub", &["beta", "moved"], &[]),
+        node("y", "AddV2", &["times", "offset"], &[]),
+    ]);
+    let translation = run(&nodes, IMAGE).unwrap();
+    assert_eq!(operators(&translation.model), ["Transpose", "Conv", "Transpose"]);
+    let conv = find(&translation.model, "Conv");
+    let graph = translation.model.graph.as_ref().unwrap();
+    let own = |at: usize| graph.initializer.iter().find(|own| own.name == conv.input[at]).unwrap();
+    let bytes =
+        |values: &[f32]| -> Vec<u8> { values.iter().flat_map(|v| v.to_le_bytes()).collect() };
+    // Factors: 4 / sqrt(4) and 3 / sqrt(1/4), for 18 weights of one each.
+    assert_eq!(own(1).raw_data, bytes(&[[2.0; 18], [6.0; 18]].concat()));
+    assert_eq!(own(2).raw_data, bytes(&[7.0 - 5.0 * 2.0, 8.0 - 6.0 * 6.0]));
+}
+
 #[test]
 fn a_convolution_that_others_read_keeps_its_weights() {
     let translation = run(&normalised("c"), IMAGE).unwrap();
