@@ -12,6 +12,7 @@ mod guards;
 mod inspect;
 mod litert;
 mod model_settings;
+mod networks;
 mod onnxruntime;
 mod openvino;
 mod overrides;

@@ -105,6 +105,7 @@ pub(super) fn load(
     let feeds = signature.inputs.iter().map(named).collect::<Result<_, Status>>()?;
     let fetches = signature.outputs.iter().map(named).collect::<Result<_, Status>>()?;
     let shapes = signature.inputs.iter().map(|spec| spec.shape.clone()).collect();
+    let session = Arc::new(session);
     let bound = BoundModel { signature: Arc::clone(&signature), session, feeds, shapes, fetches };
     let bound = [(signature.name.clone(), bound)].into();
     Ok(BoundSession::new(described(signature), LoadedModel::new(library), bound))

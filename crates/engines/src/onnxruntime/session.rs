@@ -23,7 +23,8 @@ pub(super) struct LoadedModel {
 /// A signature in terms of a model.
 pub(super) struct BoundModel {
     pub(super) signature: Arc<Signature>,
-    pub(super) session: OnnxSession,
+    /// Signatures of one network have one.
+    pub(super) session: Arc<OnnxSession>,
     /// The model's inputs, one for each of the signature's.
     pub(super) feeds: Vec<CString>,
     /// The shapes that they take.

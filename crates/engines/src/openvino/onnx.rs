@@ -9,14 +9,14 @@ use std::sync::Arc;
 use prost::Message as _;
 use vesta_ffi::{OpenVino, OpenVinoModel};
 use vesta_model::{LoadRequest, ModelDescription, Status, TensorSpec};
-use vesta_onnx::Translation;
 use vesta_protos::onnx::ModelProto;
 
-use super::runner::{BoundModel, Ends, Runs};
+use super::runner::{BoundModel, Compiled, Ends, Runs};
 use super::values::words;
 use super::{constants, exactness, guards};
 use crate::bound::BoundSession;
 use crate::convert::ONNX_BYTES_MAX;
+use crate::networks::{Member, Network, unite};
 use crate::onnxruntime::OnnxFile;
 use crate::registry::EngineName;
 use crate::translated::{TranslatedSignature, refused, translate_all};
@@ -59,21 +59,29 @@ pub(super) fn load_saved_model(
     request: &LoadRequest,
 ) -> Result<BoundSession<Runs>, Status> {
     let engine = EngineName::OpenVino;
-    let (description, signatures) = translate_all(engine, request)?;
+    let (description, mut signatures) = translate_all(engine, request)?;
+    for TranslatedSignature { name, translation, .. } in &mut signatures {
+        constants::narrow(translation);
+        exactness::check(translation).map_err(|status| refused(engine, request, name, &status))?;
+    }
     let mut bound = BTreeMap::new();
-    for TranslatedSignature { name, shapes, mut translation } in signatures {
-        let Some(signature) = description.signatures.get(&name).map(Arc::clone) else { continue };
-        constants::narrow(&mut translation);
-        exactness::check(&translation)
-            .map_err(|status| refused(engine, request, &name, &status))?;
+    for Network { mut translation, members } in unite(signatures) {
         guards::guard(&mut translation);
-        let Translation { model, inputs, outputs, .. } = &translation;
-        let ends = ends(model, inputs, outputs)?;
+        let model = &translation.model;
+        let names: Vec<&str> = members.iter().map(|member| member.name.as_str()).collect();
+        let refused = |status| refused(engine, request, &names.join(", "), &status);
         let compiled = encoded(model)
             .and_then(|bytes| read(library, &bytes))
-            .and_then(|read| BoundModel::compile(&read, signature, shapes, ends, request.threads))
-            .map_err(|status| refused(engine, request, &name, &status))?;
-        bound.insert(name, compiled);
+            .and_then(|read| Compiled::new(&read, request.threads))
+            .map_err(refused)?;
+        for Member { name, shapes, inputs, outputs } in &members {
+            let Some(signature) = description.signatures.get(name).map(Arc::clone) else {
+                continue;
+            };
+            let ends = ends(model, inputs, outputs)?;
+            let own = compiled.bind(signature, shapes.clone(), ends).map_err(refused)?;
+            bound.insert(name.clone(), own);
+        }
     }
     Ok(BoundSession::new(description, Runs, bound))
 }

@@ -51,11 +51,52 @@ pub(super) struct BoundModel {
     ends: Ends,
 }
 
-impl BoundModel {
-    /// Compiles a model for a signature, whose inputs must be the model's.
+/// A model as OpenVINO runs it.
+pub(super) struct Compiled {
+    inputs: Vec<OpenVinoPort>,
+    outputs: Vec<OpenVinoPort>,
+    requests: Arc<Pool<OpenVinoRequest>>,
+}
+
+impl Compiled {
+    /// Compiles a model.
     ///
     /// # Errors
     /// `UNIMPLEMENTED` for what OpenVINO cannot run as it is meant.
+    pub(super) fn new(model: &OpenVinoModel, threads: usize) -> Result<Compiled, Status> {
+        let refused = |error| Status::unimplemented(words(&error));
+        let inputs = model.inputs().map_err(refused)?;
+        let outputs = model.outputs().map_err(refused)?;
+        let cores = std::thread::available_parallelism().map_or(1, NonZero::get);
+        let requests = model.compile(threads, cores / threads.max(1)).map_err(refused)?;
+        let runs_max = requests.len();
+        Ok(Compiled { inputs, outputs, requests: Arc::new(Pool::new(requests, runs_max)) })
+    }
+
+    /// The model for a signature, whose inputs must be the model's. All have the same requests.
+    ///
+    /// # Errors
+    /// `UNIMPLEMENTED` where OpenVINO's ends are not the signature's.
+    pub(super) fn bind(
+        &self,
+        signature: Arc<Signature>,
+        shapes: Vec<PartialShape>,
+        ends: Ends,
+    ) -> Result<BoundModel, Status> {
+        let is_fed = |index| ends.inputs.iter().filter(|&&fed| fed == index).count() == 1;
+        if !(0..self.inputs.len()).all(is_fed) {
+            return Err(Status::unimplemented(
+                "OpenVINO finds other inputs in it than its signature has",
+            ));
+        }
+        check_ends("input", &signature.inputs, &ends.inputs, &self.inputs)?;
+        check_ends("output", &signature.outputs, &ends.outputs, &self.outputs)?;
+        Ok(BoundModel { signature, shapes, requests: Arc::clone(&self.requests), ends })
+    }
+}
+
+impl BoundModel {
+    /// Compiles a model for one signature alone, see [`Compiled`].
     pub(super) fn compile(
         model: &OpenVinoModel,
         signature: Arc<Signature>,
@@ -63,22 +104,7 @@ impl BoundModel {
         ends: Ends,
         threads: usize,
     ) -> Result<BoundModel, Status> {
-        let refused = |error| Status::unimplemented(words(&error));
-        let ports = model.inputs().map_err(refused)?;
-        let is_fed = |index| ends.inputs.iter().filter(|&&fed| fed == index).count() == 1;
-        if !(0..ports.len()).all(is_fed) {
-            return Err(Status::unimplemented(
-                "OpenVINO finds other inputs in it than its signature has",
-            ));
-        }
-        check_ends("input", &signature.inputs, &ends.inputs, &ports)?;
-        let ports = model.outputs().map_err(refused)?;
-        check_ends("output", &signature.outputs, &ends.outputs, &ports)?;
-        let cores = std::thread::available_parallelism().map_or(1, NonZero::get);
-        let requests = model.compile(threads, cores / threads.max(1)).map_err(refused)?;
-        let runs_max = requests.len();
-        let requests = Arc::new(Pool::new(requests, runs_max));
-        Ok(BoundModel { signature, shapes, requests, ends })
+        Compiled::new(model, threads)?.bind(signature, shapes, ends)
     }
 
     /// The same model for another signature of it, whose ends were checked. Both have the same requests.
