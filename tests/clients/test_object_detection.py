@@ -15,7 +15,7 @@ import zipfile
 import numpy as np
 import tensorflow as tf
 
-from models import Client, Folders, Reference
+from models import Client, Folders, exact_answers
 from server import Server, missing, need_onnxruntime
 
 HERE = pathlib.Path(__file__).parent
@@ -84,21 +84,25 @@ class ObjectDetectionApi(Folders):
         self.assertEqual(made.returncode, 0, made.stderr[-2000:])
         return folder
 
-    def hold(self, name):
+    def hold(self, name, within=TOLERANCE, others=0.0):
+        """Of the raw boxes, the part `others` may be others: of two stages, the first chooses among boxes of which some
+        are as good to within the rounding; TensorFlow itself chooses otherwise with oneDNN's kernels."""
         folder = self.export(name)
-        reference = Reference(folder)
-        self.addCleanup(reference.close)
+        pictures = [image(*size, seed) for seed, size in enumerate([(150, 200), (64, 64), (333, 250)])]
+        answers = exact_answers(folder, [{"input_tensor": picture} for picture in pictures])
         with Server(f"--model_name={name}", f"--model_base_path={folder.parent}", "--engine=onnxruntime", seconds=240) as server:
             client = Client(server)
-            for seed, (height, width) in enumerate([(150, 200), (64, 64), (333, 250)]):
-                picture = image(height, width, seed)
-                want = reference.run("serving_default", input_tensor=picture)
+            for picture, want in zip(pictures, answers):
                 got = client.predict(name, input_tensor=picture, timeout=120)
                 self.assertEqual({key: (own.dtype, own.shape) for key, own in got.items()},
                                  {key: (own.dtype, own.shape) for key, own in want.items()})
+                off = np.zeros(want["raw_detection_boxes"].shape[1])
                 for key in ("raw_detection_boxes", "raw_detection_scores"):
                     most = float(np.abs(want[key]).max())
-                    np.testing.assert_allclose(got[key], want[key], rtol=0, atol=most * TOLERANCE, err_msg=key)
+                    self.assertTrue(np.isfinite(most), key)
+                    off = np.maximum(off, np.abs(got[key] - want[key])[0].max(-1) / most)
+                apart = off > within
+                self.assertLessEqual(apart.mean(), others, off[apart])
                 self.same_sets(rows(want), rows(got))
 
     def same_sets(self, want, got):
@@ -117,6 +121,13 @@ class ObjectDetectionApi(Folders):
 
     def test_ssd_mobilenet_v2_fpn(self):
         self.hold("ssd_mobilenet_v2_fpn")
+
+    def test_efficientdet_d0(self):
+        # TensorFlow itself is 7e-4 apart with oneDNN's kernels.
+        self.hold("efficientdet_d0", within=5e-3)
+
+    def test_faster_rcnn_resnet50(self):
+        self.hold("faster_rcnn_resnet50", others=0.1)
 
 
 if __name__ == "__main__":

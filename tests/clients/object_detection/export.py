@@ -55,7 +55,8 @@ def drawn(variable):
         return RANDOM.normal(0, 0.4 / shape[0] ** 0.5, shape)
     if "kernel" in name and len(shape) == 4:
         fan = shape[0] * shape[1] * (1 if "depthwise" in name else shape[2])
-        return RANDOM.normal(0, (1.6 / fan) ** 0.5, shape)
+        # Sizes of boxes are powers of what their head gives.
+        return RANDOM.normal(0, (1.6 / fan) ** 0.5, shape) * (0.05 if "boxhead" in name else 1.0)
     return None
 
 
