@@ -55,8 +55,9 @@ def drawn(variable):
         return RANDOM.normal(0, 0.4 / shape[0] ** 0.5, shape)
     if "kernel" in name and len(shape) == 4:
         fan = shape[0] * shape[1] * (1 if "depthwise" in name else shape[2])
-        # Sizes of boxes are powers of what their head gives.
-        return RANDOM.normal(0, (1.6 / fan) ** 0.5, shape) * (0.05 if "boxhead" in name else 1.0)
+        # Sizes of boxes are powers of what their head gives; scores would all be the highest.
+        calm = 0.05 if "boxhead" in name else 0.1 if "classhead" in name else 1.0
+        return RANDOM.normal(0, (1.6 / fan) ** 0.5, shape) * calm
     return None
 
 
@@ -85,7 +86,9 @@ def main():
     model = model_builder.build(config, is_training=False)
     module = exporter_lib_v2.DETECTION_MODULE_MAP["image_tensor"](model, False, [])
     function = module.__call__.get_concrete_function()
-    variables = list({id(own): own for own in function.graph.variables}.values())
+    # In an order of their own, so that each export is the same.
+    variables = sorted({id(own): own for own in function.graph.variables}.values(),
+                       key=lambda own: (own.name, own.shape.as_list()))
     for variable in variables:
         numbers = drawn(variable)
         if numbers is not None:
