@@ -87,7 +87,40 @@ def array():
     return {"x": x}, {"y": squares.stack(), "z": squares.gather([3, 0]), "first": squares.read(1)}
 
 
-CASES = (cond, nested_cond, loop, nested_loop, loop_in_cond, map_rows, fold, array)
+def growing():
+    """Arrays that get longer as they are written to: in a loop, past their end, and where nothing was."""
+    x = vector()
+    rows = tf.TensorArray(tf.float32, size=0, dynamic_size=True)
+    _, rows = tf1.while_loop(
+        lambda i, _: i < 2 * tf.shape(x)[0], lambda i, a: (i + 1, a.write(i, x[i // 2])), [0, rows])
+    one = tf.TensorArray(tf.float32, size=1, dynamic_size=True, clear_after_read=False).write(0, x[0]).write(1, x[0] * 2)
+    return {"x": x}, {"y": rows.stack(), "size": rows.size(), "one": one.stack(), "last": one.read(1)}
+
+
+def decoding():
+    """As decoders write their words: until all are done, and no longer than that."""
+    x = vector()
+    words = tf.TensorArray(tf.int32, size=0, dynamic_size=True)
+    word = tf.cast(tf.abs(x[:, 0]) * 4, tf.int32) + 1
+
+    def step(i, word, words):
+        word = (word * 5 + 3) % 11
+        return i + 1, word, words.write(i, word)
+    steps, _, words = tf1.while_loop(
+        lambda i, word, _: tf.logical_and(i < 20, tf.reduce_any(tf.not_equal(word, 0))), step, [0, word, words])
+    return {"x": x}, {"words": tf.transpose(words.stack()), "steps": steps}
+
+
+def together():
+    """The elements of an array, one behind the other."""
+    x = vector()
+    rows = tf.TensorArray(tf.float32, size=3)
+    _, rows = tf1.while_loop(
+        lambda i, _: i < 3, lambda i, a: (i + 1, a.write(i, tf.stack([x[0] + tf.cast(i, tf.float32), x[0]]))), [0, rows])
+    return {"x": x}, {"y": rows.concat()}
+
+
+CASES = (cond, nested_cond, loop, nested_loop, loop_in_cond, map_rows, fold, array, growing, decoding, together)
 ROWS = ([[1, 2, 3], [0.5, -1, 2]], [[-1, -2, 0.5]], [[0.25, 0.5, 0.1], [0, 0, 0.3], [0.2, 0.1, 0]],
         [[9, 8, 7]])
 
@@ -142,20 +175,18 @@ class ControlTest(Folders):
                 np.testing.assert_allclose(one, want, rtol=1e-5)
 
     def test_what_cannot_be_lifted_is_refused_by_name_and_tensorflow_serves_it(self):
-        def growing():
+        def taken_apart():
             x = vector()
-            rows = tf.TensorArray(tf.float32, size=0, dynamic_size=True)
-            _, rows = tf1.while_loop(
-                lambda i, _: i < 3, lambda i, a: (i + 1, a.write(i, x[0])), [0, rows])
-            return {"x": x}, {"y": rows.stack()}
-        save_graph(self.base / "m" / "1", growing)
+            rows = tf.TensorArray(tf.float32, size=3, clear_after_read=False).split(tf.tile(x[:1], [3, 1]), [1, 1, 1])
+            return {"x": x}, {"y": rows.read(0) + rows.read(2)}
+        save_graph(self.base / "m" / "1", taken_apart)
         done = run("--port=0", f"--grpc_socket_path={self.base / 's'}", "--strict_startup",
                    "--engine=onnxruntime", *self.flags("m"), seconds=60)
         self.assertEqual(done.returncode, 255, done.stdout)
-        self.assertRegex(done.stdout, "TensorArrayV3 .*TensorArray.*TensorArrayV3 at .* grows as it is written to")
+        self.assertRegex(done.stdout, "TensorArrayV3 .*TensorArray.*TensorArraySplitV3 at .* has no form as a list")
         with Server(*self.flags("m")) as server:
             given = self.connect(server).predict("m", x=np.float32([[1, 2, 3]]))
-            self.assertEqual(given["y"].tolist(), [[1, 2, 3]] * 3)
+            self.assertEqual(given["y"].tolist(), [[2, 4, 6]])
 
 
 if __name__ == "__main__":

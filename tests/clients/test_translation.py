@@ -335,6 +335,38 @@ class Lists(Translation):
         x = self.numbers(4, 3)
         self.hold(collect, [{"x": x}, {"x": x[:1]}], x=(tf.float32, [None, 3]))
 
+    def test_arrays_of_dynamic_size(self):
+        @tf.function
+        def collect(x):
+            rows, sparse = (tf.TensorArray(tf.float32, size=0, dynamic_size=True) for _ in range(2))
+            for i in tf.range(tf.shape(x)[0]):
+                rows = rows.write(2 * i, x[i]).write(2 * i + 1, x[i] * 0.5)
+                sparse = sparse.write(3 * i, x[i] + 1.0)
+            return {"rows": rows.stack(), "size": rows.size(), "sparse": sparse.stack()}
+
+        x = self.numbers(4, 3)
+        self.hold(collect, [{"x": x}, {"x": x[:1]}, {"x": x[:0]}], x=(tf.float32, [None, 3]))
+
+    def test_words_one_by_one(self):
+        """As decoders write them: each from the one before, until all are done."""
+        table = tf.constant(self.numbers(11, 11))
+
+        @tf.function
+        def decode(start):
+            word, i = start, 0
+            words = tf.TensorArray(tf.int32, size=0, dynamic_size=True)
+            scores = tf.TensorArray(tf.float32, size=0, dynamic_size=True)
+            is_done = tf.zeros_like(start, tf.bool)
+            while i < 12 and not tf.reduce_all(is_done):
+                given = tf.gather(table, word)
+                word = tf.argmax(given, 1, tf.int32)
+                words, scores = words.write(i, tf.where(is_done, 0, word)), scores.write(i, tf.reduce_max(given, 1))
+                is_done = is_done | (word < 3)
+                i += 1
+            return {"words": tf.transpose(words.stack()), "scores": tf.transpose(scores.stack()), "steps": i}
+
+        self.hold(decode, [{"start": np.int32(own)} for own in ([3, 5, 9], [10], [4, 4, 4, 4, 7, 8])], start=(tf.int32, [None]))
+
     def test_scans(self):
         def scanned(x):
             return {"sums": tf.scan(lambda a, row: a + tf.tanh(row), x), "back": tf.scan(lambda a, row: a * 0.5 + row, x, reverse=True)}

@@ -74,10 +74,14 @@ impl State {
         }
         if let Some(list) = &mut self.list {
             list.dims = Some(own.get(1..).unwrap_or_default().to_vec());
-            if let (None, Some(grown)) =
-                (&list.grown, other.list.as_ref().and_then(|it| it.grown.as_ref()))
-            {
-                (list.grown, held) = (Some(grown.clone()), false);
+            match (&mut list.grown, other.list.as_ref().and_then(|it| it.grown.as_ref())) {
+                (own @ None, Some(grown)) => (*own, held) = (Some(grown.clone()), false),
+                (Some(own), Some(grown)) if own.number != grown.number => {
+                    if own.number != Dim::Known(0) {
+                        (own.number, held) = (Dim::Known(0), false);
+                    }
+                }
+                _ => {}
             }
         }
         held

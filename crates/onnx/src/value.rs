@@ -79,6 +79,7 @@ pub(crate) struct List {
 pub(crate) struct Grown {
     /// An int64 vector of one.
     pub(crate) count: String,
+    /// The same as it is known; zero where the tensor's rows tell it.
     pub(crate) number: Dim,
 }
 

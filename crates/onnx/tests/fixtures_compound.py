@@ -121,6 +121,17 @@ def listing_cases(case, array, kind):
     for n in (-1, 6):
         case("TensorListScatterV2", f"{n}".replace("-", "m"), lambda x, i, n=n: stacked(raw.TensorListScatterV2(tensor=x, indices=i, element_shape=np.array([4, 2], np.int32), num_elements=np.int32(n))), [array[:4], at], [[None, 4, 2], [None]], [[array[:1], np.array([3], np.int32)]])
 
+    def grown(x, i, shape=(4, 2), n=2):
+        handle = reserved(n, shape)
+        for row in range(3):
+            handle = raw.TensorListSetItem(input_handle=handle, index=i[row], item=x[row], resize_if_index_out_of_bounds=True)
+        return [stacked(handle), raw.TensorListLength(input_handle=handle)]
+
+    # An index below zero ends TensorFlow itself.
+    where = [np.array(own, np.int32) for own in ([0, 1, 1], [0, 2, 1], [5, 1, 0])]
+    for label, options in (("plain", {}), ("of_open", {"shape": -1}), ("of_none", {"shape": -1, "n": 0})):
+        case("TensorListSetItem", f"grown_{label}", lambda x, i, o=options: grown(x, i, **o), [array, where[0]], [[None, 4, 2], [3]], [[array, where[1]], [array, where[2]]])
+
     def popped(x):
         handle = raw.TensorListFromTensor(tensor=x, element_shape=np.array([4, 2], np.int32))
         rest, item = raw.TensorListPopBack(input_handle=handle, element_shape=unknown, element_dtype=kind)

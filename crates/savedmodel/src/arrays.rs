@@ -1,7 +1,6 @@
 //! TF1's TensorArrays as lists of tensors.
 //!
-//! The flow of an array carries the list, its handle nothing. Invariant: an array is a list only where it
-//! has the size that it was made with.
+//! The flow of an array carries the list, its handle nothing. Invariant: a list grows only where its array may.
 
 use std::collections::BTreeMap;
 
@@ -29,7 +28,7 @@ pub(crate) fn inputs(node: &NodeDef) -> Result<Vec<String>, Status> {
         "TensorArrayReadV3" | "TensorArrayGatherV3" => &[2, 1],
         "TensorArrayWriteV3" => &[3, 1, 2],
         "TensorArrayScatterV3" => &[2],
-        "TensorArraySizeV3" => &[1],
+        "TensorArrayConcatV3" | "TensorArraySizeV3" => &[1],
         _ => return refuse(node, "has no form as a list"),
     };
     order
@@ -42,9 +41,9 @@ pub(crate) fn inputs(node: &NodeDef) -> Result<Vec<String>, Status> {
 /// What an output of an array's operator is called.
 pub(crate) fn output(node: &NodeDef, output: u32) -> Result<String, Status> {
     match (node.op.as_str(), output) {
-        ("TensorArrayV3", 1) | (_, 0) if node.op != "TensorArrayV3" || output == 1 => {
-            Ok(format!("{}:0", node.name))
-        }
+        ("TensorArrayV3", 1) => Ok(format!("{}:0", node.name)),
+        ("TensorArrayConcatV3", 1) => Ok(format!("{}:1", node.name)),
+        (op, 0) if op != "TensorArrayV3" => Ok(format!("{}:0", node.name)),
         _ => refuse(node, "is handed on by its handle"),
     }
 }
@@ -57,12 +56,9 @@ pub(crate) fn listed<'g>(
 ) -> Result<Vec<NodeDef>, Status> {
     let attribute = |key: &str| node.attr.get(key).cloned().unwrap_or_default();
     let shape_name = format!("{}/element_shape", node.name);
-    let shape = format!("{shape_name}:0");
+    let (shape, lengths) = (format!("{shape_name}:0"), format!("{}/lengths", node.name));
     let (op, element) = match node.op.as_str() {
         "TensorArrayV3" => {
-            if attribute("dynamic_size").value == Some(Value::B(true)) {
-                return refuse(node, "grows as it is written to");
-            }
             input.insert(0, shape);
             ("TensorListReserve", attribute("dtype"))
         }
@@ -79,6 +75,10 @@ pub(crate) fn listed<'g>(
             input.push(shape);
             ("TensorListGather", attribute("dtype"))
         }
+        "TensorArrayConcatV3" => {
+            input.extend([shape, format!("{lengths}:0")]);
+            ("TensorListConcatV2", attribute("dtype"))
+        }
         "TensorArrayWriteV3" => ("TensorListSetItem", attribute("T")),
         "TensorArrayScatterV3" => {
             let flow = node.input.get(3).and_then(|flow| of(flow));
@@ -93,6 +93,11 @@ pub(crate) fn listed<'g>(
     let int = AttrValue { value: Some(Value::Type(DType::I32.number())) };
     let mut attr = BTreeMap::from([("element_dtype".to_owned(), element)]);
     attr.insert("shape_type".to_owned(), int.clone());
+    if node.op == "TensorArrayWriteV3" {
+        let Some(array) = array_of(node, &of) else { return refuse(node, "writes into no array") };
+        let grows = AttrValue { value: Some(Value::B(is_dynamic(array))) };
+        attr.insert("resize_if_index_out_of_bounds".to_owned(), grows);
+    }
     let list =
         NodeDef { name: node.name.clone(), op: op.to_owned(), input, attr, ..NodeDef::default() };
     let unknown = TensorProto {
@@ -106,7 +111,47 @@ pub(crate) fn listed<'g>(
         ("value".to_owned(), AttrValue { value: Some(Value::Tensor(Box::new(unknown))) }),
     ]);
     let shape = NodeDef { name: shape_name, op: "Const".to_owned(), attr, ..NodeDef::default() };
-    Ok(vec![shape, list])
+    let mut nodes = vec![shape];
+    if node.op == "TensorArrayConcatV3" {
+        nodes.push(no_lengths(lengths));
+    }
+    nodes.push(list);
+    Ok(nodes)
+}
+
+/// Lengths of elements that need none to be told.
+fn no_lengths(name: String) -> NodeDef {
+    let long = DType::I64.number();
+    let none = TensorProto {
+        dtype: long,
+        tensor_shape: Some(shape_to_proto(&[0])),
+        ..TensorProto::default()
+    };
+    let attr = BTreeMap::from([
+        ("dtype".to_owned(), AttrValue { value: Some(Value::Type(long)) }),
+        ("value".to_owned(), AttrValue { value: Some(Value::Tensor(Box::new(none))) }),
+    ]);
+    NodeDef { name, op: "Const".to_owned(), attr, ..NodeDef::default() }
+}
+
+/// How far a handle is followed to its array.
+const STEPS_MAX: usize = 100;
+
+/// The array whose handle a node is given, through the frames and branches on the way.
+fn array_of<'g>(node: &NodeDef, of: &impl Fn(&str) -> Option<&'g NodeDef>) -> Option<&'g NodeDef> {
+    let mut from = of(node.input.first()?)?;
+    for _ in 0..STEPS_MAX {
+        match from.op.as_str() {
+            "TensorArrayV3" => return Some(from),
+            "Enter" | "Exit" | "Identity" | "Merge" | "Switch" => from = of(from.input.first()?)?,
+            _ => return None,
+        }
+    }
+    None
+}
+
+fn is_dynamic(array: &NodeDef) -> bool {
+    array.attr.get("dynamic_size").is_some_and(|own| own.value == Some(Value::B(true)))
 }
 
 /// Whether the indices of a node are 0, 1, 2 and so on.
@@ -131,8 +176,10 @@ fn is_all<'g>(node: &NodeDef, of: &impl Fn(&str) -> Option<&'g NodeDef>) -> bool
         Some(size) if size.op == "TensorArraySizeV3" => {
             size.input.first().map(|own| split_tensor_name(own)) == Some(split_tensor_name(handle))
         }
-        _ => of(handle)
-            .is_some_and(|array| array.op == "TensorArrayV3" && array.input.first() == Some(limit)),
+        // One that grows may have got more.
+        _ => of(handle).is_some_and(|array| {
+            array.op == "TensorArrayV3" && array.input.first() == Some(limit) && !is_dynamic(array)
+        }),
     };
     is_size && counts_up(node, of)
 }

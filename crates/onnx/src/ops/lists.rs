@@ -98,6 +98,16 @@ fn size_of(g: &mut Graph, dim: Dim) -> Option<String> {
     }
 }
 
+/// Sizes as an int64 vector, where all can be read.
+fn shape_of(g: &mut Graph, dims: &[Dim]) -> Option<String> {
+    let pieces: Vec<String> = dims.iter().map(|&dim| size_of(g, dim)).collect::<Option<_>>()?;
+    let pieces: Vec<&str> = pieces.iter().map(String::as_str).collect();
+    Some(match pieces[..] {
+        [one] => one.to_owned(),
+        _ => joined(g, &pieces),
+    })
+}
+
 /// A list of `count` (an int64 vector of one) elements of zeros. `None` is a size that the first
 /// element brings.
 fn zeros(
@@ -141,19 +151,18 @@ pub(crate) fn make(g: &mut Graph, id: ValueId, dims: &[Option<Dim>]) -> Result<V
     zeros(g, list.dtype, &count, number, dims)
 }
 
-/// The tensor of a list that may have no rows yet, with `count` of them, as large as `item`, when it
-/// has none.
+/// The tensor of a list that may have no rows yet, with `count` of them, of these sizes (an int64 vector, and
+/// what is known of them), when it has none.
 fn grow(
     g: &mut Graph,
     name: &str,
     count: &str,
     dtype: DType,
-    item: ValueId,
+    (of_item, known): (&str, &[Dim]),
 ) -> Result<String, Reason> {
-    let rank = g.rank(item)?;
+    let rank = known.len();
     let numbers = Some(vec![Dim::Known(rank + 1)]);
-    let of_item = super::shaping::runtime_shape(g, item);
-    let wanted = joined(g, &[count, &of_item]);
+    let wanted = joined(g, &[count, of_item]);
     let own = sizes(g, name, 0, Some(rank + 1));
     let missing = whole(g, "Sub", &wanted, &own, &numbers);
     let rows = part(g, &own, 0, 1);
@@ -164,9 +173,34 @@ fn grow(
     let pads = joined(g, &[&before, &missing]);
     let zero = g.scalar(dtype, 0.0)?;
     let mut dims = vec![g.symbol()];
-    dims.extend(g.dims(item)?);
+    dims.extend(known);
     let mode = vec![("mode", Attr::Text("constant"))];
     Ok(g.emit("Pad", &[name, &pads, &zero], mode, dtype, Some(dims)))
+}
+
+/// The tensor of a list, with rows of zeros behind its own up to the index `at`.
+fn reaching(
+    g: &mut Graph,
+    name: &str,
+    at: &str,
+    list: &List,
+    dims: &mut [Dim],
+) -> Result<String, Reason> {
+    let one = Some(vec![Dim::Known(1)]);
+    let (own, next) = (sizes(g, name, 0, Some(1)), g.ints(&[1]));
+    let reached = whole(g, "Add", at, &next, &one);
+    let rows = whole(g, "Max", &own, &reached, &one);
+    let missing = whole(g, "Sub", &rows, &own, &one);
+    let rest = dims.len() - 1;
+    let (before, after) = (g.ints(&vec![0; dims.len()]), g.ints(&vec![0; rest]));
+    let pads = match rest {
+        0 => joined(g, &[&before, &missing]),
+        _ => joined(g, &[&before, &missing, &after]),
+    };
+    let zero = g.scalar(list.dtype, 0.0)?;
+    dims[0] = g.symbol();
+    let mode = vec![("mode", Attr::Text("constant"))];
+    Ok(g.emit("Pad", &[name, &pads, &zero], mode, list.dtype, Some(dims.to_vec())))
 }
 
 fn new_list(g: &mut Graph, c: &Call<'_>, shape: ValueId, count: String, number: Dim) -> Outcome {
@@ -260,7 +294,8 @@ pub(super) fn made_for(
     let Some(count) = &list.unmade else {
         let (name, list, own) = made_list(g, id)?;
         let Some(grown) = &list.grown else { return Ok((name, list, own)) };
-        let name = grow(g, &name, &grown.count, list.dtype, item)?;
+        let of_item = super::shaping::runtime_shape(g, item);
+        let name = grow(g, &name, &grown.count, list.dtype, (&of_item, &dims))?;
         let all = facts(g, &name).1.unwrap_or_default();
         return Ok((name, list, all));
     };
@@ -284,12 +319,14 @@ fn lengthened(g: &mut Graph, item: ValueId, dtype: DType) -> Result<String, Reas
 }
 
 fn set_item(g: &mut Graph, c: &Call<'_>) -> Outcome {
-    if c.flag("resize_if_index_out_of_bounds", false)? {
-        return refuse("its list grows with the index that is written to");
-    }
     let (id, item) = (c.input(0)?, c.input(2)?);
-    let (name, list, dims) = made_for(g, id, item)?;
+    let (mut name, mut list, mut dims) = made_for(g, id, item)?;
     let at = index(g, c.input(1)?)?;
+    if c.flag("resize_if_index_out_of_bounds", false)? {
+        name = reaching(g, &name, &at, &list, &mut dims)?;
+        // As many as the tensor has rows.
+        list.grown.iter_mut().for_each(|grown| grown.number = Dim::Known(0));
+    }
     let rows = g.reshape(&at, &[1, 1], Some(vec![Dim::Known(1), Dim::Known(1)]));
     let item = lengthened(g, item, list.dtype)?;
     let attributes = vec![("reduction", Attr::Text("none"))];
@@ -334,17 +371,24 @@ fn stack(g: &mut Graph, c: &Call<'_>) -> Outcome {
     let id = c.input(0)?;
     let said = element_dims(g, c.input(1)?);
     let list = list_of(g, id)?;
-    let said = said.filter(|dims| dims.iter().all(Option::is_some));
-    let id = match (&list.unmade, said) {
-        (Some(_), Some(dims)) => make(g, id, &dims)?,
+    let said: Option<Vec<Dim>> = said.and_then(|dims| dims.into_iter().collect());
+    let id = match (&list.unmade, &said) {
+        (Some(_), Some(dims)) => make(g, id, &dims.iter().copied().map(Some).collect::<Vec<_>>())?,
         _ => id,
     };
     let (mut name, list, mut dims) = made_list(g, id)?;
     if let Some(grown) = &list.grown {
-        let rows = sizes(g, &name, 0, Some(1));
-        let none = g.ints(&[0]);
-        let is_none = test(g, "Equal", &rows, &none, &Some(vec![Dim::Known(1)]));
-        name = unless(g, &name, &is_none, NOTHING_SET);
+        let said = said.filter(|said| said.len() + 1 == dims.len());
+        name = match said.and_then(|said| Some((shape_of(g, &said)?, said))) {
+            Some((shape, said)) => grow(g, &name, &grown.count, list.dtype, (&shape, &said))?,
+            None => {
+                let rows = sizes(g, &name, 0, Some(1));
+                let none = g.ints(&[0]);
+                let is_none = test(g, "Equal", &rows, &none, &Some(vec![Dim::Known(1)]));
+                unless(g, &name, &is_none, NOTHING_SET)
+            }
+        };
+        dims = facts(g, &name).1.unwrap_or(dims);
         if grown.number != Dim::Known(0) {
             dims[0] = grown.number;
         }
