@@ -197,6 +197,33 @@ class FrozenGraphTest(KeptModels):
                 given = self.connect(server).predict("old", x=np.float32([[1, -1]]))
                 self.assertEqual(given["y"].tolist(), [[1, 0]])
 
+    def test_normalisations_of_the_first_releases(self):
+        """As the Inception of 2015 has them; TensorFlow runs them in graphs of that time alone."""
+        random = np.random.default_rng(5)
+
+        def build():
+            x = tf1.placeholder(tf.float32, [None, 8, 8, 3], name="x")
+            net = tf.nn.conv2d(x, random.normal(size=[3, 3, 3, 5]).astype("f"), 1, "SAME", name="net")
+            for name in ("mean", "variance", "beta", "gamma"):
+                tf.constant(random.uniform(0.2, 2, 5).astype("f"), name=name)
+            return [tf.nn.relu(net, name="y").op.name, "mean", "variance", "beta", "gamma"]
+        for model, is_scaled in (("scaled", True), ("plain", False)):
+            graph = freeze(build, version=8)
+            relu = next(node for node in graph.node if node.name == "y")
+            norm = graph.node.add(name="norm", op="BatchNormWithGlobalNormalization")
+            norm.input.extend(["net", "mean", "variance", "beta", "gamma"])
+            norm.attr["T"].type = tf.float32.as_datatype_enum
+            norm.attr["variance_epsilon"].f = 0.001
+            norm.attr["scale_after_normalization"].b = is_scaled
+            relu.input[0] = "norm"
+            x = random.normal(size=[2, 8, 8, 3]).astype("f")
+            want = answers(graph, ["y"], {"x": x})["y"]
+            self.write(model, graph, settings="[graph]\noutputs = ['y']\n")
+            for engine in ENGINES:
+                with self.subTest(engine, model=model), Server(*self.flags(model, f"--engine={engine}")) as server:
+                    given = self.connect(server).predict(model, x=x)
+                    np.testing.assert_allclose(given["y"], want, rtol=2e-4, atol=2e-5)
+
     def test_what_a_folders_names_say_is_remembered_apart(self):
         """A verdict on an engine is no verdict on other tensors of the same files."""
         self.write("m", freeze(slim_net))

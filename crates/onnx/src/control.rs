@@ -76,10 +76,10 @@ impl State {
             list.dims = Some(own.get(1..).unwrap_or_default().to_vec());
             match (&mut list.grown, other.list.as_ref().and_then(|it| it.grown.as_ref())) {
                 (own @ None, Some(grown)) => (*own, held) = (Some(grown.clone()), false),
-                (Some(own), Some(grown)) if own.number != grown.number => {
-                    if own.number != Dim::Known(0) {
-                        (own.number, held) = (Dim::Known(0), false);
-                    }
+                (Some(own), Some(grown))
+                    if own.number != grown.number && own.number != Dim::Known(0) =>
+                {
+                    (own.number, held) = (Dim::Known(0), false);
                 }
                 _ => {}
             }

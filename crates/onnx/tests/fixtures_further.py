@@ -93,6 +93,17 @@ def order_cases(case, numbers):
         case("ReverseSequence", "plain", lambda x, n: tf.reverse_sequence(x, n, seq_axis=1), [array, np.array([0, 4, 2], np.int32)], [[None, None, 5], [None]], [[array[:1], np.array([1], np.int32)]],
              fails=[[array, np.array([0, 5, 2], np.int32)]])
         case("ReverseSequence", "other_axes", lambda x, n: raw.ReverseSequence(input=x, seq_lengths=n, seq_dim=0, batch_dim=2), [array, np.array([0, 1, 2, 3, 3], np.int64)], [[None, 4, 5], [5]])
+        turned = [False, True, True]
+        case("Reverse", "flagged", lambda x: raw.Reverse(tensor=x, dims=turned), [array], opened)
+    case("GuaranteeConst", "plain", lambda x: raw.GuaranteeConst(input=x), [x])
+    for kind in (np.float32, np.float64, np.int32, np.int64):
+        pair = [(numbers(4, 2, 3) * 9).astype(kind), (numbers(4, 2, 3) * 9).astype(kind)]
+        case("Cross", "plain", lambda a, b: tf.linalg.cross(a, b), pair, [[None, None, 3]] * 2, [[pair[0][:1], pair[1][:1]]])
+    for kind in (np.int32, np.int64):
+        cells = np.array([0, 7, 23, 5], kind)
+        case("UnravelIndex", "plain", lambda i, k=kind: tf.unravel_index(i, np.array([2, 3, 4], k)), [cells], [[None]], [[cells[:1]], [cells - 1]], fails=[[np.array([3, 24], kind)], [cells[:0]]])
+        case("UnravelIndex", "one", lambda i, k=kind: tf.unravel_index(i, np.array([5, 9], k)), [kind(31)], [[]])
+        case("UnravelIndex", "sized", lambda i, x, k=kind: tf.unravel_index(i, tf.shape(x, out_type=k)), [cells, numbers(4, 6)], [[None], [None, None]], fails=[[cells, numbers(4, 0)]])
     case("Roll", "fed", lambda x, s: tf.roll(x, s, 1), [x, np.int32(-9)], [[None, None, 5], []])
     for axis in (0, 1, -1):
         for exclusive in (False, True):

@@ -31,6 +31,7 @@ ParseExample sparse_indices*Nsparse sparse_values@sparse_types sparse_shapes*Nsp
  dense_values@Tdense
 NonMaxSuppressionV4 selected_indices valid_outputs|Switch output_false output_true
 NonMaxSuppressionV5 selected_indices selected_scores valid_outputs|Merge output value_index
+BatchNormWithGlobalNormalization result|Cross product|GuaranteeConst output|UnravelIndex output
 CTCGreedyDecoder decoded_indices decoded_values decoded_shape log_probability
 CombinedNonMaxSuppression nmsed_boxes nmsed_scores nmsed_classes valid_detections
 Bucketize output|ShapeN output*N|MeshGrid output|ConcatOffset offset*N|DynamicPartition outputs*num_partitions

@@ -13,7 +13,7 @@ use crate::constant::Constant;
 use crate::graph::{Attr, Graph};
 use crate::refusal::{Reason, refuse};
 use crate::registry::{Family, Outcome};
-use crate::value::ValueId;
+use crate::value::{Dim, ValueId};
 
 pub(super) const FAMILY: Family = &[
     ("Div", |g, c| divide(g, c, Rounding::ToZero)),
@@ -22,6 +22,7 @@ pub(super) const FAMILY: Family = &[
     ("Mod", truncate_mod),
     ("TruncateDiv", |g, c| divide(g, c, Rounding::ToZero)),
     ("TruncateMod", truncate_mod),
+    ("UnravelIndex", unravel),
 ];
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -111,6 +112,45 @@ fn floor_mod(g: &mut Graph, c: &Call<'_>) -> Outcome {
     }
     let ids = harmless(g, ids)?;
     Ok(vec![modulus(g, &ids, false)?])
+}
+
+/// The places of cells, axis by axis, by their numbers.
+fn unravel(g: &mut Graph, c: &Call<'_>) -> Outcome {
+    let (id, dims) = (c.input(0)?, c.input(1)?);
+    let dtype = g.get(id).dtype;
+    let [Dim::Known(rank)] = g.dims(dims)?[..] else { return refuse("the rank is open") };
+    let own = g.dims(id)?;
+    if own.len() > 1 || rank == 0 {
+        return refuse("its numbers are no vector, or the cells have no axis");
+    }
+    let line = Some(vec![own.first().copied().unwrap_or(Dim::Known(1))]);
+    let sizes = g.wide(dims)?;
+    let all = Some(vec![Dim::Known(rank)]);
+    let zero = g.scalar(DType::I64, 0.0)?;
+    let is_none = guards::test(g, "Equal", &sizes, &zero, &all);
+    let sizes = guards::unless(g, &sizes, &is_none, "Input dims cannot contain a dim of zero");
+    let wide = g.wide(id)?;
+    let wide = g.reshape(&wide, &[-1], line.clone());
+    let count = guards::sizes(g, &wide, 0, Some(1));
+    let has_none = guards::test(g, "Equal", &count, &zero, &Some(vec![Dim::Known(1)]));
+    let mut rest = guards::unless(g, &wide, &has_none, "received empty tensor indices");
+    let mut places = Vec::with_capacity(rank);
+    for axis in (0..rank).rev() {
+        let size = guards::part(g, &sizes, axis, axis + 1);
+        let fmod = vec![("fmod", Attr::Int(1))];
+        let place = g.emit("Mod", &[&rest, &size], fmod, DType::I64, line.clone());
+        places.push(if own.is_empty() { place } else { guards::spread(g, &place, &[0]) });
+        rest = guards::whole(g, "Div", &rest, &size, &line);
+    }
+    let is_past = guards::test(g, "Greater", &rest, &zero, &line);
+    places.reverse();
+    let places: Vec<&str> = places.iter().map(String::as_str).collect();
+    let mut found = vec![Dim::Known(rank)];
+    found.extend(own);
+    let along = vec![("axis", Attr::Int(0))];
+    let name = g.emit("Concat", &places, along, DType::I64, Some(found));
+    let name = guards::unless(g, &name, &is_past, "index is out of bound as with dims");
+    Ok(vec![g.narrowed(name, dtype)])
 }
 
 fn truncate_mod(g: &mut Graph, c: &Call<'_>) -> Outcome {

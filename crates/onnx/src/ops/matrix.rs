@@ -16,6 +16,7 @@ pub(super) const FAMILY: Family = &[
     ("BatchMatMulV3", |g, c| product(g, c, "adj_x", "adj_y")),
     ("BiasAdd", bias_add),
     ("BiasAddV1", bias_add),
+    ("Cross", cross),
     ("Einsum", einsum),
     ("MatrixBandPart", band),
     ("MatMul", |g, c| product(g, c, "transpose_a", "transpose_b")),
@@ -66,6 +67,28 @@ fn product_dims(g: &mut Graph, a: Dims, b: Dims) -> Dims {
     let mut dims = g.broadcast(&Some(a), &Some(b))?;
     dims.extend([rows, columns]);
     Some(dims)
+}
+
+/// Products of vectors of three along the last axis.
+fn cross(g: &mut Graph, c: &Call<'_>) -> Outcome {
+    let (a, b) = (c.input(0)?, c.input(1)?);
+    let (dtype, dims) = (g.get(a).dtype, g.dims(a)?);
+    expect_dtype(dtype, NUMBERS)?;
+    if dims.last() != Some(&Dim::Known(3)) {
+        return refuse("its vectors are not known to be of three");
+    }
+    let (names, all) = ([g.plain(a), g.plain(b)], Some(dims));
+    let turned = |g: &mut Graph, name: &str, order: &[i64]| {
+        let order = g.ints(order);
+        g.emit("Gather", &[name, &order], vec![("axis", Attr::Int(-1))], dtype, all.clone())
+    };
+    let (next, last) = ([1, 2, 0], [2, 0, 1]);
+    let [a_next, b_next] = [turned(g, &names[0], &next), turned(g, &names[1], &next)];
+    let [a_last, b_last] = [turned(g, &names[0], &last), turned(g, &names[1], &last)];
+    let with = g.emit("Mul", &[&a_next, &b_last], vec![], dtype, all.clone());
+    let against = g.emit("Mul", &[&a_last, &b_next], vec![], dtype, all.clone());
+    let name = g.emit("Sub", &[&with, &against], vec![], dtype, all);
+    Ok(vec![g.result(name)])
 }
 
 pub(super) fn bias_add(g: &mut Graph, c: &Call<'_>) -> Outcome {

@@ -14,6 +14,7 @@ use crate::registry::{Family, Outcome};
 use crate::value::{Dim, ValueId};
 
 pub(super) const FAMILY: Family = &[
+    ("BatchNormWithGlobalNormalization", with_global_statistics),
     ("FusedBatchNorm", batch_norm),
     ("FusedBatchNormV2", batch_norm),
     ("FusedBatchNormV3", batch_norm),
@@ -31,14 +32,38 @@ fn batch_norm(g: &mut Graph, c: &Call<'_>) -> Outcome {
     with_statistics(g, c)
 }
 
+/// The form of the first releases, with the offset before the scale, which may be there for nothing.
+fn with_global_statistics(g: &mut Graph, c: &Call<'_>) -> Outcome {
+    let scale = if c.flag("scale_after_normalization", false)? {
+        c.input(4)?
+    } else {
+        let [Dim::Known(channels)] = g.dims(c.input(2)?)?[..] else {
+            return refuse("the number of its channels is open");
+        };
+        let ones = Constant::floats(&[channels], &vec![1.0; channels]);
+        let Some(ones) = ones else { return refuse("its scale has no constant") };
+        g.constant(ones)
+    };
+    let inputs = vec![c.input(0)?, scale, c.input(3)?, c.input(1)?, c.input(2)?];
+    let epsilon = c.float("variance_epsilon", 0.0)?;
+    let mut results = normalised(g, &Call { inputs, ..c.clone() }, epsilon)?;
+    results.truncate(1);
+    Ok(results)
+}
+
 /// With the statistics that it is given.
 pub(super) fn with_statistics(g: &mut Graph, c: &Call<'_>) -> Outcome {
+    let epsilon = c.float("epsilon", 1e-4)?;
+    normalised(g, c, epsilon)
+}
+
+fn normalised(g: &mut Graph, c: &Call<'_>, epsilon: f32) -> Outcome {
     let id = c.input(0)?;
     if g.get(id).dtype == DType::F16 {
         // TensorFlow, too, computes in float, and rounds the results.
         let (wide, mut call) = (cast_to(g, id, DType::F32)?, c.clone());
         call.inputs[0] = wide;
-        let mut results = with_statistics(g, &call)?;
+        let mut results = normalised(g, &call, epsilon)?;
         results[0] = cast_to(g, results[0], DType::F16)?;
         return Ok(results);
     }
@@ -46,14 +71,13 @@ pub(super) fn with_statistics(g: &mut Graph, c: &Call<'_>) -> Outcome {
     let rank = if c.text("data_format", "NHWC")?.len() == 5 { 5 } else { 4 };
     let format = Format::read(c, rank)?;
     let image = image_dims(g, id, format, rank)?;
-    let epsilon = c.float("epsilon", 1e-4)?;
     let factors = factors(g, c, epsilon);
     let same_axis = (format == Format::ChannelsLast) == g.get(id).channels_first.is_some();
-    let normalised = match &factors {
+    let folded = match &factors {
         Some((scales, offsets)) if same_axis => folding::rescale(g, id, scales, offsets),
         _ => None,
     };
-    let y = match (normalised, factors) {
+    let y = match (folded, factors) {
         (Some(id), _) => id,
         (None, Some((scales, offsets)))
             if format == Format::ChannelsLast && !is_channels_first(g, id) =>

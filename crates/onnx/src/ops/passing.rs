@@ -14,6 +14,7 @@ use vesta_protos::tensorflow::attr_value::Value as Attribute;
 pub(super) const FAMILY: Family = &[
     ("Assert", assert),
     ("Const", constant),
+    ("GuaranteeConst", identity),
     ("Identity", identity),
     ("IdentityN", identity_n),
     ("NoOp", |_, _| Ok(vec![])),

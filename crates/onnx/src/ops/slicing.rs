@@ -9,8 +9,15 @@ use crate::refusal::{Reason, refuse};
 use crate::registry::{Family, Outcome};
 use crate::value::{Dim, Element, ValueId};
 
-pub(super) const FAMILY: Family =
-    &[("ReverseV2", reverse), ("Slice", slice), ("StridedSlice", strided_slice)];
+pub(super) const FAMILY: Family = &[
+    ("Reverse", reverse_flagged),
+    ("ReverseV2", |g, c| {
+        let axes = g.constant_ints(c.input(1)?, "axes")?;
+        reverse(g, c, &axes)
+    }),
+    ("Slice", slice),
+    ("StridedSlice", strided_slice),
+];
 
 /// ONNX's word for "to the end".
 const TO_END: i64 = i64::MAX;
@@ -275,13 +282,23 @@ fn dims_left(g: &mut Graph, dims: &[Dim], begins: ValueId, sizes: ValueId) -> Ve
     left.into_iter().map(|dim| dim.unwrap_or_else(|| g.symbol())).collect()
 }
 
-fn reverse(g: &mut Graph, c: &Call<'_>) -> Outcome {
+/// The form of the first releases, which says of each axis whether it is turned.
+fn reverse_flagged(g: &mut Graph, c: &Call<'_>) -> Outcome {
+    let flags = g.constant_ints(c.input(1)?, "axes")?;
+    if flags.len() != g.rank(c.input(0)?)? {
+        return refuse("it does not tell of each axis");
+    }
+    let turned = flags.iter().enumerate().filter(|(_, flag)| **flag != 0);
+    let axes: Vec<i64> = turned.map(|(axis, _)| axis as i64).collect();
+    reverse(g, c, &axes)
+}
+
+fn reverse(g: &mut Graph, c: &Call<'_>, axes: &[i64]) -> Outcome {
     let id = c.input(0)?;
     expect_movable(g.get(id).dtype)?;
     let rank = g.rank(id)?;
-    let axes = g.constant_ints(c.input(1)?, "axes")?;
     let mut cuts = Vec::new();
-    for axis in axes {
+    for &axis in axes {
         let axis = axis_of(axis, rank)?;
         cuts.push(Cut::at(axis, -1, TO_START, -1));
     }
