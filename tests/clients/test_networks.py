@@ -28,8 +28,8 @@ class Net(tf.Module):
             x = tf.nn.relu(tf.nn.conv2d(x, filter, 1, "SAME"))
         return tf.reduce_mean(x, [1, 2])
 
-    def signature(self, compute, shape=(None, 8, 8, 512)):
-        return tf.function(compute, input_signature=[tf.TensorSpec(shape, tf.float32, name="image")])
+    def signature(self, compute, shape=(None, 8, 8, 512), dtype=tf.float32):
+        return tf.function(compute, input_signature=[tf.TensorSpec(shape, dtype, name="image")])
 
     def signatures(self):
         def logits(x):
@@ -45,7 +45,13 @@ class Net(tf.Module):
         def features(image):
             return {"features": self.features(image)}
 
-        return {"serving_default": probabilities, "classes": classes, "features": features}
+        def of_bytes(image):
+            sized = tf.image.resize(tf.cast(image, tf.float32) / 127.5 - 1.0, [8, 8])
+            return {"probabilities": tf.nn.softmax(logits(sized))}
+
+        floats = {"serving_default": probabilities, "classes": classes, "features": features}
+        return {**{name: self.signature(compute) for name, compute in floats.items()},
+                "of_bytes": self.signature(of_bytes, (None, None, None, 512), tf.uint8)}
 
 
 class Products(tf.Module):
@@ -71,7 +77,7 @@ class NetworksTest(Folders):
 
     def save_net(self):
         net = Net()
-        signatures = {name: net.signature(compute) for name, compute in net.signatures().items()}
+        signatures = net.signatures()
         tf.saved_model.save(net, str(self.base / "several" / "1"), signatures)
         one = {"serving_default": signatures["serving_default"]}
         tf.saved_model.save(net, str(self.base / "one" / "1"), one)
@@ -85,14 +91,17 @@ class NetworksTest(Folders):
         with Server(self.config(**paths), f"--engine={engine}") as server:
             client = self.connect(server)
             for rows in (1, 3):
-                image = np.random.default_rng(rows).normal(size=[rows, 8, 8, 512]).astype("f")
+                random = np.random.default_rng(rows)
+                floats = random.normal(size=[rows, 8, 8, 512]).astype("f")
+                sent = random.integers(0, 256, [rows, 5, 11, 512]).astype(np.uint8)
                 for name in names:
+                    image = sent if name == "of_bytes" else floats
                     given = client.predict("several", name, image=image)
                     want = reference.run(name, image=image)
                     self.assertEqual(given.keys(), want.keys())
                     for output, value in want.items():
                         np.testing.assert_allclose(given[output], value, rtol=1e-3, atol=1e-4, err_msg=output)
-            client.predict("one", image=image)
+            client.predict("one", image=floats)
             taken = self.memory(server)
         self.assertLess(taken["several"], taken["one"] + 0.5 * WEIGHTS)
 

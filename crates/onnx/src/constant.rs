@@ -225,7 +225,7 @@ fn repeated_values(
 }
 
 /// The number of `dtype` in ONNX; `None` for what ONNX lacks or no engine here takes.
-pub(crate) fn onnx_number(dtype: DType) -> Option<i32> {
+pub fn onnx_number(dtype: DType) -> Option<i32> {
     use onnx::tensor_proto::DataType as Onnx;
     let number = match dtype {
         DType::F32 => Onnx::Float,

@@ -24,6 +24,7 @@ mod translate;
 mod value;
 mod write;
 
+pub use constant::onnx_number;
 pub use errors::raised_error;
 pub use refusal::{Refusal, Untranslatable};
 pub use registry::translated_operators;

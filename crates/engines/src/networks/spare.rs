@@ -115,7 +115,7 @@ fn needed(graph: &GraphProto, outputs: &[String]) -> Vec<bool> {
 }
 
 /// Notes what a node and the graphs within it read.
-fn note_reads<'g>(node: &'g NodeProto, read: &mut HashSet<&'g str>) {
+pub(super) fn note_reads<'g>(node: &'g NodeProto, read: &mut HashSet<&'g str>) {
     read.extend(node.input.iter().map(String::as_str));
     for inner in node.attribute.iter().filter_map(|attribute| attribute.g.as_ref()) {
         read.extend(inner.output.iter().map(|info| info.name.as_str()));

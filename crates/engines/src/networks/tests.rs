@@ -2,10 +2,11 @@ use std::collections::BTreeMap;
 
 use vesta_model::{DType, PartialShape};
 use vesta_onnx::{Translation, ValueFacts};
+use vesta_protos::onnx::attribute_proto::AttributeType;
 use vesta_protos::onnx::tensor_proto::DataType;
 use vesta_protos::onnx::type_proto::{Tensor, Value};
 use vesta_protos::onnx::{
-    GraphProto, ModelProto, NodeProto, TensorProto, TypeProto, ValueInfoProto,
+    AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto, TypeProto, ValueInfoProto,
 };
 
 use super::{Network, unite};
@@ -204,4 +205,102 @@ fn a_run_does_not_fail_for_what_is_not_asked_for() {
     assert!(!largest(-1));
     assert!(largest(0));
     assert!(largest(-2));
+}
+
+fn attribute(mut node: NodeProto, name: &str, ints: &[i64]) -> NodeProto {
+    let ints = ints.to_vec();
+    node.attribute.push(AttributeProto {
+        name: name.to_owned(),
+        r#type: AttributeType::Ints as i32,
+        ints,
+        ..AttributeProto::default()
+    });
+    node
+}
+
+/// A convolution of an image whose channels come last, or come first already.
+fn convolved(made: Made, image: &str, prefix: &str, is_turned: bool) -> Made {
+    let of = |what: &str| format!("{prefix}{what}");
+    let turn = attribute(node("Transpose", &[image], &of("turned")), "perm", &[0, 3, 1, 2]);
+    let made = if is_turned { made.node(turn, &[-1, 3, 32, 32]) } else { made };
+    let from = if is_turned { of("turned") } else { image.to_owned() };
+    made.weights(&of("k"), &[8, 3, 5, 5], 0.5)
+        .node(node("Conv", &[&from, &of("k")], &of("c")), &[-1, 8, 28, 28])
+        .node(node("Relu", &[&of("c")], &of("y")), &[-1, 8, 28, 28])
+}
+
+/// Operators of what comes before a signature, and its ends.
+fn before(network: &Network, at: usize) -> Option<(Vec<&str>, &[String], &[String])> {
+    let before = network.members[at].before.as_ref()?;
+    let nodes = &before.model.graph.as_ref()?.node;
+    let operators = nodes.iter().map(|node| node.op_type.as_str()).collect();
+    Some((operators, &before.inputs, &before.outputs))
+}
+
+#[test]
+fn what_prepares_an_input_comes_before_the_network() {
+    let plain = || {
+        let made = Made::new("plain").input("x", &[-1, 32, 32, 3]);
+        convolved(made, "x", "a/", true).gives(&["a/y"])
+    };
+    // Turned first, and then made smaller.
+    let raw = || {
+        let made = Made::new("raw").input("picture", &[-1, -1, -1, 3]);
+        let turn = attribute(node("Transpose", &["picture"], "first"), "perm", &[0, 3, 1, 2]);
+        let made = made
+            .node(turn, &[-1, 3, -1, -1])
+            .node(node("Resize", &["first"], "image"), &[-1, 3, 32, 32]);
+        convolved(made, "image", "b/", false).gives(&["b/y"])
+    };
+    let networks = unite(vec![plain(), raw()]);
+    let [network] = &networks[..] else { panic!("{} networks", networks.len()) };
+    let named = |name: &str| [name.to_owned()];
+    assert_eq!(network.translation.inputs, named("x"));
+    assert!(before(network, 0).is_none());
+    let (operators, inputs, outputs) = before(network, 1).unwrap();
+    assert_eq!(operators, ["Transpose", "Resize", "Transpose"]);
+    assert_eq!((inputs, outputs), (&named("picture")[..], &named("image~turned_back")[..]));
+    let graph = network.members[1].before.as_ref().unwrap().model.graph.as_ref().unwrap();
+    assert_eq!(graph.node[2].attribute[0].ints, [0, 2, 3, 1]);
+    assert!(graph.initializer.is_empty());
+    assert_eq!(
+        (&network.members[1].inputs, &network.members[1].outputs[..]),
+        (&named("x").to_vec(), &named("a/y")[..])
+    );
+
+    // The other way round, the network is cut where the second comes to it.
+    let networks = unite(vec![raw(), plain()]);
+    let [network] = &networks[..] else { panic!("{} networks", networks.len()) };
+    assert_eq!(network.translation.inputs, named("image"));
+    assert_eq!(nodes(network).len(), 2);
+    assert_eq!(before(network, 0).unwrap().0, ["Transpose", "Resize"]);
+    assert_eq!(before(network, 1).unwrap().0, ["Transpose"]);
+    assert_eq!(network.members[1].inputs, named("image"));
+}
+
+#[test]
+fn what_is_read_behind_the_cut_keeps_signatures_apart() {
+    let plain = || {
+        let made = Made::new("plain").input("x", &[-1, 32, 32, 3]);
+        convolved(made, "x", "a/", true).gives(&["a/y"])
+    };
+    let prepared = |sizes: &[i64]| {
+        let made = Made::new("raw").input("picture", sizes);
+        convolved(made.node(node("Neg", &["picture"], "image"), sizes), "image", "b/", true)
+    };
+    let networks = unite(vec![plain(), prepared(&[-1, 32, 32, 3]).gives(&["b/y"])]);
+    assert_eq!(networks.len(), 1);
+    assert_eq!(before(&networks[0], 1).unwrap().0, ["Neg"]);
+    // Sizes that the network does not take.
+    let mut other = prepared(&[-1, -1, -1, 3]);
+    other.tell("b/turned", &[-1, 3, -1, -1], false);
+    assert_eq!(grouped(vec![plain(), other.gives(&["b/y"])]).len(), 2);
+    // What was sent is an output as well.
+    let both = prepared(&[-1, 32, 32, 3]).gives(&["b/y", "image"]);
+    assert_eq!(grouped(vec![plain(), both]).len(), 2);
+    // It is added to what the network gives.
+    let later = prepared(&[-1, 32, 32, 3])
+        .input("z", &[-1, 8, 28, 28])
+        .node(node("Add", &["b/y", "z"], "sum"), &[-1, 8, 28, 28]);
+    assert_eq!(grouped(vec![plain(), later.gives(&["sum"])]).len(), 2);
 }

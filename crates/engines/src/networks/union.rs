@@ -192,7 +192,7 @@ fn key(node: &NodeProto) -> Key {
 }
 
 /// Whether two initializers hold the same. Bytes that lie at the same place need not be looked at.
-fn is_same(a: &TensorProto, b: &TensorProto) -> bool {
+pub(super) fn is_same(a: &TensorProto, b: &TensorProto) -> bool {
     let place = |own: &TensorProto| (own.raw_data.as_ptr(), own.raw_data.len());
     let rest = |own: &TensorProto| TensorProto {
         name: String::new(),

@@ -22,7 +22,7 @@ use vesta_protos::onnx::{
 use vesta_savedmodel::SavedModel;
 
 use super::external::{Beside, each_tensor, is_external, unreadable};
-use super::session::{BoundModel, LoadedModel, name_of};
+use super::session::{BoundModel, LoadedModel, Part, name_of};
 use super::values::{from_onnx, status};
 use super::weights::Weights;
 use crate::bound::BoundSession;
@@ -105,8 +105,9 @@ pub(super) fn load(
     let feeds = signature.inputs.iter().map(named).collect::<Result<_, Status>>()?;
     let fetches = signature.outputs.iter().map(named).collect::<Result<_, Status>>()?;
     let shapes = signature.inputs.iter().map(|spec| spec.shape.clone()).collect();
-    let session = Arc::new(session);
-    let bound = BoundModel { signature: Arc::clone(&signature), session, feeds, shapes, fetches };
+    let network = Part { session: Arc::new(session), feeds, fetches };
+    let own = Arc::clone(&signature);
+    let bound = BoundModel { signature: own, shapes, before: None, network };
     let bound = [(signature.name.clone(), bound)].into();
     Ok(BoundSession::new(described(signature), LoadedModel::new(library), bound))
 }

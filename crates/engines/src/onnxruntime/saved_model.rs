@@ -11,7 +11,7 @@ use vesta_ffi::OnnxRuntime;
 use vesta_model::{LoadRequest, Status};
 
 use super::exactness;
-use super::session::{BoundModel, LoadedModel, name_of};
+use super::session::{BoundModel, LoadedModel, Part, name_of};
 use super::values;
 use super::weights::Weights;
 use crate::bound::BoundSession;
@@ -34,22 +34,32 @@ pub(super) fn load(
     let are_several = networks.len() > 1;
     for network in &mut networks {
         exactness::guard(&mut network.translation);
+        network.members.iter_mut().flat_map(|own| &mut own.before).for_each(exactness::guard);
         if are_several {
             weights.see(&network.translation.model);
         }
     }
     let mut bound = BTreeMap::new();
-    for Network { translation, members } in networks {
+    for Network { translation, members, .. } in networks {
         let names: Vec<&str> = members.iter().map(|member| member.name.as_str()).collect();
         let session = weights.open(translation.model, request.threads).map_err(|error| {
             refused(engine, request, &names.join(", "), &values::status(&error))
         })?;
         let session = Arc::new(session);
-        for Member { name, shapes, inputs, outputs } in members {
+        for Member { name, shapes, before, inputs, outputs } in members {
             let Some(signature) = description.signatures.get(&name) else { continue };
             let (signature, session) = (Arc::clone(signature), Arc::clone(&session));
             let (feeds, fetches) = (names_of(&inputs)?, names_of(&outputs)?);
-            bound.insert(name, BoundModel { signature, session, feeds, shapes, fetches });
+            let before = before.map(|before| {
+                let (feeds, fetches) = (names_of(&before.inputs)?, names_of(&before.outputs)?);
+                let session = weights
+                    .open(before.model, request.threads)
+                    .map_err(|error| refused(engine, request, &name, &values::status(&error)))?;
+                Ok::<_, Status>(Part { session: Arc::new(session), feeds, fetches })
+            });
+            let network = Part { session, feeds, fetches };
+            let before = before.transpose()?;
+            bound.insert(name, BoundModel { signature, shapes, before, network });
         }
     }
     Ok(BoundSession::new(description, LoadedModel::new(library), bound))

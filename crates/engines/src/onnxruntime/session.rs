@@ -7,7 +7,7 @@ use std::ffi::{CStr, CString};
 use std::sync::Arc;
 use std::time::Instant;
 
-use vesta_ffi::{OnnxRunOptions, OnnxRuntime, OnnxSession, OnnxValue};
+use vesta_ffi::{OnnxRunOptions, OnnxRuntime, OnnxRuntimeError, OnnxSession, OnnxValue};
 use vesta_model::{PartialShape, RunRequest, Signature, Status, Tensor};
 
 use super::deadlines::Deadlines;
@@ -23,14 +23,37 @@ pub(super) struct LoadedModel {
 /// A signature in terms of a model.
 pub(super) struct BoundModel {
     pub(super) signature: Arc<Signature>,
+    /// The shapes that its inputs take.
+    pub(super) shapes: Vec<PartialShape>,
+    /// What makes the network's only input of the signature's.
+    pub(super) before: Option<Part>,
+    /// Gives the signature's outputs.
+    pub(super) network: Part,
+}
+
+/// A model, or what a signature has of one.
+pub(super) struct Part {
     /// Signatures of one network have one.
     pub(super) session: Arc<OnnxSession>,
-    /// The model's inputs, one for each of the signature's.
+    /// Its inputs, in the order in which they are given.
     pub(super) feeds: Vec<CString>,
-    /// The shapes that they take.
-    pub(super) shapes: Vec<PartialShape>,
-    /// The model's outputs, one for each of the signature's.
+    /// Its outputs, as they are asked for by number.
     pub(super) fetches: Vec<CString>,
+}
+
+impl Part {
+    fn run(
+        &self,
+        options: &OnnxRunOptions,
+        values: &[OnnxValue],
+        outputs: &[usize],
+    ) -> Result<Vec<OnnxValue>, OnnxRuntimeError> {
+        let feeds: Vec<(&CStr, &OnnxValue)> =
+            self.feeds.iter().map(CString::as_c_str).zip(values).collect();
+        let fetches: Vec<&CStr> =
+            outputs.iter().map(|&index| self.fetches[index].as_c_str()).collect();
+        self.session.run(options, &feeds, &fetches)
+    }
 }
 
 impl LoadedModel {
@@ -77,14 +100,15 @@ impl Runner for LoadedModel {
             .into_iter()
             .map(|input| to_value(self.library, input))
             .collect::<Result<Vec<OnnxValue>, _>>()?;
-        let feeds: Vec<(&CStr, &OnnxValue)> =
-            bound.feeds.iter().map(CString::as_c_str).zip(&values).collect();
-        let fetches: Vec<&CStr> =
-            request.outputs.iter().map(|&index| bound.fetches[index].as_c_str()).collect();
         let listed = deadline
             .map(|deadline| self.deadlines.list(deadline, Arc::clone(&options)))
             .transpose()?;
-        let outcome = bound.session.run(&options, &feeds, &fetches);
+        let outcome = match &bound.before {
+            Some(before) => before
+                .run(&options, &values, &[0])
+                .and_then(|made| bound.network.run(&options, &made, &request.outputs)),
+            None => bound.network.run(&options, &values, &request.outputs),
+        };
         drop(listed);
         // A run that was told to end says so in words alone.
         let given =

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use prost::Message as _;
 use vesta_ffi::{OpenVino, OpenVinoModel};
 use vesta_model::{LoadRequest, ModelDescription, Status, TensorSpec};
+use vesta_onnx::Translation;
 use vesta_protos::onnx::ModelProto;
 
 use super::runner::{BoundModel, Compiled, Ends, Runs};
@@ -65,25 +66,47 @@ pub(super) fn load_saved_model(
         exactness::check(translation).map_err(|status| refused(engine, request, name, &status))?;
     }
     let mut bound = BTreeMap::new();
-    for Network { mut translation, members } in unite(signatures) {
+    for Network { mut translation, members, .. } in unite(signatures) {
         guards::guard(&mut translation);
         let model = &translation.model;
-        let names: Vec<&str> = members.iter().map(|member| member.name.as_str()).collect();
+        let names: Vec<String> = members.iter().map(|member| member.name.clone()).collect();
         let refused = |status| refused(engine, request, &names.join(", "), &status);
-        let compiled = encoded(model)
-            .and_then(|bytes| read(library, &bytes))
-            .and_then(|read| Compiled::new(&read, request.threads))
-            .map_err(refused)?;
-        for Member { name, shapes, inputs, outputs } in &members {
-            let Some(signature) = description.signatures.get(name).map(Arc::clone) else {
+        let compiled = compile(library, model, request).map_err(refused)?;
+        for Member { name, shapes, before, inputs, outputs } in members {
+            let Some(signature) = description.signatures.get(&name).map(Arc::clone) else {
                 continue;
             };
-            let ends = ends(model, inputs, outputs)?;
-            let own = compiled.bind(signature, shapes.clone(), ends).map_err(refused)?;
-            bound.insert(name.clone(), own);
+            let before = before.map(|before| compile_before(library, before, request));
+            let before = before.transpose().map_err(refused)?;
+            let ends = ends(model, &inputs, &outputs)?;
+            let own = match before {
+                Some(before) => compiled.bind_behind(before, signature, shapes, ends),
+                None => compiled.bind(signature, shapes, ends),
+            };
+            bound.insert(name, own.map_err(refused)?);
         }
     }
     Ok(BoundSession::new(description, Runs, bound))
+}
+
+fn compile(
+    library: &'static OpenVino,
+    model: &ModelProto,
+    request: &LoadRequest,
+) -> Result<Compiled, Status> {
+    let bytes = encoded(model)?;
+    Compiled::new(&read(library, &bytes)?, request.threads)
+}
+
+/// What comes before a network, with where its ends stand.
+fn compile_before(
+    library: &'static OpenVino,
+    mut before: Translation,
+    request: &LoadRequest,
+) -> Result<(Compiled, Ends), Status> {
+    guards::guard(&mut before);
+    let ends = ends(&before.model, &before.inputs, &before.outputs)?;
+    Ok((compile(library, &before.model, request)?, ends))
 }
 
 /// Where named ends stand in a model. OpenVINO keeps the file's order, and has no inputs for constants

@@ -46,6 +46,13 @@ pub(super) struct BoundModel {
     signature: Arc<Signature>,
     /// The shapes that it takes, one for each of the signature's inputs.
     shapes: Vec<PartialShape>,
+    /// What makes the model's only input of the signature's.
+    before: Option<Part>,
+    network: Part,
+}
+
+/// A compiled model, or what a signature has of one.
+struct Part {
     /// As many as runs may go on at a time.
     requests: Arc<Pool<OpenVinoRequest>>,
     ends: Ends,
@@ -83,15 +90,41 @@ impl Compiled {
         shapes: Vec<PartialShape>,
         ends: Ends,
     ) -> Result<BoundModel, Status> {
-        let is_fed = |index| ends.inputs.iter().filter(|&&fed| fed == index).count() == 1;
-        if !(0..self.inputs.len()).all(is_fed) {
-            return Err(Status::unimplemented(
-                "OpenVINO finds other inputs in it than its signature has",
-            ));
-        }
+        self.expect_fed(&ends)?;
         check_ends("input", &signature.inputs, &ends.inputs, &self.inputs)?;
         check_ends("output", &signature.outputs, &ends.outputs, &self.outputs)?;
-        Ok(BoundModel { signature, shapes, requests: Arc::clone(&self.requests), ends })
+        Ok(BoundModel { signature, shapes, before: None, network: self.part(ends) })
+    }
+
+    /// The model behind another one, which makes its only input of the signature's.
+    ///
+    /// # Errors
+    /// As [`Compiled::bind`].
+    pub(super) fn bind_behind(
+        &self,
+        (before, its_ends): (Compiled, Ends),
+        signature: Arc<Signature>,
+        shapes: Vec<PartialShape>,
+        ends: Ends,
+    ) -> Result<BoundModel, Status> {
+        before.expect_fed(&its_ends)?;
+        self.expect_fed(&ends)?;
+        check_ends("input", &signature.inputs, &its_ends.inputs, &before.inputs)?;
+        check_ends("output", &signature.outputs, &ends.outputs, &self.outputs)?;
+        let before = Some(before.part(its_ends));
+        Ok(BoundModel { signature, shapes, before, network: self.part(ends) })
+    }
+
+    fn part(&self, ends: Ends) -> Part {
+        Part { requests: Arc::clone(&self.requests), ends }
+    }
+
+    fn expect_fed(&self, ends: &Ends) -> Result<(), Status> {
+        let is_fed = |index| ends.inputs.iter().filter(|&&fed| fed == index).count() == 1;
+        if (0..self.inputs.len()).all(is_fed) {
+            return Ok(());
+        }
+        Err(Status::unimplemented("OpenVINO finds other inputs in it than its signature has"))
     }
 }
 
@@ -114,7 +147,8 @@ impl BoundModel {
         shapes: Vec<PartialShape>,
         ends: Ends,
     ) -> BoundModel {
-        BoundModel { signature, shapes, requests: Arc::clone(&self.requests), ends }
+        let network = Part { requests: Arc::clone(&self.network.requests), ends };
+        BoundModel { signature, shapes, before: None, network }
     }
 }
 
@@ -168,20 +202,43 @@ impl Runner for Runs {
         if request.outputs.is_empty() {
             return Ok(Vec::new());
         }
-        let specs = bound.signature.inputs.iter().zip(inputs);
-        let fed = specs.map(|(spec, tensor)| to_input(&spec.alias, tensor));
+        let Signature { inputs: specs, outputs: declared, .. } = &*bound.signature;
+        let named = |at: usize| specs.get(at).map_or(MADE, |spec| spec.alias.as_str());
+        let outputs: Vec<(usize, &str)> =
+            request.outputs.iter().map(|&at| (at, declared[at].alias.as_str())).collect();
+        let inputs = match &bound.before {
+            Some(before) => before.run(&named, inputs, &[(0, MADE)], deadline)?,
+            None => inputs,
+        };
+        bound.network.run(&named, inputs, &outputs, deadline)
+    }
+}
+
+/// What a value between two models is called.
+const MADE: &str = "made of the inputs";
+
+impl Part {
+    /// Gives the outputs with these numbers and names.
+    fn run<'n>(
+        &self,
+        named: &dyn Fn(usize) -> &'n str,
+        inputs: Vec<Tensor>,
+        outputs: &[(usize, &str)],
+        deadline: Option<Instant>,
+    ) -> Result<Vec<Tensor>, Status> {
+        let fed = inputs.into_iter().enumerate().map(|(at, tensor)| to_input(named(at), tensor));
         let fed = fed.collect::<Result<Vec<_>, _>>()?;
-        let mut numbered: Vec<_> = bound.ends.inputs.iter().zip(fed).collect();
+        let mut numbered: Vec<_> = self.ends.inputs.iter().zip(fed).collect();
         numbered.sort_by_key(|(place, _)| **place);
         let fed = numbered.into_iter().map(|(_, input)| input).collect();
         let none_more = || Err(Status::internal("all requests of a model are made at once"));
-        let taken = bound.requests.take(deadline, none_more)?;
-        let mut run = OneRun { requests: Arc::clone(&bound.requests), taken: Some(taken) };
+        let taken = self.requests.take(deadline, none_more)?;
+        let mut run = OneRun { requests: Arc::clone(&self.requests), taken: Some(taken) };
         if !run.ends_by(fed, deadline)? {
             run.leave();
             return Err(late());
         }
-        run.outputs(bound, &request.outputs)
+        run.outputs(&self.ends, outputs)
     }
 }
 
@@ -221,15 +278,14 @@ impl OneRun {
         let _ = std::thread::Builder::new().name(name).spawn(move || drop(self));
     }
 
-    /// The outputs with these indices.
-    fn outputs(&self, bound: &BoundModel, indices: &[usize]) -> Result<Vec<Tensor>, Status> {
+    /// The outputs with these numbers and names.
+    fn outputs(&self, ends: &Ends, outputs: &[(usize, &str)]) -> Result<Vec<Tensor>, Status> {
         let Some(request) = &self.taken else { return Err(gone()) };
-        let one = |&index: &usize| {
-            let place = bound.ends.outputs[index];
-            let output = request.output(place).map_err(|error| status(&error))?;
-            from_output(&bound.signature.outputs[index].alias, &output)
+        let one = |&(index, name): &(usize, &str)| {
+            let output = request.output(ends.outputs[index]).map_err(|error| status(&error))?;
+            from_output(name, &output)
         };
-        indices.iter().map(one).collect()
+        outputs.iter().map(one).collect()
     }
 }
 
