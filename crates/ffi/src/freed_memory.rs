@@ -4,10 +4,9 @@
 
 #![expect(unsafe_code, reason = "the C library's heap is reached by a function of C")]
 
-/// Gives freed memory of the C library's heap back to the system. What C++ libraries use while they read a model
-/// lies between what they keep, where the library would hold it until the process ends.
-///
-/// It takes a millisecond for some hundred megabytes, during which other threads may wait for memory.
+/// Gives freed memory of the C library's heap back to the system. What C++ libraries use while they read a
+/// model lies between what they keep, where the library would hold it until the process ends. Other threads may
+/// wait for memory meanwhile.
 pub fn return_freed_memory() {
     #[cfg(target_env = "gnu")]
     // SAFETY: it takes a number and no pointer, and the heap has a lock of its own.

@@ -437,6 +437,7 @@ fn load_and_answer(
     let loaded = catch_unwind(AssertUnwindSafe(|| engine.load(&request))).unwrap_or_else(|panic| {
         Err(Status::internal(format!("the engine panicked while loading: {}", panic_text(&*panic))))
     });
+    // What the engine took to read the model would stay with this process.
     vesta_ffi::return_freed_memory();
     if let Some(lowered) = &options.lowered {
         lowered.restore();

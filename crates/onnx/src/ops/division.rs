@@ -25,6 +25,9 @@ pub(super) const FAMILY: Family = &[
     ("UnravelIndex", unravel),
 ];
 
+/// The most axes of cells: each takes nodes of its own.
+const AXES_MAX: usize = 64;
+
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Rounding {
     ToZero,
@@ -120,8 +123,8 @@ fn unravel(g: &mut Graph, c: &Call<'_>) -> Outcome {
     let dtype = g.get(id).dtype;
     let [Dim::Known(rank)] = g.dims(dims)?[..] else { return refuse("the rank is open") };
     let own = g.dims(id)?;
-    if own.len() > 1 || rank == 0 {
-        return refuse("its numbers are no vector, or the cells have no axis");
+    if own.len() > 1 || !(1..=AXES_MAX).contains(&rank) {
+        return refuse(format!("its numbers are no vector, or the cells have {rank} axes"));
     }
     let line = Some(vec![own.first().copied().unwrap_or(Dim::Known(1))]);
     let sizes = g.wide(dims)?;
