@@ -1,3 +1,5 @@
+//! Networks of signatures that are made of a few nodes.
+
 use std::collections::BTreeMap;
 
 use vesta_model::{DType, PartialShape};
