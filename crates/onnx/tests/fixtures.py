@@ -410,6 +410,13 @@ def image_cases():
             label = f"{padding}_{window}_{stride}".lower()
             case("MaxPool", label, lambda x, w=window, s=stride, p=padding: tf.nn.max_pool2d(x, w, s, p), [image])
             case("AvgPool", label, lambda x, w=window, s=stride, p=padding: tf.nn.avg_pool2d(x, w, s, p), [image])
+    # The average comes after such a convolution in the translation.
+    random = np.random.default_rng(4)
+    cells, bias = random.normal(size=(1, 1, 3, 2)).astype("f"), random.normal(size=2).astype("f")
+    odd = image.copy()
+    odd[0, 0, 0, 0], odd[0, 4, 4, 1], odd[1, 2, 2, 0] = NAN, INF, -INF
+    for padding in ("SAME", "VALID"):
+        case("AvgPool", f"cells_{padding}".lower(), lambda x, p=padding: tf.nn.bias_add(tf.nn.conv2d(tf.nn.avg_pool2d(x, 3, 1, p), tf.constant(cells), 1, "SAME"), bias), [image], [[None, None, None, 3]], [[odd]])
     k = numbers(3, 3, 3, 4)
     case("Conv2D", "dilated", lambda x: raw.Conv2D(input=x, filter=tf.constant(k), strides=[1, 1, 1, 1], dilations=[1, 2, 2, 1], padding="SAME"), [image])
     case("Conv2D", "explicit", lambda x: raw.Conv2D(input=x, filter=tf.constant(k), strides=[1, 2, 2, 1], padding="EXPLICIT", explicit_paddings=[0, 0, 1, 2, 0, 1, 0, 0]), [image])

@@ -295,7 +295,46 @@ pub(super) fn convolve(g: &mut Graph, c: &Call<'_>, rank: usize) -> Outcome {
     order.extend(0..rank - 2);
     let kernel = arrange_kernel(g, filter, &order, &permute(&sizes, &order));
     let name = format.image(g, id)?;
-    Ok(vec![finish(g, format, (name, attributes, g.get(id).dtype, dims), kernel)])
+    let dtype = g.get(id).dtype;
+    let is_of_cells = window.kernel.iter().chain(&window.strides).all(|&n| n == 1);
+    if is_of_cells
+        && depth_in == channels
+        && depth_out < channels
+        && let Some((from, average)) = average_before(g, id, &name)
+    {
+        let mut cells_dims = dims.clone();
+        if let Some(own) = g.facts.get(&from).and_then(|fact| fact.1.clone()) {
+            cells_dims.splice(2.., own.into_iter().skip(2));
+        }
+        let cells = finish(g, format, (from, attributes, dtype, cells_dims), kernel);
+        let origin = g.get(cells).convolution.clone();
+        let cells = format.image(g, cells)?;
+        let name = g.emit("AveragePool", &[&cells], average, dtype, Some(dims));
+        let id = format.result(g, name);
+        g.get_mut(id).convolution = origin;
+        return Ok(vec![id]);
+    }
+    Ok(vec![finish(g, format, (name, attributes, dtype, dims), kernel)])
+}
+
+/// What is averaged to the image `name`, and how, if a convolution that takes each cell by itself may as well
+/// come first: it leaves fewer channels to average. Both orders add the same products, and a bias is the
+/// average of itself, since averages leave out what is padded.
+fn average_before(
+    g: &Graph,
+    id: ValueId,
+    name: &str,
+) -> Option<(String, Vec<(&'static str, Attr)>)> {
+    if g.get(id).uses != 1 {
+        return None;
+    }
+    let node = g.nodes.iter().rev().find(|node| node.outputs.iter().any(|own| own == name))?;
+    let is_steady = node.attributes.iter().any(|(name, value)| {
+        *name == "strides"
+            && matches!(value, Attr::Ints(strides) if strides.iter().all(|&n| n == 1))
+    });
+    let from = node.inputs.first().filter(|_| node.op == "AveragePool" && is_steady)?;
+    Some((from.clone(), node.attributes.clone()))
 }
 
 fn convolve_by_channel(g: &mut Graph, c: &Call<'_>) -> Outcome {

@@ -149,6 +149,34 @@ fn constants_behind_a_convolution_become_its_weights() {
     assert_eq!(bias.raw_data, [first.to_le_bytes(), second.to_le_bytes()].concat());
 }
 
+#[test]
+fn fewer_channels_are_averaged_where_a_convolution_may_come_first() {
+    let operators_of = |stride: i64, padding: &str, depth: usize| {
+        let pool = [
+            ("ksize", list(&[1, 3, 3, 1])),
+            ("strides", list(&[1, stride, stride, 1])),
+            ("padding", text(padding)),
+        ];
+        let cells = [("strides", list(&[1, 1, 1, 1])), ("padding", text("SAME"))];
+        let nodes = [
+            node("a", "AvgPool", &["x"], &pool),
+            floats("k", &[1, 1, 2, depth as i64], &vec![0.5; 2 * depth]),
+            node("c", "Conv2D", &["a", "k"], &cells),
+            floats("b", &[depth as i64], &vec![3.0; depth]),
+            node("y", "BiasAdd", &["c", "b"], &[]),
+        ];
+        let translation = run(&nodes, IMAGE).unwrap();
+        let conv = find(&translation.model, "Conv");
+        assert_eq!(conv.input.len(), 3, "the bias is the convolution's");
+        operators(&translation.model).join(" ")
+    };
+    assert_eq!(operators_of(1, "SAME", 1), "Transpose Conv AveragePool Transpose");
+    assert_eq!(operators_of(1, "VALID", 1), "Transpose Conv AveragePool Transpose");
+    // It would be more work.
+    assert_eq!(operators_of(2, "SAME", 1), "Transpose AveragePool Conv Transpose");
+    assert_eq!(operators_of(1, "SAME", 2), "Transpose AveragePool Conv Transpose");
+}
+
 /// As Keras 3 writes one: no operator of its own, and the statistics go through arithmetic.
 #[test]
 fn a_normalisation_that_is_written_out_becomes_weights() {
