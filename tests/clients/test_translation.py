@@ -347,6 +347,18 @@ class Lists(Translation):
         x = self.numbers(4, 3)
         self.hold(collect, [{"x": x}, {"x": x[:1]}, {"x": x[:0]}], x=(tf.float32, [None, 3]))
 
+    def test_arrays_that_grow_beyond_their_first_size(self):
+        """The loop alone says how large elements are, and how many there come to be."""
+        @tf.function
+        def collect(x):
+            rows = tf.TensorArray(tf.float32, size=2, dynamic_size=True, infer_shape=False)
+            for i in tf.range(tf.shape(x)[0]):
+                rows = rows.write(i, tf.boolean_mask(x[i], x[0] > 0.0))
+            return {"rows": rows.stack(), "size": rows.size()}
+
+        x = self.numbers(4, 7)
+        self.hold(collect, [{"x": x}, {"x": x[:2]}, {"x": x[:1]}], x=(tf.float32, [None, 7]))
+
     def test_words_one_by_one(self):
         """As decoders write them: each from the one before, until all are done."""
         table = tf.constant(self.numbers(11, 11))

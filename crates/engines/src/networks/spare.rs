@@ -66,7 +66,7 @@ const OF_TWO: &[&str] = &[
 ];
 
 /// Operators of a value and of weights that are constants here.
-const WEIGHTED: &[&str] = &["BatchNormalization", "Clip", "Conv", "MatMul", "Slice"];
+const WEIGHTED: &[&str] = &["BatchNormalization", "Clip", "Conv", "Slice"];
 
 /// Operators that give another shape for the same elements.
 const RESHAPING: &[&str] = &["Flatten", "Reshape", "Squeeze", "Unsqueeze"];
@@ -137,6 +137,10 @@ impl Reader<'_> {
         }
     }
 
+    fn rank(&self, name: &str) -> Option<usize> {
+        self.sizes(name).map(<[_]>::len)
+    }
+
     /// The elements of a value for one row; of open sizes, at least one.
     fn elements(&self, name: &str) -> u64 {
         let sizes = self.sizes(name).unwrap_or_default();
@@ -181,6 +185,8 @@ impl Reader<'_> {
             op if OF_ONE.contains(&op) => true,
             op if OF_TWO.contains(&op) => self.is_with_constant(node),
             op if WEIGHTED.contains(&op) => is_weighted,
+            // Weights for each row would hold for so many rows alone.
+            "MatMul" => is_weighted && others.iter().all(|own| self.rank(own) == Some(2)),
             op if RESHAPING.contains(&op) => is_weighted && self.keeps_rows(node),
             op if REDUCING.contains(&op) => is_weighted && self.reduces_known(node),
             _ => false,
@@ -194,11 +200,10 @@ impl Reader<'_> {
                 matches!(facts.dtype, DType::F16 | DType::BF16 | DType::F32 | DType::F64)
             });
         let is_safe = is_float || !matches!(node.op_type.as_str(), "Div" | "Pow");
-        let rank = |name: &&String| self.sizes(name).map(<[_]>::len);
         let (constants, moving): (Vec<_>, Vec<_>) =
             node.input.iter().partition(|name| self.is_constant(name));
         let ([constant], [moving]) = (&constants[..], &moving[..]) else { return false };
-        let is_stretched = rank(constant) < rank(moving)
+        let is_stretched = self.rank(constant) < self.rank(moving)
             || self.sizes(constant).and_then(<[_]>::first) == Some(&Some(1));
         is_safe && is_stretched
     }
@@ -215,10 +220,7 @@ impl Reader<'_> {
 
     /// Whether a reduction is along sizes that are known.
     fn reduces_known(&self, node: &NodeProto) -> bool {
-        let Some(rank) = node.input.first().and_then(|name| self.sizes(name)).map(<[_]>::len)
-        else {
-            return false;
-        };
+        let Some(rank) = node.input.first().and_then(|name| self.rank(name)) else { return false };
         let attribute = node.attribute.iter().find(|own| own.name == "axis").and_then(|own| own.i);
         let axes: Vec<i64> =
             match node.input.get(1).and_then(|name| self.weights.get(name.as_str())) {

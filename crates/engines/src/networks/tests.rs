@@ -192,6 +192,12 @@ fn a_run_does_not_fail_for_what_is_not_asked_for() {
     assert!(are_apart(of("Add", &["b/features", "two"]), "y"));
     assert!(are_apart(of("Add", &["b/features", "b/features"]), "y"));
     assert!(are_apart(of("Gather", &["b/features", "one"]), "y"));
+    // Weights of their own for each of two rows.
+    let rows = more()
+        .weights("w", &[2, 100, 1], 1.0)
+        .node(node("Unsqueeze", &["b/features", "one"], "u"), &[-1, 1, 100])
+        .node(node("MatMul", &["u", "w"], "y"), &[-1, 1, 1]);
+    assert!(are_apart(rows, "y"));
     let reshaped = |sizes: &[i64]| {
         let node = node("Reshape", &["b/features", "one"], "y");
         are_apart(more().node(node, sizes), "y")

@@ -180,14 +180,12 @@ fn kind(tensor: &TensorProto) -> (i32, Vec<i64>) {
 fn key(node: &NodeProto) -> Key {
     let attribute = node.attribute.clone();
     let attributes = NodeProto { attribute, ..NodeProto::default() }.encode_to_vec();
-    let is_named_so = node.output.first() == Some(&node.name);
-    let error = (!is_named_so).then(|| vesta_onnx::raised_error(&node.name)).flatten();
     Key {
         op: node.op_type.clone(),
         inputs: node.input.clone(),
         attributes,
         outputs: node.output.iter().map(|output| !output.is_empty()).collect(),
-        error,
+        error: vesta_onnx::raised_error(&node.name),
     }
 }
 
