@@ -354,7 +354,8 @@ class Lists(Translation):
             rows = tf.TensorArray(tf.float32, size=2, dynamic_size=True, infer_shape=False)
             for i in tf.range(tf.shape(x)[0]):
                 rows = rows.write(i, tf.boolean_mask(x[i], x[0] > 0.0))
-            return {"rows": rows.stack(), "size": rows.size()}
+            stacked = rows.stack()
+            return {"rows": stacked, "size": rows.size(), "count": tf.shape(stacked)[0] + 1}
 
         x = self.numbers(4, 7)
         self.hold(collect, [{"x": x}, {"x": x[:2]}, {"x": x[:1]}], x=(tf.float32, [None, 7]))
