@@ -6,6 +6,7 @@
 //! Invariant: an engine answers as TensorFlow does or refuses the model, saying what to do.
 
 mod bound;
+mod bounds;
 mod convert;
 mod embedded;
 mod guards;
@@ -15,6 +16,7 @@ mod model_settings;
 mod networks;
 mod onnxruntime;
 mod openvino;
+mod ordinary;
 mod overrides;
 mod pool;
 mod registry;

@@ -9,7 +9,6 @@
 
 mod adaptation;
 mod analysis;
-mod bounds;
 mod capability;
 #[cfg(test)]
 mod differential;
@@ -26,6 +25,7 @@ mod plan;
 mod session;
 mod sizes;
 mod threads;
+mod twin;
 
 use std::sync::Arc;
 

@@ -14,13 +14,13 @@ use vesta_onnx::{FeedSpec, FrozenSignature, Refusal, Resizing, Translation, tran
 use vesta_protos::onnx::{ModelProto, StringStringEntryProto, tensor_proto::DataLocation};
 
 use super::adaptation;
-use super::bounds;
 use super::capability::{self, Source};
 use super::footprint::Footprint;
 use super::host;
 use super::merge::{Boundary, NumericGraph};
 use super::onnx::Computed;
 use super::threads;
+use super::twin;
 
 /// Weights from this size lie in one block that rten reads in place.
 const EXTERNAL_BYTES_MIN: usize = 256;
@@ -43,7 +43,7 @@ pub(crate) struct NumericModel {
     model: Model,
     feeds: Vec<(NodeId, Boundary)>,
     fetches: Vec<(NodeId, DType)>,
-    /// The fetches of a twin for inputs within bounds, see [`bounds`].
+    /// The fetches of a twin for inputs within bounds, see [`twin`].
     bounded: Option<Vec<NodeId>>,
     footprint: Footprint,
     /// Of an ONNX file: the sizes of all values, and the inputs that follow from sizes.
@@ -109,7 +109,7 @@ impl NumericModel {
         let Translation { mut model, inputs, outputs, values, .. } = translation;
         #[cfg(test)]
         let operators = vesta_onnx::count_operators(&model).keys().map(|&op| op.into()).collect();
-        let twin = bounds::write_twin(&mut model, &inputs, &outputs, &values);
+        let twin = twin::write_twin(&mut model, &inputs, &outputs, &values);
         let own = twin.as_ref().map(|twin| twin.own.clone()).unwrap_or_default();
         adaptation::adapt(&mut model, &own);
         let weights = extract_weights(&mut model);
@@ -297,7 +297,7 @@ fn is_bounded(tensor: &Tensor) -> bool {
         return true;
     }
     // Without a way out of the loop, it is done with vectors.
-    let within = |all: bool, value: &f32| all & (value.abs() <= bounds::INPUT_MAX);
+    let within = |all: bool, value: &f32| all & (value.abs() <= twin::INPUT_MAX);
     tensor.as_slice::<f32>().is_some_and(|values| values.iter().fold(true, within))
 }
 

@@ -11,6 +11,7 @@ use vesta_protos::onnx::NodeProto;
 use vesta_protos::onnx::tensor_proto::DataType;
 
 use crate::guards::{self, add_constant, add_nan, graphs_within, node, with_nan};
+use crate::ordinary::Ordinary;
 
 /// Operators that it computes in another way for these dtypes, and how that shows.
 const OTHERWISE: &[(&str, &[DType], &str)] = &[
@@ -53,11 +54,18 @@ pub(crate) fn check(translation: &Translation) -> Result<(), Status> {
     )))
 }
 
-/// Makes maxima and minima exact and treat NaN as TensorFlow's do, in graphs within the graph, too.
-pub(super) fn guard(translation: &mut Translation) {
+/// Whether the operator has a guard for NaN.
+pub(super) fn guards_nan(op: &str, dtype: DType) -> bool {
+    matches!(op, "MaxPool" | "ReduceMax" | "ReduceMin") && dtype == DType::F32
+}
+
+/// Makes maxima and minima exact and treat NaN as TensorFlow's do, in graphs within the graph, too; but
+/// for NaN where `ordinary` knows that there is none.
+pub(super) fn guard(translation: &mut Translation, ordinary: &Ordinary) {
     let Translation { model, values, .. } = translation;
     let Some(graph) = &mut model.graph else { return };
-    let mut guards = Guards { values, count: 0, windows: false, numbers: BTreeSet::new() };
+    let (windows, numbers) = (false, BTreeSet::new());
+    let mut guards = Guards { values, ordinary, count: 0, windows, numbers };
     graph.node = guards.around(std::mem::take(&mut graph.node));
     let Guards { windows, numbers, .. } = guards;
     // Graphs within see the constants of those around them.
@@ -72,6 +80,7 @@ pub(super) fn guard(translation: &mut Translation) {
 /// What was guarded so far.
 struct Guards<'t> {
     values: &'t BTreeMap<String, ValueFacts>,
+    ordinary: &'t Ordinary,
     /// Guarded windows: names are told apart by it.
     count: usize,
     windows: bool,
@@ -86,6 +95,10 @@ impl Guards<'_> {
         for mut node in nodes {
             for inner in graphs_within(&mut node) {
                 inner.node = self.around(std::mem::take(&mut inner.node));
+            }
+            if self.ordinary.needs_no_guard(&node) {
+                guarded.push(node);
+                continue;
             }
             let facts = node.input.first().and_then(|name| self.values.get(name));
             let dtype = facts.map(|facts| facts.dtype);

@@ -107,9 +107,10 @@ pub(super) fn load(
     let shapes = signature.inputs.iter().map(|spec| spec.shape.clone()).collect();
     let network = Part { session: Arc::new(session), feeds, fetches };
     let own = Arc::clone(&signature);
-    let bound = BoundModel { signature: own, shapes, before: None, network };
+    let limits = None;
+    let bound = BoundModel { signature: own, shapes, before: None, network, limits };
     let bound = [(signature.name.clone(), bound)].into();
-    Ok(BoundSession::new(described(signature), LoadedModel::new(library), bound))
+    Ok(BoundSession::new(described(signature), LoadedModel::new(library, None), bound))
 }
 
 /// The ONNX files of a folder.

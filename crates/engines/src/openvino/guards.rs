@@ -11,6 +11,7 @@ use vesta_protos::onnx::NodeProto;
 use vesta_protos::onnx::tensor_proto::DataType;
 
 use crate::guards::{add_constant, add_nan, cast, graphs_within, node, node_with, with_nan};
+use crate::ordinary::Ordinary;
 
 /// Operators of one float that lose NaN. `Erf` does not by itself, but OpenVINO makes one operator of it
 /// and what stands around it in a GELU, which on some processors gives NaN for infinity; a guard between
@@ -26,11 +27,18 @@ const AXES: &str = "?zero_and_one";
 const ZERO: &str = "?zero";
 const ZERO_NARROW: &str = "?zero_narrow";
 
-/// Guards a translation, in graphs within the graph, too.
-pub(super) fn guard(translation: &mut Translation) {
+/// Whether the operator has a guard for NaN.
+pub(super) fn guards_nan(op: &str, dtype: DType) -> bool {
+    let is_one = OF_ONE.contains(&op) || matches!(op, "Max" | "Min" | "ReduceMax" | "ReduceMin");
+    is_one && dtype == DType::F32
+}
+
+/// Guards a translation, in graphs within the graph, too; but for NaN where `ordinary` knows that there is
+/// none.
+pub(super) fn guard(translation: &mut Translation, ordinary: &Ordinary) {
     let Translation { model, values, .. } = translation;
     let Some(graph) = &mut model.graph else { return };
-    let mut guards = Guards { values, numbers: BTreeSet::new(), picks: false };
+    let mut guards = Guards { values, ordinary, numbers: BTreeSet::new(), picks: false };
     graph.node = guards.around(std::mem::take(&mut graph.node));
     let Guards { numbers, picks, .. } = guards;
     for number in numbers {
@@ -47,6 +55,7 @@ pub(super) fn guard(translation: &mut Translation) {
 /// What was guarded so far.
 struct Guards<'t> {
     values: &'t BTreeMap<String, ValueFacts>,
+    ordinary: &'t Ordinary,
     /// Types of which a NaN is needed.
     numbers: BTreeSet<i32>,
     /// Whether something is picked by an index that a run computes.
@@ -60,6 +69,10 @@ impl Guards<'_> {
         for mut own in nodes {
             for inner in graphs_within(&mut own) {
                 inner.node = self.around(std::mem::take(&mut inner.node));
+            }
+            if self.ordinary.needs_no_guard(&own) {
+                guarded.push(own);
+                continue;
             }
             let facts = own.input.first().and_then(|name| self.values.get(name));
             let turned = TURNED.iter().find(|(op, _)| *op == own.op_type);
@@ -163,7 +176,7 @@ mod tests {
         let model = ModelProto { graph: Some(graph), ..Default::default() };
         let (inputs, outputs, operators) = Default::default();
         let mut translation = Translation { model, inputs, outputs, operators, values };
-        guard(&mut translation);
+        guard(&mut translation, &Ordinary::default());
         translation.model.graph.unwrap().node
     }
 

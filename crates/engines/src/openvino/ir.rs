@@ -143,7 +143,7 @@ pub(super) fn load(
         .map_err(|status| refused(status.code(), status.message()))?;
     let name = signature.name.clone();
     let description = ModelDescription { signatures: [(name.clone(), signature)].into() };
-    Ok(BoundSession::new(description, Runs, [(name, bound)].into()))
+    Ok(BoundSession::new(description, Runs::default(), [(name, bound)].into()))
 }
 
 fn aliases(specs: &[TensorSpec]) -> Vec<String> {

@@ -12,13 +12,14 @@ use vesta_model::{LoadRequest, ModelDescription, Status, TensorSpec};
 use vesta_onnx::Translation;
 use vesta_protos::onnx::ModelProto;
 
-use super::runner::{BoundModel, Compiled, Ends, Runs};
+use super::runner::{BoundModel, Compiled, Ends, Limits, Runs};
 use super::values::words;
 use super::{constants, exactness, guards};
 use crate::bound::BoundSession;
 use crate::convert::ONNX_BYTES_MAX;
 use crate::networks::{Member, Network, unite};
 use crate::onnxruntime::OnnxFile;
+use crate::ordinary::{Careful, Ordinary};
 use crate::registry::EngineName;
 use crate::translated::{TranslatedSignature, refused, translate_all};
 
@@ -51,13 +52,25 @@ pub(super) fn load_file(
         })?;
     let name = signature.name.clone();
     let description = ModelDescription { signatures: [(name.clone(), signature)].into() };
-    Ok(BoundSession::new(description, Runs, [(name, bound)].into()))
+    Ok(BoundSession::new(description, Runs::default(), [(name, bound)].into()))
 }
 
 /// Loads a version that is a SavedModel.
 pub(super) fn load_saved_model(
     library: &'static OpenVino,
     request: &LoadRequest,
+) -> Result<BoundSession<Runs>, Status> {
+    let find = |translation: &Translation| Ordinary::of(translation, guards::guards_nan);
+    let careful = move |request: &LoadRequest| open(library, request, |_| Ordinary::default(), None);
+    open(library, request, find, Some(Careful::new(request, careful)))
+}
+
+/// Loads a SavedModel in the form for the runs that `find` says what is known of.
+fn open(
+    library: &'static OpenVino,
+    request: &LoadRequest,
+    find: fn(&Translation) -> Ordinary,
+    careful: Option<Careful>,
 ) -> Result<BoundSession<Runs>, Status> {
     let engine = EngineName::OpenVino;
     let (description, mut signatures) = translate_all(engine, request)?;
@@ -67,7 +80,9 @@ pub(super) fn load_saved_model(
     }
     let mut bound = BTreeMap::new();
     for Network { mut translation, members, .. } in unite(signatures) {
-        guards::guard(&mut translation);
+        let ordinary = find(&translation);
+        guards::guard(&mut translation, &ordinary);
+        let limits = Limits::of(&ordinary, &mut translation.model);
         let model = &translation.model;
         let names: Vec<String> = members.iter().map(|member| member.name.clone()).collect();
         let refused = |status| refused(engine, request, &names.join(", "), &status);
@@ -83,10 +98,10 @@ pub(super) fn load_saved_model(
                 Some(before) => compiled.bind_behind(before, signature, shapes, ends),
                 None => compiled.bind(signature, shapes, ends),
             };
-            bound.insert(name, own.map_err(refused)?);
+            bound.insert(name, own.map_err(refused)?.within(limits));
         }
     }
-    Ok(BoundSession::new(description, Runs, bound))
+    Ok(BoundSession::new(description, Runs { careful }, bound))
 }
 
 fn compile(
@@ -104,7 +119,7 @@ fn compile_before(
     mut before: Translation,
     request: &LoadRequest,
 ) -> Result<(Compiled, Ends), Status> {
-    guards::guard(&mut before);
+    guards::guard(&mut before, &Ordinary::default());
     let ends = ends(&before.model, &before.inputs, &before.outputs)?;
     Ok((compile(library, &before.model, request)?, ends))
 }

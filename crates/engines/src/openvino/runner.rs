@@ -10,9 +10,11 @@ use std::time::{Duration, Instant};
 
 use vesta_ffi::{OpenVinoInput, OpenVinoModel, OpenVinoPort, OpenVinoRequest};
 use vesta_model::{PartialShape, RunRequest, Signature, Status, Tensor, TensorSpec};
+use vesta_protos::onnx::ModelProto;
 
 use super::values::{from_output, status, to_input, to_openvino, unfit, words};
 use crate::bound::{Bound, Runner, late};
+use crate::ordinary::{Careful, Ordinary, is_ordinary, is_ordinary_sum};
 use crate::pool::Pool;
 
 /// How long a run that was told to end may take before it is left to itself.
@@ -49,6 +51,24 @@ pub(super) struct BoundModel {
     /// What makes the model's only input of the signature's.
     before: Option<Part>,
     network: Part,
+    /// What the network was made for, if not for any run.
+    limits: Option<Limits>,
+}
+
+/// A network that is made for ordinary runs.
+#[derive(Clone, Copy)]
+pub(super) struct Limits {
+    /// Where the output stands that says whether a run was, where its inputs do not.
+    sums: Option<usize>,
+}
+
+impl Limits {
+    /// Writes into the model what a run is known by; `None` where any run is ordinary.
+    pub(super) fn of(ordinary: &Ordinary, model: &mut ModelProto) -> Option<Limits> {
+        let place = model.graph.as_ref().map_or(0, |graph| graph.output.len());
+        let sums = ordinary.write_sums(model).map(|_| place);
+        ordinary.is_limited().then_some(Limits { sums })
+    }
 }
 
 /// A compiled model, or what a signature has of one.
@@ -93,7 +113,7 @@ impl Compiled {
         self.expect_fed(&ends)?;
         check_ends("input", &signature.inputs, &ends.inputs, &self.inputs)?;
         check_ends("output", &signature.outputs, &ends.outputs, &self.outputs)?;
-        Ok(BoundModel { signature, shapes, before: None, network: self.part(ends) })
+        Ok(BoundModel { signature, shapes, before: None, network: self.part(ends), limits: None })
     }
 
     /// The model behind another one, which makes its only input of the signature's.
@@ -112,7 +132,7 @@ impl Compiled {
         check_ends("input", &signature.inputs, &its_ends.inputs, &before.inputs)?;
         check_ends("output", &signature.outputs, &ends.outputs, &self.outputs)?;
         let before = Some(before.part(its_ends));
-        Ok(BoundModel { signature, shapes, before, network: self.part(ends) })
+        Ok(BoundModel { signature, shapes, before, network: self.part(ends), limits: None })
     }
 
     fn part(&self, ends: Ends) -> Part {
@@ -129,6 +149,11 @@ impl Compiled {
 }
 
 impl BoundModel {
+    /// The same, of a network that was made within limits.
+    pub(super) fn within(self, limits: Option<Limits>) -> BoundModel {
+        BoundModel { limits, ..self }
+    }
+
     /// Compiles a model for one signature alone, see [`Compiled`].
     pub(super) fn compile(
         model: &OpenVinoModel,
@@ -148,7 +173,7 @@ impl BoundModel {
         ends: Ends,
     ) -> BoundModel {
         let network = Part { requests: Arc::clone(&self.network.requests), ends };
-        BoundModel { signature, shapes, before: None, network }
+        BoundModel { signature, shapes, before: None, network, limits: None }
     }
 }
 
@@ -163,7 +188,11 @@ impl Bound for BoundModel {
 }
 
 /// Runs of a version. They share nothing beyond their signature's requests.
-pub(super) struct Runs;
+#[derive(Default)]
+pub(super) struct Runs {
+    /// Answers what is not ordinary.
+    pub(super) careful: Option<Careful>,
+}
 
 /// Checks that the model has the ends that the signature tells of.
 pub(super) fn check_ends(
@@ -206,26 +235,58 @@ impl Runner for Runs {
         let named = |at: usize| specs.get(at).map_or(MADE, |spec| spec.alias.as_str());
         let outputs: Vec<(usize, &str)> =
             request.outputs.iter().map(|&at| (at, declared[at].alias.as_str())).collect();
-        let inputs = match &bound.before {
-            Some(before) => before.run(&named, inputs, &[(0, MADE)], deadline)?,
-            None => inputs,
-        };
-        bound.network.run(&named, inputs, &outputs, deadline)
+        let careful = bound.limits.as_ref().and(self.careful.as_ref());
+        // Tensors share their memory.
+        let again = careful.map(|careful| (careful, inputs.clone()));
+        match (bound.run_ordinary(&named, inputs, &outputs, deadline)?, again) {
+            (Some(given), _) => Ok(given),
+            (None, Some((careful, inputs))) => careful.run(request, inputs, deadline),
+            (None, None) => Err(Status::internal("a run is not ordinary, and none else may be")),
+        }
     }
 }
 
 /// What a value between two models is called.
 const MADE: &str = "made of the inputs";
 
-impl Part {
-    /// Gives the outputs with these numbers and names.
-    fn run<'n>(
+impl BoundModel {
+    /// The outputs with these numbers and names; `None` of a run that was not ordinary.
+    fn run_ordinary<'n>(
         &self,
         named: &dyn Fn(usize) -> &'n str,
         inputs: Vec<Tensor>,
         outputs: &[(usize, &str)],
         deadline: Option<Instant>,
-    ) -> Result<Vec<Tensor>, Status> {
+    ) -> Result<Option<Vec<Tensor>>, Status> {
+        let may_be = |inputs: &[Tensor]| self.limits.is_none() || is_ordinary(inputs);
+        if !may_be(&inputs) {
+            return Ok(None);
+        }
+        let inputs = match &self.before {
+            Some(before) => {
+                before.run(named, inputs, &[(0, MADE)], None, deadline)?.unwrap_or_default()
+            }
+            None => inputs,
+        };
+        if self.before.is_some() && !may_be(&inputs) {
+            return Ok(None);
+        }
+        let sums = self.limits.and_then(|limits| limits.sums);
+        self.network.run(named, inputs, outputs, sums, deadline)
+    }
+}
+
+impl Part {
+    /// Gives the outputs with these numbers and names; `None` where `sums` stands and says that the run
+    /// was not ordinary.
+    fn run<'n>(
+        &self,
+        named: &dyn Fn(usize) -> &'n str,
+        inputs: Vec<Tensor>,
+        outputs: &[(usize, &str)],
+        sums: Option<usize>,
+        deadline: Option<Instant>,
+    ) -> Result<Option<Vec<Tensor>>, Status> {
         let fed = inputs.into_iter().enumerate().map(|(at, tensor)| to_input(named(at), tensor));
         let fed = fed.collect::<Result<Vec<_>, _>>()?;
         let mut numbered: Vec<_> = self.ends.inputs.iter().zip(fed).collect();
@@ -238,7 +299,12 @@ impl Part {
             run.leave();
             return Err(late());
         }
-        run.outputs(&self.ends, outputs)
+        if let Some(place) = sums
+            && !run.is_ordinary(place)?
+        {
+            return Ok(None);
+        }
+        run.outputs(&self.ends, outputs).map(Some)
     }
 }
 
@@ -276,6 +342,13 @@ impl OneRun {
         }
         let name = "openvino-late".to_owned();
         let _ = std::thread::Builder::new().name(name).spawn(move || drop(self));
+    }
+
+    /// Whether the run was ordinary, as the output in this place says.
+    fn is_ordinary(&self, place: usize) -> Result<bool, Status> {
+        let Some(request) = &self.taken else { return Err(gone()) };
+        let sum = request.output(place).map_err(|error| status(&error))?;
+        Ok(is_ordinary_sum(sum.bytes))
     }
 
     /// The outputs with these numbers and names.

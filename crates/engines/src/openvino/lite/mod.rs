@@ -390,7 +390,7 @@ impl Runner for LiteRuns {
         if is_past(deadline) {
             return Err(late());
         }
-        Runs.run(model, request, inputs, deadline)
+        Runs::default().run(model, request, inputs, deadline)
     }
 }
 
