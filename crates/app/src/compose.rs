@@ -47,6 +47,7 @@ pub(crate) fn serve(
     format: LogFormat,
     ready: impl FnOnce(&Resolved),
 ) -> Result<(), Status> {
+    vesta_ffi::keep_freed_memory();
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let runtime = runtime(cores)?;
     let metrics = Metrics::new()?;

@@ -19,7 +19,7 @@ mod tensorflow;
 
 pub use cpu_clock::process_cpu_time;
 pub use environment::set_before_threads;
-pub use freed_memory::return_freed_memory;
+pub use freed_memory::{keep_freed_memory, return_freed_memory};
 pub use litert::{LiteRt, LiteRtError, LiteRtInput, LiteRtKernels, LiteRtModel, LiteRtOutput};
 pub use onnxruntime::{
     OnnxPackedWeights, OnnxRunOptions, OnnxRuntime, OnnxRuntimeError, OnnxSession, OnnxTexts,

@@ -25,6 +25,7 @@ pub(crate) fn adapt(model: &mut ModelProto, own: &HashSet<String>) {
         match node.op_type.as_str() {
             "Relu" => adapter.relu(node),
             "Clip" => adapter.clip(node),
+            "MaxPool" => adapter.pool(node),
             "Selu" => adapter.selu(node),
             "Softplus" => adapter.softplus(node),
             "LRN" => adapter.local_response(node),
@@ -98,6 +99,16 @@ impl Adapter<'_> {
             (None, Some(high)) => drop(self.write("Min", &[&input, &high], output)),
             (None, None) => self.nodes.push(node),
         }
+    }
+
+    /// TensorFlow's largest of a window without numbers is the least number, rten's is negative infinity.
+    fn pool(&mut self, mut node: NodeProto) {
+        let (_, output) = ends(&node);
+        let pooled = format!("{output}~pooled");
+        node.output = vec![pooled.clone()];
+        self.nodes.push(node);
+        let lowest = self.float(f32::MIN);
+        self.write("Max", &[&pooled, &lowest], output);
     }
 
     /// `Elu` times gamma.

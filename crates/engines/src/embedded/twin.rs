@@ -1,7 +1,8 @@
 //! A twin of a graph for runs whose values are surely finite.
 //!
 //! rten's own `Relu` and `Clip` work in place with vectors, but make a bound of a NaN, where TensorFlow
-//! passes it on. Before the activations of values that have a bound the twin has rten's own operators. A run
+//! passes it on, and its `MaxPool` has no number for a window without one. For values that have a bound the twin
+//! has rten's own operators. A run
 //! takes the twin when its inputs are numbers of at most [`INPUT_MAX`]; any other takes the graph as it is.
 //!
 //! May not know: rten. Invariant: the twin gives what the graph gives, for every run that takes it.
@@ -40,7 +41,7 @@ pub(super) fn write_twin(
     let magnitudes = Magnitudes::new(graph, inputs, values, None);
     let bounds = magnitudes.bounds(f64::from(INPUT_MAX), &HashMap::new()).known;
     let is_loose = |node: &&NodeProto| {
-        matches!(node.op_type.as_str(), "Relu" | "Clip")
+        matches!(node.op_type.as_str(), "Clip" | "MaxPool" | "Relu")
             && node.input.first().is_some_and(|input| bounds.contains_key(input.as_str()))
     };
     let loose: HashSet<String> =
