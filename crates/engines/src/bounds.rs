@@ -68,7 +68,9 @@ impl<'g> Magnitudes<'g> {
             own.map(|tensor| (tensor.name.as_str(), tensor)).collect::<HashMap<_, _>>()
         };
         let is_wanted = |node: &&NodeProto| {
-            let given = |wanted: &HashSet<&str>| node.output.iter().any(|own| wanted.contains(own.as_str()));
+            let given = |wanted: &HashSet<&str>| {
+                node.output.iter().any(|own| wanted.contains(own.as_str()))
+            };
             wanted.is_none_or(given)
         };
         let floats = graph.input.iter().filter_map(float_input);
@@ -165,8 +167,8 @@ impl Step<'_, '_> {
             || given.clone().try_fold(0.0, |most: f64, at| Some(most.max(of(at)?)));
         Some(match self.node.op_type.as_str() {
             "Abs" | "AveragePool" | "DepthToSpace" | "Expand" | "Flatten" | "Gather"
-            | "HardSwish" | "Identity" | "MaxPool" | "Neg" | "Relu" | "Reshape" | "Slice" | "SpaceToDepth"
-            | "Split" | "Squeeze" | "Tile" | "Transpose" | "Unsqueeze" => of(0)?,
+            | "HardSwish" | "Identity" | "MaxPool" | "Neg" | "Relu" | "Reshape" | "Slice"
+            | "SpaceToDepth" | "Split" | "Squeeze" | "Tile" | "Transpose" | "Unsqueeze" => of(0)?,
             "Add" | "Sub" | "Sum" => given.clone().map(of).sum::<Option<f64>>()?,
             "Clip" => largest_of_all()?.min(self.range()?),
             "Concat" | "Max" | "Min" => largest_of_all()?,
@@ -290,4 +292,90 @@ fn attribute<'n>(node: &'n NodeProto, name: &str) -> Option<&'n AttributeProto> 
 /// The number of summands, where their roundings do not matter.
 fn sum_of(summands: usize) -> Option<f64> {
     (summands <= SUMMANDS_MAX).then_some(summands as f64)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use vesta_protos::onnx::attribute_proto::AttributeType;
+
+    fn facts(dtype: DType) -> ValueFacts {
+        ValueFacts { dtype, shape: PartialShape::Unknown, is_constant: false }
+    }
+
+    fn weights(name: &str, dims: &[i64], values: &[f32]) -> TensorProto {
+        let bytes: Vec<u8> = values.iter().flat_map(|value| value.to_le_bytes()).collect();
+        TensorProto {
+            name: name.to_owned(),
+            data_type: DataType::Float as i32,
+            dims: dims.to_vec(),
+            raw_data: bytes.into(),
+            ..TensorProto::default()
+        }
+    }
+
+    fn attribute(name: &str, number: Option<i64>, text: Option<&str>) -> AttributeProto {
+        AttributeProto {
+            name: name.to_owned(),
+            r#type: AttributeType::Int as i32,
+            i: number,
+            s: text.map(|text| text.as_bytes().to_vec()),
+            ..AttributeProto::default()
+        }
+    }
+
+    /// The bound of one operator's result, whose first input is `Tanh` of anything.
+    fn bound(op: &str, inputs: &[&str], attributes: Vec<AttributeProto>) -> Option<f64> {
+        let node = |op: &str, inputs: &[&str], output: &str| NodeProto {
+            op_type: op.to_owned(),
+            input: inputs.iter().map(|&input| input.to_owned()).collect(),
+            output: vec![output.to_owned()],
+            ..NodeProto::default()
+        };
+        let known = node("Softsign", &["one"], "x");
+        let own = NodeProto { attribute: attributes, ..node(op, inputs, "y") };
+        let initializer = vec![
+            weights("one", &[], &[1.0]),
+            weights("parts", &[3], &[-0.5, 0.25, 2.0]),
+            weights("none", &[2], &[0.0, 1.0]),
+            weights("nan", &[2], &[f32::NAN, 1.0]),
+            weights("kernel", &[2, 1, 2], &[1.0, -2.0, 3.0, 0.5]),
+        ];
+        let graph = GraphProto { node: vec![known, own], initializer, ..GraphProto::default() };
+        let named = [("bytes", DType::U8), ("longs", DType::I64), ("halves", DType::F16)];
+        let values = named.map(|(name, dtype)| (name.to_owned(), facts(dtype))).into();
+        let magnitudes = Magnitudes::new(&graph, &[], &values, None);
+        magnitudes.bounds(1.0, &HashMap::new()).known.get("y").copied()
+    }
+
+    #[test]
+    fn each_operator_has_the_bound_of_its_result() {
+        let to = |number: DataType| vec![attribute("to", Some(number as i64), None)];
+        assert_eq!(bound("Cast", &["bytes"], to(DataType::Float)), Some(256.0));
+        assert_eq!(bound("Cast", &["longs"], to(DataType::Float)), Some(64f64.exp2()));
+        assert_eq!(bound("Cast", &["halves"], to(DataType::Float)), None);
+        assert_eq!(bound("Cast", &["bytes"], to(DataType::Float16)), None);
+        assert_eq!(bound("Div", &["x", "parts"], vec![]), Some(4.0));
+        assert_eq!(bound("Div", &["x", "none"], vec![]), None);
+        assert_eq!(bound("Div", &["x", "nan"], vec![]), None);
+        assert_eq!(bound("Div", &["x", "x"], vec![]), None);
+        assert_eq!(bound("Mul", &["x", "nan"], vec![]), None);
+        assert_eq!(bound("Conv", &["x", "kernel"], vec![]), Some(3.5));
+        assert_eq!(bound("ConvTranspose", &["x", "kernel"], vec![]), Some(6.5));
+        assert_eq!(bound("Where", &["bytes", "x", "parts"], vec![]), Some(2.0));
+        assert_eq!(bound("LeakyRelu", &["x"], vec![]), Some(1.0));
+    }
+
+    #[test]
+    fn images_are_bounded_where_they_are_resized_within() {
+        let by = |mode: &str, way: &str| {
+            let mode = attribute("mode", None, Some(mode));
+            let way = attribute("coordinate_transformation_mode", None, Some(way));
+            bound("Resize", &["x"], vec![mode, way])
+        };
+        assert_eq!(by("linear", "half_pixel"), Some(1.0));
+        assert_eq!(by("nearest", "asymmetric"), Some(1.0));
+        assert_eq!(by("cubic", "half_pixel"), None);
+        assert_eq!(by("linear", "tf_crop_and_resize"), None);
+    }
 }

@@ -144,10 +144,7 @@ fn producers(graph: &GraphProto) -> HashMap<&str, &NodeProto> {
 }
 
 /// Bounds, with as many values looked at as it takes.
-fn bounded<'g>(
-    graph: &'g GraphProto,
-    magnitudes: &Magnitudes<'g>,
-) -> (Bounds<'g>, Vec<String>) {
+fn bounded<'g>(graph: &'g GraphProto, magnitudes: &Magnitudes<'g>) -> (Bounds<'g>, Vec<String>) {
     let producers = producers(graph);
     let mut cuts: HashMap<&str, f64> = HashMap::new();
     loop {
@@ -158,7 +155,7 @@ fn bounded<'g>(
             cuts.extend(found.into_iter().map(|value| (value, LOOKED_AT_MAX)));
         }
         if cuts.len() == before || cuts.len() > LOOKED_AT_COUNT_MAX {
-            let kept = |value: &&&str| bounds.known.get(**value).is_some();
+            let kept = |value: &&&str| bounds.known.contains_key(**value);
             let mut looked_at: Vec<String> =
                 cuts.keys().filter(kept).map(|&value| value.to_owned()).collect();
             looked_at.sort_unstable();
@@ -260,5 +257,113 @@ impl Careful {
         })?;
         return_freed_memory();
         Ok(Arc::clone(made.insert(session)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use vesta_model::{PartialShape, Shape};
+    use vesta_protos::onnx::TensorProto;
+
+    fn info(name: &str) -> ValueInfoProto {
+        let tensor = TensorKind { elem_type: DataType::Float as i32, shape: None };
+        let r#type = TypeProto { value: Some(Kind::TensorType(tensor)), ..TypeProto::default() };
+        ValueInfoProto { name: name.to_owned(), r#type: Some(r#type), ..Default::default() }
+    }
+
+    /// `times` products with `weight` on the diagonal, an activation behind each: `r1`, `r2` ...
+    fn chain(times: usize, weight: f32, first: &str) -> Translation {
+        let mut nodes = vec![node(first, &["x"], "r0")];
+        for at in 1..=times {
+            nodes.push(node("MatMul", &[&format!("r{}", at - 1), "w"], &format!("p{at}")));
+            nodes.push(node("Relu", &[&format!("p{at}")], &format!("r{at}")));
+        }
+        let bytes: Vec<u8> =
+            [weight, 0.0, 0.0, weight].iter().flat_map(|w| w.to_le_bytes()).collect();
+        let weights = TensorProto {
+            name: "w".to_owned(),
+            data_type: DataType::Float as i32,
+            dims: vec![2, 2],
+            raw_data: bytes.into(),
+            ..TensorProto::default()
+        };
+        let facts = |name: &String| {
+            let shape = PartialShape::Ranked(vec![None, Some(2)]);
+            (name.clone(), ValueFacts { dtype: DType::F32, shape, is_constant: false })
+        };
+        let values = nodes.iter().flat_map(|node| &node.output).map(facts).collect();
+        let graph = GraphProto {
+            output: vec![info(&format!("r{times}"))],
+            node: nodes,
+            initializer: vec![weights],
+            input: vec![info("x")],
+            ..GraphProto::default()
+        };
+        let model = ModelProto { graph: Some(graph), ..ModelProto::default() };
+        let inputs = vec!["x".to_owned()];
+        Translation { model, inputs, values, outputs: vec![], operators: Default::default() }
+    }
+
+    fn relus(op: &str, dtype: DType) -> bool {
+        op == "Relu" && dtype == DType::F32
+    }
+
+    fn unguarded(ordinary: &Ordinary, translation: &Translation) -> usize {
+        let nodes = &translation.model.graph.as_ref().unwrap().node;
+        nodes.iter().filter(|node| ordinary.needs_no_guard(node)).count()
+    }
+
+    #[test]
+    fn a_short_chain_is_known_by_its_inputs() {
+        let mut short = chain(3, 1e4, "Neg");
+        let ordinary = Ordinary::of(&short, relus);
+        assert_eq!(unguarded(&ordinary, &short), 3);
+        assert_eq!(ordinary.write_sums(&mut short.model), None);
+    }
+
+    #[test]
+    fn a_long_chain_is_looked_at() {
+        let mut long = chain(60, 1e4, "Neg");
+        let ordinary = Ordinary::of(&long, relus);
+        assert_eq!(unguarded(&ordinary, &long), 60);
+        // Each time it is some four products until numbers might overflow.
+        assert!((10..25).contains(&ordinary.looked_at.len()), "{:?}", ordinary.looked_at);
+        assert_eq!(ordinary.write_sums(&mut long.model).as_deref(), Some(SUMS));
+        let graph = long.model.graph.unwrap();
+        let sums = graph.node.iter().filter(|node| node.op_type == "ReduceL1");
+        assert!(sums.clone().all(|sum| sum.input[0].starts_with('r')));
+        assert_eq!(sums.count(), ordinary.looked_at.len());
+        assert_eq!(graph.output[1].name, SUMS);
+    }
+
+    #[test]
+    fn guards_stay_where_nothing_can_be_said() {
+        for (times, weight, first) in
+            [(3, f32::NAN, "Neg"), (3, f32::INFINITY, "Neg"), (3, 1e38, "Neg"), (3, 1.0, "Log")]
+        {
+            let translation = chain(times, weight, first);
+            let ordinary = Ordinary::of(&translation, relus);
+            assert_eq!(unguarded(&ordinary, &translation), 0, "{weight} {first}");
+            assert!(!ordinary.is_limited());
+        }
+        let endless = chain(400, 1e20, "Neg");
+        let ordinary = Ordinary::of(&endless, relus);
+        assert!(unguarded(&ordinary, &endless) < 400);
+        assert!(ordinary.looked_at.len() <= LOOKED_AT_COUNT_MAX + 1);
+    }
+
+    #[test]
+    fn numbers_are_ordinary_up_to_the_limits() {
+        let of = |values: &[f32]| Tensor::of(Shape::vector(values.len()), values).unwrap();
+        assert!(is_ordinary(&[of(&[0.0, -INPUT_MAX, INPUT_MAX]), of(&[])]));
+        for odd in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY, INPUT_MAX.next_up()] {
+            assert!(!is_ordinary(&[of(&[1.0]), of(&[0.0, odd, 1.0])]), "{odd}");
+        }
+        assert!(is_ordinary_sum(&SUM_MAX.to_le_bytes()));
+        for odd in [f32::NAN, f32::INFINITY, SUM_MAX.next_up()] {
+            assert!(!is_ordinary_sum(&odd.to_le_bytes()), "{odd}");
+        }
+        assert!(!is_ordinary_sum(&[]));
     }
 }

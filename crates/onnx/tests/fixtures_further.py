@@ -316,4 +316,20 @@ def step_cases(case, numbers):
     case("FakeQuantWithMinMaxVarsPerChannel", "plain", lambda x: raw.FakeQuantWithMinMaxVarsPerChannel(inputs=x, min=[-1.0, -0.2, 0.0], max=[1.0, 3.0, 2.0]), [numbers(2, 5, 3)])
 
 
-GROUPS = (number_cases, joint_cases, order_cases, matrix_cases, search_cases, segment_cases, window_cases, step_cases)
+def image_cases(case, _):
+    """Images of few channels and a number for each of them."""
+    dice = np.random.default_rng(44)
+    image = dice.normal(size=(2, 16, 17, 3)).astype(np.float32)
+    image[0, 1, 2, 1], image[1, 0, 0, 2], image[1, 15, 16, 0] = np.nan, INF, -INF
+    each = np.array([0.5, -2.0, 3.0], np.float32)
+    for op in ("AddV2", "Sub", "Mul", "RealDiv", "Maximum"):
+        build = getattr(raw, op)
+        case(op, "image", lambda x, build=build: build(x=x, y=tf.constant(each)), [image], runs=[[image[:0]]])
+        case(op, "of_image", lambda x, build=build: build(x=tf.constant(each.reshape(1, 1, 1, 3)), y=x), [image])
+    case("Mul", "image_of_one", lambda x: raw.Mul(x=x, y=tf.constant([2.0])), [image[..., :1]])
+    case("Mul", "image_by_columns", lambda x: raw.Mul(x=x, y=tf.constant(dice.normal(size=(17, 3)).astype(np.float32))), [image])
+    case("Greater", "image", lambda x: raw.Greater(x=x, y=tf.constant(each)), [image])
+    case("Mul", "image_of_ints", lambda x: raw.Mul(x=x, y=tf.constant([2, 3, 4])), [np.arange(768, dtype=np.int32).reshape(1, 16, 16, 3)])
+
+
+GROUPS = (number_cases, joint_cases, order_cases, matrix_cases, search_cases, segment_cases, window_cases, step_cases, image_cases)

@@ -1,9 +1,9 @@
 //! A twin of a graph for runs whose values are surely finite.
 //!
 //! rten's own `Relu` and `Clip` work in place with vectors, but make a bound of a NaN, where TensorFlow
-//! passes it on, and its `MaxPool` has no number for a window without one. For values that have a bound the twin
-//! has rten's own operators. A run
-//! takes the twin when its inputs are numbers of at most [`INPUT_MAX`]; any other takes the graph as it is.
+//! passes it on, and its `MaxPool` gives infinity for a window without a number. For values that have a bound
+//! the twin has rten's own operators. A run takes the twin when its inputs are numbers of at most
+//! [`INPUT_MAX`]; any other takes the graph as it is.
 //!
 //! May not know: rten. Invariant: the twin gives what the graph gives, for every run that takes it.
 
@@ -91,9 +91,10 @@ fn has_graph(node: &NodeProto) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use vesta_model::DType;
+    use vesta_model::{DType, PartialShape};
+    use vesta_protos::onnx::tensor_proto::DataType;
     use vesta_protos::onnx::type_proto::{Tensor, Value};
-    use vesta_protos::onnx::{TypeProto, ValueInfoProto};
+    use vesta_protos::onnx::{GraphProto, TensorProto, TypeProto, ValueInfoProto};
 
     fn node(op: &str, inputs: &[&str], output: &str) -> NodeProto {
         NodeProto {

@@ -27,7 +27,8 @@ pub(super) fn load(
     request: &LoadRequest,
 ) -> Result<BoundSession<LoadedModel>, Status> {
     let find = |translation: &Translation| Ordinary::of(translation, exactness::guards_nan);
-    let careful = move |request: &LoadRequest| open(library, request, |_| Ordinary::default(), None);
+    let careful =
+        move |request: &LoadRequest| open(library, request, |_| Ordinary::default(), None);
     open(library, request, find, Some(Careful::new(request, careful)))
 }
 

@@ -46,7 +46,10 @@ pub(super) struct Limits {
 
 impl Limits {
     /// Writes into the model what a run is known by; `None` where any run is ordinary.
-    pub(super) fn of(ordinary: &Ordinary, model: &mut ModelProto) -> Result<Option<Limits>, Status> {
+    pub(super) fn of(
+        ordinary: &Ordinary,
+        model: &mut ModelProto,
+    ) -> Result<Option<Limits>, Status> {
         if !ordinary.is_limited() {
             return Ok(None);
         }
@@ -164,11 +167,14 @@ impl Runner for LoadedModel {
             return Ok(Vec::new());
         }
         // Tensors share their memory.
-        let again = bound.limits.as_ref().and(self.careful.as_ref()).map(|own| (own, inputs.clone()));
+        let again =
+            bound.limits.as_ref().and(self.careful.as_ref()).map(|own| (own, inputs.clone()));
         let given = match (self.run_ordinary(bound, &request.outputs, inputs, deadline)?, again) {
             (Some(given), _) => given,
             (None, Some((careful, inputs))) => return careful.run(request, inputs, deadline),
-            (None, None) => return Err(Status::internal("a run is not ordinary, and none else may be")),
+            (None, None) => {
+                return Err(Status::internal("a run is not ordinary, and none else may be"));
+            }
         };
         let outputs = request.outputs.iter().zip(given);
         outputs

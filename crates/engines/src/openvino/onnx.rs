@@ -61,7 +61,8 @@ pub(super) fn load_saved_model(
     request: &LoadRequest,
 ) -> Result<BoundSession<Runs>, Status> {
     let find = |translation: &Translation| Ordinary::of(translation, guards::guards_nan);
-    let careful = move |request: &LoadRequest| open(library, request, |_| Ordinary::default(), None);
+    let careful =
+        move |request: &LoadRequest| open(library, request, |_| Ordinary::default(), None);
     open(library, request, find, Some(Careful::new(request, careful)))
 }
 

@@ -1,11 +1,11 @@
 //! In which order of axes an operator that treats all elements alike is written.
 //!
 //! Invariant: it follows its inputs, so a chain behind a convolution stays channels-first to its
-//! end and no transpose stands in between.
+//! end and no transpose stands in between; images that are normalised are turned before.
 
 use crate::graph::{Attr, Graph};
 use crate::refusal::Reason;
-use crate::value::{Dims, ValueId, permute, to_channels_first};
+use crate::value::{Dim, Dims, ValueId, permute, to_channels_first};
 use vesta_model::DType;
 
 /// Inputs under one order of axes.
@@ -22,7 +22,8 @@ pub(super) fn is_channels_first(graph: &Graph, id: ValueId) -> bool {
 
 /// The inputs of an operator that combines tensors element by element.
 pub(super) fn align(graph: &mut Graph, ids: &[ValueId]) -> Result<Aligned, Reason> {
-    let leading = ids.iter().copied().find(|&id| is_channels_first(graph, id));
+    let is_first = |&id: &ValueId| is_channels_first(graph, id);
+    let leading = ids.iter().copied().find(is_first).or_else(|| image_by_channels(graph, ids));
     if let Some(rank) = leading.and_then(|id| graph.get(id).rank()) {
         let fits = ids.iter().all(|&id| {
             let value = graph.get(id);
@@ -36,6 +37,30 @@ pub(super) fn align(graph: &mut Graph, ids: &[ValueId]) -> Result<Aligned, Reaso
     }
     let names = ids.iter().map(|&id| graph.plain(id)).collect();
     Ok(Aligned { names, is_channels_first: false })
+}
+
+/// Channels up to which an image is better turned: beside each other they are too few for vectors.
+const CHANNELS_MAX: usize = 4;
+
+/// Rows and columns from which it is worth while.
+const SIDE_MIN: usize = 16;
+
+/// The image, of a pair of one with few channels and a constant with a number for each of them: kernels take
+/// long for so short rows, and a network turns the image anyway.
+fn image_by_channels(graph: &Graph, ids: &[ValueId]) -> Option<ValueId> {
+    let [a, b] = *ids else { return None };
+    let (image, factors) = if graph.get(a).constant.is_some() { (b, a) } else { (a, b) };
+    let Some([_, rows, columns, Dim::Known(channels)]) = graph.get(image).dims.as_deref() else {
+        return None;
+    };
+    let is_long = |side: &Dim| side.known().is_none_or(|size| size >= SIDE_MIN);
+    let is_image = graph.get(image).constant.is_none()
+        && (2..=CHANNELS_MAX).contains(channels)
+        && is_long(rows)
+        && is_long(columns);
+    let [others @ .., own] = &graph.get(factors).constant.as_ref()?.dims[..] else { return None };
+    let is_one_each = own == channels && others.len() < 4 && others.iter().all(|&size| size == 1);
+    (is_image && is_one_each).then_some(image)
 }
 
 /// An input as it combines with channels-first tensors of `rank`.

@@ -112,6 +112,29 @@ fn a_convolution_states_every_attribute() {
 }
 
 #[test]
+fn an_image_is_turned_before_it_is_normalised() {
+    let normalised = |factors: NodeDef, shape| {
+        let mut nodes = vec![factors];
+        nodes.push(node("a", "Sub", &["x", "f"], &[]));
+        nodes.push(node("b", "RealDiv", &["a", "f"], &[]));
+        nodes.push(floats("k", &[1, 1, 2, 1], &[1.0, 2.0]));
+        let attributes = [("strides", list(&[1, 1, 1, 1])), ("padding", text("VALID"))];
+        nodes.push(node("y", "Conv2D", &["b", "k"], &attributes));
+        let translation = run(&nodes, shape).unwrap();
+        operators(&translation.model).join(" ")
+    };
+    let turned = "Transpose Sub Div Conv Transpose";
+    let image = &[None, Some(16), Some(20), Some(2)];
+    assert_eq!(normalised(floats("f", &[2], &[1.0, 2.0]), image), turned);
+    assert_eq!(normalised(floats("f", &[1, 1, 1, 2], &[1.0, 2.0]), image), turned);
+    assert_eq!(normalised(floats("f", &[2], &[1.0, 2.0]), &[None, None, None, Some(2)]), turned);
+    let otherwise = "Sub Div Transpose Conv Transpose";
+    assert_eq!(normalised(floats("f", &[], &[1.0]), image), otherwise);
+    assert_eq!(normalised(floats("f", &[20, 2], &[1.0; 40]), image), otherwise);
+    assert_eq!(normalised(floats("f", &[2], &[1.0, 2.0]), IMAGE), otherwise);
+}
+
+#[test]
 fn padding_is_left_to_the_engine_only_where_the_size_decides() {
     let open = &[None, None, None, Some(2)];
     for (stride, is_automatic) in [(1, false), (2, true)] {
