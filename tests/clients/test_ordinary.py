@@ -1,5 +1,6 @@
 """Requests with NaN, infinity and large numbers, on engines whose fast form of a network is not made for them."""
 
+import grpc
 import numpy as np
 import tensorflow as tf
 
@@ -96,3 +97,21 @@ class OrdinaryTest(Folders):
 
     def test_the_embedded_engine_answers_what_is_not_ordinary(self):
         self.assert_answers("embedded")
+
+    def test_without_the_files_ordinary_requests_go_on(self):
+        need_onnxruntime()
+        net = Net()
+        base = self.base / "net"
+        tf.saved_model.save(net, str(base / "1"), net.signatures())
+        flags = ["--engine=onnxruntime", "--file_system_poll_wait_seconds=0"]
+        with Server(self.config(net=base), *flags) as server:
+            client = self.connect(server)
+            image = np.ones([1, 4, 4, 3], "f")
+            before = client.predict("net", image=image)["scores"]
+            for file in (base / "1" / "variables").iterdir():
+                file.unlink()
+            with self.assertRaises(grpc.RpcError) as caught:
+                client.predict("net", image=np.full_like(image, np.nan))
+            self.assertEqual(caught.exception.code(), grpc.StatusCode.FAILED_PRECONDITION)
+            self.assertIn("needs the files of model net version 1 once more", caught.exception.details())
+            np.testing.assert_array_equal(client.predict("net", image=image)["scores"], before)
