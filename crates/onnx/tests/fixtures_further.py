@@ -328,6 +328,13 @@ def image_cases(case, _):
         case(op, "of_image", lambda x, build=build: build(x=tf.constant(each.reshape(1, 1, 1, 3)), y=x), [image])
     case("Mul", "image_of_one", lambda x: raw.Mul(x=x, y=tf.constant([2.0])), [image[..., :1]])
     case("Mul", "image_by_columns", lambda x: raw.Mul(x=x, y=tf.constant(dice.normal(size=(17, 3)).astype(np.float32))), [image])
+    below = -1 - np.abs(dice.normal(size=(1, 6, 7, 3))).astype(np.float32)
+    zeros = [[0, 0], [1, 1], [1, 2], [0, 0]]
+    pool = lambda x: tf.nn.max_pool2d(x, 3, 2, "VALID")
+    case("MaxPool", "of_padded", lambda x: pool(tf.pad(x, zeros)), [below])
+    case("MaxPool", "of_padded_filters", lambda x: pool(tf.pad(tf.nn.conv2d(x, tf.ones([1, 1, 3, 16]), 1, "SAME"), zeros)), [below])
+    case("MaxPool", "of_padded_by_number", lambda x: pool(tf.pad(x, zeros, constant_values=-0.5)), [below])
+    case("AvgPool", "of_padded", lambda x: tf.nn.avg_pool2d(tf.pad(x, zeros), 3, 2, "VALID"), [below])
     case("Greater", "image", lambda x: raw.Greater(x=x, y=tf.constant(each)), [image])
     case("Mul", "image_of_ints", lambda x: raw.Mul(x=x, y=tf.constant([2, 3, 4])), [np.arange(768, dtype=np.int32).reshape(1, 16, 16, 3)])
 

@@ -12,6 +12,7 @@ mod analysis;
 mod capability;
 #[cfg(test)]
 mod differential;
+mod direct;
 mod example;
 mod footprint;
 mod graph;
@@ -24,6 +25,7 @@ mod onnx;
 mod plan;
 mod session;
 mod sizes;
+mod stages;
 mod threads;
 mod twin;
 

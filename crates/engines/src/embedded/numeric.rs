@@ -7,7 +7,7 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use prost::Message as _;
-use rten::{Model, ModelOptions, NodeId, RunOptions, Value, ValueOrView, ValueView};
+use rten::{Model, ModelOptions, NodeId, RunError, RunOptions, Value, ValueOrView, ValueView};
 use rten_tensor::prelude::*;
 use vesta_model::{DType, Shape, Status, Tensor};
 use vesta_onnx::{FeedSpec, FrozenSignature, Refusal, Resizing, Translation, translate};
@@ -19,6 +19,7 @@ use super::footprint::Footprint;
 use super::host;
 use super::merge::{Boundary, NumericGraph};
 use super::onnx::Computed;
+use super::stages::{Stage, plan};
 use super::threads;
 use super::twin;
 
@@ -45,6 +46,8 @@ pub(crate) struct NumericModel {
     fetches: Vec<(NodeId, DType)>,
     /// The fetches of a twin for inputs within bounds, see [`twin`].
     bounded: Option<Vec<NodeId>>,
+    /// Convolutions of our own in runs of the twin.
+    stages: Vec<Stage>,
     footprint: Footprint,
     /// Of an ONNX file: the sizes of all values, and the inputs that follow from sizes.
     computed: Option<(Computed, Vec<NodeId>)>,
@@ -58,6 +61,12 @@ impl NumericModel {
     #[cfg(test)]
     pub(crate) fn operators(&self) -> &std::collections::BTreeSet<String> {
         &self.operators
+    }
+
+    /// Convolutions of our own.
+    #[cfg(test)]
+    pub(super) fn stages(&self) -> &[Stage] {
+        &self.stages
     }
 
     /// Translates and loads a graph.
@@ -111,6 +120,7 @@ impl NumericModel {
         let operators = vesta_onnx::count_operators(&model).keys().map(|&op| op.into()).collect();
         let twin = twin::write_twin(&mut model, &inputs, &outputs, &values);
         let own = twin.as_ref().map(|twin| twin.own.clone()).unwrap_or_default();
+        let planned = twin.as_ref().map(|twin| plan(&mut model, &inputs, twin, &values));
         adaptation::adapt(&mut model, &own);
         let weights = extract_weights(&mut model);
         let bytes = model.encode_to_vec();
@@ -123,9 +133,12 @@ impl NumericModel {
         let mut feed_ids = inputs.iter().map(find).collect::<Result<Vec<_>, _>>()?;
         let given_ids = feed_ids.split_off(feeds.len());
         let fetch_ids = outputs.iter().map(find).collect::<Result<Vec<_>, _>>()?;
+        let planned = planned.into_iter().flatten().map(|stage| stage.in_model(&model));
+        let stages = planned.collect::<Result<_, _>>().map_err(failed)?;
         let bounded = twin.map(|twin| twin.outputs.iter().map(find).collect::<Result<_, _>>());
         Ok(NumericModel {
             bounded: bounded.transpose()?,
+            stages,
             feeds: feed_ids.into_iter().zip(feeds).collect(),
             fetches: fetch_ids.into_iter().zip(fetches.iter().map(|f| f.dtype)).collect(),
             model,
@@ -211,14 +224,12 @@ impl NumericModel {
         fetches: &[usize],
         threads: usize,
     ) -> Result<Vec<Tensor>, Status> {
-        let ids = self.computed.iter().flat_map(|(_, ids)| ids.iter().copied());
-        let given = ids.zip(given);
-        let values = inputs
-            .iter()
-            .map(|(at, tensor)| (self.feeds[*at].0, *tensor))
-            .chain(given)
-            .map(|(id, tensor)| Ok((id, entering(tensor)?)))
-            .collect::<Result<Vec<_>, Status>>()?;
+        let entered = || {
+            let ids = self.computed.iter().flat_map(|(_, ids)| ids.iter().copied());
+            let own = inputs.iter().map(|(at, tensor)| (self.feeds[*at].0, *tensor));
+            let all = own.chain(ids.zip(given)).map(|(id, tensor)| Ok((id, entering(tensor)?)));
+            all.collect::<Result<Vec<_>, Status>>()
+        };
         // Two values that a program holds may be one node here; rten gives each node once.
         let mut wanted = fetches.to_vec();
         wanted.sort_unstable();
@@ -226,13 +237,22 @@ impl NumericModel {
         let bounded = self.bounded.as_ref().filter(|_| inputs.iter().all(|(_, x)| is_bounded(x)));
         let id = |&at: &usize| bounded.map_or(self.fetches[at].0, |twin| twin[at]);
         let ids: Vec<NodeId> = wanted.iter().map(id).collect();
-        let options = RunOptions::default().with_thread_pool(Some(threads::pool(threads)));
-        let results = self.model.run(values, &ids, Some(options)).map_err(|error| {
+        let options = || RunOptions::default().with_thread_pool(Some(threads::pool(threads)));
+        let failed = |error: RunError| {
             let text = error.to_string();
             let raised = vesta_onnx::raised_error(&text);
             let own = || format!("the embedded engine failed: {text}");
             Status::invalid_argument(raised.unwrap_or_else(own))
-        })?;
+        };
+        // A convolution of our own knows one thread.
+        let is_staged = bounded.is_some() && threads <= 1 && inputs.len() == self.feeds.len();
+        let staged = if is_staged && !self.stages.is_empty() {
+            Stage::run_all(&self.stages, &self.model, entered()?, &options).map_err(failed)?
+        } else {
+            None
+        };
+        let values = staged.map_or_else(entered, Ok)?;
+        let results = self.model.run(values, &ids, Some(options())).map_err(failed)?;
         let tensors = wanted
             .iter()
             .zip(results)

@@ -29,6 +29,13 @@ pub(super) struct Twin {
     pub(super) own: HashSet<String>,
 }
 
+impl Twin {
+    /// The value of the graph that a value of the twin's stands for.
+    pub(super) fn original(name: &str) -> &str {
+        name.strip_suffix(TWIN).unwrap_or(name)
+    }
+}
+
 /// Writes a twin beside the graph of `model`, with the values of its own among the outputs; `None`
 /// where nothing would be gained.
 pub(super) fn write_twin(

@@ -64,8 +64,10 @@ pub(super) fn guards_nan(op: &str, dtype: DType) -> bool {
 pub(super) fn guard(translation: &mut Translation, ordinary: &Ordinary) {
     let Translation { model, values, .. } = translation;
     let Some(graph) = &mut model.graph else { return };
+    let padded = graph.node.iter().filter(|node| node.op_type == "Pad");
+    let padded = padded.flat_map(|node| node.output.clone()).collect();
     let (windows, numbers) = (false, BTreeSet::new());
-    let mut guards = Guards { values, ordinary, count: 0, windows, numbers };
+    let mut guards = Guards { values, ordinary, padded, count: 0, windows, numbers };
     graph.node = guards.around(std::mem::take(&mut graph.node));
     let Guards { windows, numbers, .. } = guards;
     // Graphs within see the constants of those around them.
@@ -81,6 +83,8 @@ pub(super) fn guard(translation: &mut Translation, ordinary: &Ordinary) {
 struct Guards<'t> {
     values: &'t BTreeMap<String, ValueFacts>,
     ordinary: &'t Ordinary,
+    /// What `Pad` gives.
+    padded: BTreeSet<String>,
     /// Guarded windows: names are told apart by it.
     count: usize,
     windows: bool,
@@ -96,7 +100,7 @@ impl Guards<'_> {
             for inner in graphs_within(&mut node) {
                 inner.node = self.around(std::mem::take(&mut inner.node));
             }
-            if self.ordinary.needs_no_guard(&node) {
+            if self.ordinary.needs_no_guard(&node) && !self.is_padded_pool(&node) {
                 guarded.push(node);
                 continue;
             }
@@ -134,6 +138,12 @@ impl Guards<'_> {
             guarded.extend(narrower);
         }
         guarded
+    }
+
+    /// Whether a pool reads what was padded. ONNX Runtime makes one operator of both and takes no zeros of the
+    /// padding for the largest, whatever its number; a guard between keeps it from that.
+    fn is_padded_pool(&self, node: &NodeProto) -> bool {
+        node.op_type == "MaxPool" && node.input.iter().any(|input| self.padded.contains(input))
     }
 
     /// Makes a node of half read and give floats, which hold every half; gives the casts before and
@@ -177,4 +187,38 @@ fn by_comparing(node_of_two: NodeProto) -> Vec<NodeProto> {
     let compares = if node_of_two.op_type == "Max" { "Greater" } else { "Less" };
     let is_first = format!("{output}?is_first");
     vec![node(compares, &[a, b], &is_first), node("Where", &[&is_first, a, b], output)]
+}
+
+#[cfg(test)]
+mod tests {
+    use vesta_model::PartialShape;
+    use vesta_protos::onnx::type_proto::{Tensor, Value};
+    use vesta_protos::onnx::{GraphProto, ModelProto, TypeProto, ValueInfoProto};
+
+    use super::*;
+
+    #[test]
+    fn a_pool_of_what_was_padded_keeps_its_guard() {
+        let operators = |nodes: Vec<NodeProto>| {
+            let shape = PartialShape::Ranked(vec![Some(1); 4]);
+            let facts = ValueFacts { dtype: DType::F32, shape, is_constant: false };
+            let values = ["x", "a"].map(|name| (name.to_owned(), facts.clone())).into();
+            let floats = Value::TensorType(Tensor { elem_type: 1, shape: None });
+            let r#type = Some(TypeProto { value: Some(floats), ..TypeProto::default() });
+            let input = ValueInfoProto { name: "x".to_owned(), r#type, ..Default::default() };
+            let graph = GraphProto { node: nodes, input: vec![input], ..GraphProto::default() };
+            let model = ModelProto { graph: Some(graph), ..ModelProto::default() };
+            let (inputs, outputs, operators) = (vec!["x".to_owned()], vec![], Default::default());
+            let mut translation = Translation { model, inputs, outputs, operators, values };
+            let ordinary = Ordinary::of(&translation, guards_nan);
+            guard(&mut translation, &ordinary);
+            let nodes = translation.model.graph.unwrap().node;
+            nodes.iter().map(|node| node.op_type.clone()).collect::<Vec<_>>().join(" ")
+        };
+        let pool = || node("MaxPool", &["a"], "y");
+        // A bound of one, whatever it is fed.
+        let bounded = |op: &str| vec![node("Sigmoid", &["x"], "s"), node(op, &["s"], "a"), pool()];
+        assert_eq!(operators(bounded("Neg")), "Sigmoid Neg MaxPool");
+        assert_eq!(operators(bounded("Pad")), "Sigmoid Pad IsNaN Where MaxPool");
+    }
 }
