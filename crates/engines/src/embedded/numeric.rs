@@ -19,7 +19,7 @@ use super::footprint::Footprint;
 use super::host;
 use super::merge::{Boundary, NumericGraph};
 use super::onnx::Computed;
-use super::stages::{Stage, plan};
+use super::stages::{Stages, plan};
 use super::threads;
 use super::twin;
 
@@ -47,7 +47,7 @@ pub(crate) struct NumericModel {
     /// The fetches of a twin for inputs within bounds, see [`twin`].
     bounded: Option<Vec<NodeId>>,
     /// Convolutions of our own in runs of the twin.
-    stages: Vec<Stage>,
+    stages: Option<Stages<NodeId>>,
     footprint: Footprint,
     /// Of an ONNX file: the sizes of all values, and the inputs that follow from sizes.
     computed: Option<(Computed, Vec<NodeId>)>,
@@ -63,10 +63,10 @@ impl NumericModel {
         &self.operators
     }
 
-    /// Convolutions of our own.
+    /// How many convolutions are our own.
     #[cfg(test)]
-    pub(super) fn stages(&self) -> &[Stage] {
-        &self.stages
+    pub(super) fn stages(&self) -> usize {
+        self.stages.as_ref().map_or(0, Stages::len)
     }
 
     /// Translates and loads a graph.
@@ -120,7 +120,7 @@ impl NumericModel {
         let operators = vesta_onnx::count_operators(&model).keys().map(|&op| op.into()).collect();
         let twin = twin::write_twin(&mut model, &inputs, &outputs, &values);
         let own = twin.as_ref().map(|twin| twin.own.clone()).unwrap_or_default();
-        let planned = twin.as_ref().map(|twin| plan(&mut model, &inputs, twin, &values));
+        let planned = twin.as_ref().and_then(|twin| plan(&mut model, &inputs, twin, &values));
         adaptation::adapt(&mut model, &own);
         let weights = extract_weights(&mut model);
         let bytes = model.encode_to_vec();
@@ -133,8 +133,7 @@ impl NumericModel {
         let mut feed_ids = inputs.iter().map(find).collect::<Result<Vec<_>, _>>()?;
         let given_ids = feed_ids.split_off(feeds.len());
         let fetch_ids = outputs.iter().map(find).collect::<Result<Vec<_>, _>>()?;
-        let planned = planned.into_iter().flatten().map(|stage| stage.in_model(&model));
-        let stages = planned.collect::<Result<_, _>>().map_err(failed)?;
+        let stages = planned.map(|planned| planned.in_model(&model).map_err(failed)).transpose()?;
         let bounded = twin.map(|twin| twin.outputs.iter().map(find).collect::<Result<_, _>>());
         Ok(NumericModel {
             bounded: bounded.transpose()?,
@@ -245,14 +244,15 @@ impl NumericModel {
             Status::invalid_argument(raised.unwrap_or_else(own))
         };
         // A convolution of our own knows one thread.
-        let is_staged = bounded.is_some() && threads <= 1 && inputs.len() == self.feeds.len();
-        let staged = if is_staged && !self.stages.is_empty() {
-            Stage::run_all(&self.stages, &self.model, entered()?, &options).map_err(failed)?
-        } else {
-            None
+        let stages = self.stages.as_ref().filter(|_| bounded.is_some() && threads <= 1);
+        let staged = match stages {
+            Some(stages) => stages.run(&self.model, entered()?, &ids, &options).map_err(failed)?,
+            None => None,
         };
-        let values = staged.map_or_else(entered, Ok)?;
-        let results = self.model.run(values, &ids, Some(options())).map_err(failed)?;
+        let results = match staged {
+            Some(results) => results,
+            None => self.model.run(entered()?, &ids, Some(options())).map_err(failed)?,
+        };
         let tensors = wanted
             .iter()
             .zip(results)

@@ -1,14 +1,13 @@
 //! Where a run leaves rten for a convolution of our own, and goes on behind it.
 //!
-//! rten takes no operators of others, but it computes any value from any others. So a run may stop at what
-//! such a convolution reads, and go on from what it gives: where all that follows comes of that one value.
-//! The first layers of a network are like that, and they have the large images.
+//! rten takes no operators of others, but it computes any values from any others. So a run stops at what
+//! such a convolution reads, keeps what is needed later, and goes on with what the convolution gives.
 //!
 //! May not know: placement, signatures. Invariant: a stage computes what the nodes in its place compute.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
-use rten::{Model, NodeId, RunError, RunOptions, Value, ValueOrView};
+use rten::{Model, NodeId, RunError, RunOptions, Value, ValueOrView, ValueView};
 use rten_tensor::prelude::*;
 use vesta_model::PartialShape;
 use vesta_onnx::ValueFacts;
@@ -28,41 +27,51 @@ const CELLS_MIN: usize = 24 * 24;
 const WEIGHTS_MAX: usize = 1 << 20;
 
 /// Stops in one run.
-const STAGES_MAX: usize = 16;
+const STAGES_MAX: usize = 32;
 
-/// A convolution between two runs of rten, in terms of a graph.
-pub(super) struct PlannedStage {
-    /// The value that it reads, and the one that it gives.
-    ends: [String; 2],
-    convolution: DirectConvolution,
+/// The stages of a run, as `V` names values.
+pub(super) struct Stages<V> {
+    stages: Vec<Stage<V>>,
+    /// What is computed behind the last stage reads these.
+    last: Vec<V>,
+    /// Outputs that need all stages.
+    outputs: HashSet<V>,
 }
 
-/// A convolution between two runs of rten.
-pub(super) struct Stage {
-    ends: [NodeId; 2],
+/// A part that rten computes, and the convolution behind it.
+struct Stage<V> {
+    /// What the part reads, besides weights.
+    reads: Vec<V>,
+    /// What of the part is needed behind it.
+    gives: Vec<V>,
+    /// What the convolution reads, and what it gives.
+    ends: [V; 2],
     convolution: DirectConvolution,
+    /// What nobody reads any more.
+    over: Vec<V>,
 }
 
-/// Finds the stages of the twin of a graph, and has their ends among the graph's outputs.
+/// Finds the stages of the twin of a graph, and has what passes between them among the graph's outputs.
 pub(super) fn plan(
     model: &mut ModelProto,
     inputs: &[String],
     twin: &Twin,
     values: &BTreeMap<String, ValueFacts>,
-) -> Vec<PlannedStage> {
-    let Some(graph) = &mut model.graph else { return Vec::new() };
-    let found = Plan::new(graph, inputs, twin, values).stages();
-    for stage in &found {
-        for end in &stage.ends {
-            if !graph.output.iter().any(|info| info.name == *end) {
-                graph.output.push(floats(end));
+) -> Option<Stages<String>> {
+    let graph = model.graph.as_mut()?;
+    let found = Plan::new(graph, inputs, twin, values).stages()?;
+    for Stage { gives, ends, .. } in &found.stages {
+        for name in gives.iter().chain(ends) {
+            if !graph.output.iter().any(|info| info.name == *name) {
+                graph.output.push(anything(name));
             }
         }
     }
-    found
+    Some(found)
 }
 
-fn floats(name: &str) -> ValueInfoProto {
+/// An output of which nothing is said.
+fn anything(name: &str) -> ValueInfoProto {
     let tensor = TensorKind { elem_type: DataType::Float as i32, shape: None };
     let r#type = TypeProto { value: Some(Kind::TensorType(tensor)), ..TypeProto::default() };
     ValueInfoProto { name: name.to_owned(), r#type: Some(r#type), ..ValueInfoProto::default() }
@@ -90,37 +99,96 @@ impl<'g> Plan<'g> {
         let weights = graph.initializer.iter().map(|own| (own.name.as_str(), own)).collect();
         let inputs = inputs.iter().map(String::as_str).collect();
         let mut plan = Plan { twin, values, inputs, weights, producers, nodes: Vec::new() };
-        let (seen, _) = plan.behind(None);
+        let outputs: Vec<&str> = twin.outputs.iter().map(String::as_str).collect();
+        let seen = plan.behind(&outputs, &HashSet::new());
         let is_seen = |node: &&NodeProto| node.output.iter().any(|own| seen.contains(own.as_str()));
         plan.nodes = graph.node.iter().filter(is_seen).collect();
         plan
     }
 
-    /// The values that the twin's outputs are computed from where `known` is given, and whether an input is
-    /// among them.
-    fn behind(&self, known: Option<&str>) -> (HashSet<&'g str>, bool) {
-        let (mut seen, mut reads_input) = (HashSet::new(), false);
-        let mut open: Vec<&str> = self.twin.outputs.iter().map(String::as_str).collect();
+    /// What `names` are computed from, and themselves, as far as it is neither `known` nor a weight.
+    fn behind(&self, names: &[&'g str], known: &HashSet<&str>) -> HashSet<&'g str> {
+        let mut seen = HashSet::new();
+        let mut open = names.to_vec();
         while let Some(name) = open.pop() {
-            if Some(name) == known || !seen.insert(name) {
+            if known.contains(name) || self.weights.contains_key(name) || !seen.insert(name) {
                 continue;
             }
-            reads_input |= self.inputs.contains(name);
             let producer = self.producers.get(name);
             open.extend(
                 producer.into_iter().flat_map(|node| node.input.iter().map(String::as_str)),
             );
         }
-        (seen, reads_input)
+        seen.remove("");
+        seen
     }
 
-    fn stages(&self) -> Vec<PlannedStage> {
-        let all = self.nodes.iter().filter_map(|node| self.stage(node));
-        all.filter(|stage| !self.behind(Some(&stage.ends[1])).1).take(STAGES_MAX).collect()
+    fn stages(&self) -> Option<Stages<String>> {
+        let mut known: HashSet<&str> = self.inputs.clone();
+        let mut held: HashSet<&str> = self.inputs.clone();
+        let mut stages = Vec::new();
+        let candidates = self.nodes.iter().filter_map(|node| self.candidate(node));
+        for ([read, given], convolution) in candidates.take(STAGES_MAX) {
+            let part = self.behind(&[read], &known);
+            let reads = self.read_by(&part, &held);
+            known.extend(&part);
+            known.extend(self.between(read, given));
+            // What the convolution gives is needed, or it would not be here.
+            let is_needed = |name: &&&str| self.is_needed(name, &known);
+            let gives: Vec<&str> =
+                part.iter().copied().filter(|own| self.is_needed(own, &known)).collect();
+            held.extend(&gives);
+            held.insert(given);
+            let over: Vec<&str> = held.iter().filter(|own| !is_needed(own)).copied().collect();
+            for name in &over {
+                held.remove(name);
+            }
+            let ends = [read, given].map(str::to_owned);
+            let (reads, gives, over) = (owned(reads), owned(gives), owned(over));
+            stages.push(Stage { reads, gives, ends, convolution, over });
+        }
+        if stages.is_empty() {
+            return None;
+        }
+        let outputs: Vec<&str> = self.twin.outputs.iter().map(String::as_str).collect();
+        let part = self.behind(&outputs, &known);
+        let last = owned(self.read_by(&part, &held));
+        let needs_all = |output: &&String| {
+            let behind = self.behind(&[output.as_str()], &HashSet::new());
+            stages.iter().all(|stage| behind.contains(stage.ends[1].as_str()))
+        };
+        let outputs = self.twin.outputs.iter().filter(needs_all).cloned().collect();
+        Some(Stages { stages, last, outputs })
     }
 
-    /// A node as a stage, if it is a convolution that is worth it.
-    fn stage(&self, node: &NodeProto) -> Option<PlannedStage> {
+    /// What nodes of a part read of what is there.
+    fn read_by(&self, part: &HashSet<&str>, held: &HashSet<&'g str>) -> Vec<&'g str> {
+        let is_of = |node: &&&NodeProto| node.output.iter().any(|own| part.contains(own.as_str()));
+        let all = self.nodes.iter().filter(is_of).flat_map(|node| &node.input);
+        let read: HashSet<&str> = all.map(String::as_str).collect();
+        held.iter().copied().filter(|own| read.contains(own)).collect()
+    }
+
+    /// The values between the ends of a convolution that take part in nothing else, and its result.
+    fn between(&self, read: &str, given: &'g str) -> Vec<&'g str> {
+        let mut values = vec![given];
+        let producer = self.producers.get(given).filter(|node| node.op_type == "Relu");
+        let inner = producer.and_then(|node| node.input.first());
+        values.extend(inner.map(String::as_str).filter(|inner| *inner != read));
+        values
+    }
+
+    /// Whether an output is, or a node reads it of which something is not known yet.
+    fn is_needed(&self, name: &str, known: &HashSet<&str>) -> bool {
+        let is_open =
+            |node: &NodeProto| node.output.iter().any(|own| !known.contains(own.as_str()));
+        let reads = |node: &NodeProto| node.input.iter().any(|own| own == name);
+        self.twin.outputs.iter().any(|output| output == name)
+            || self.nodes.iter().any(|node| is_open(node) && reads(node))
+    }
+
+    /// A node as a stage, if it is a convolution that is worth it: its ends and what is computed.
+    fn candidate(&self, node: &'g NodeProto) -> Option<([&'g str; 2], DirectConvolution)> {
         let [read, kernel, bias @ ..] = &node.input[..] else { return None };
         let [output] = &node.output[..] else { return None };
         if node.op_type != "Conv" || !self.is_large(output) {
@@ -144,8 +212,7 @@ impl<'g> Plan<'g> {
         let weights = numbers(kernel)?;
         let convolution =
             DirectConvolution::new(&weights, dims, bias.as_deref(), window.pads, is_active)?;
-        let given = activation.unwrap_or(output).to_owned();
-        Some(PlannedStage { ends: [read.clone(), given], convolution })
+        Some(([read, activation.unwrap_or(output)], convolution))
     }
 
     /// What rten's own `Relu` makes of a value that nobody else reads.
@@ -208,55 +275,114 @@ fn numbers(tensor: &TensorProto) -> Option<Vec<f32>> {
     is_floats.then(|| chunks.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect())
 }
 
-impl PlannedStage {
-    /// The stage in a loaded model.
+fn owned(mut names: Vec<&str>) -> Vec<String> {
+    names.sort_unstable();
+    names.into_iter().map(str::to_owned).collect()
+}
+
+impl Stages<String> {
+    /// The stages in a loaded model.
     ///
     /// # Errors
-    /// What rten says where it does not know an end.
-    pub(super) fn in_model(self, model: &Model) -> Result<Stage, String> {
+    /// What rten says where it does not know a value.
+    pub(super) fn in_model(self, model: &Model) -> Result<Stages<NodeId>, String> {
         let find = |name: &String| model.node_id(name).map_err(|error| error.to_string());
-        let [read, given] = &self.ends;
-        Ok(Stage { ends: [find(read)?, find(given)?], convolution: self.convolution })
+        let all = |names: &[String]| names.iter().map(find).collect::<Result<Vec<NodeId>, _>>();
+        let stage = |stage: Stage<String>| {
+            let [read, given] = &stage.ends;
+            Ok(Stage {
+                reads: all(&stage.reads)?,
+                gives: all(&stage.gives)?,
+                ends: [find(read)?, find(given)?],
+                convolution: stage.convolution,
+                over: all(&stage.over)?,
+            })
+        };
+        Ok(Stages {
+            stages: self.stages.into_iter().map(stage).collect::<Result<_, String>>()?,
+            last: all(&self.last)?,
+            outputs: self.outputs.iter().map(find).collect::<Result<_, _>>()?,
+        })
     }
 }
 
-impl Stage {
-    /// Runs the model up to each of the stages, and each of them; gives what the rest is computed from. `None`
-    /// where an image is none that a stage takes.
+impl Stages<NodeId> {
+    /// How many there are.
+    #[cfg(test)]
+    pub(super) fn len(&self) -> usize {
+        self.stages.len()
+    }
+
+    /// Computes `outputs` from `values`; `None` where not all stages would be needed, or something is missing
+    /// or is no image that a stage takes.
     ///
     /// # Errors
     /// Those of rten.
-    pub(super) fn run_all<'v>(
-        stages: &[Stage],
+    pub(super) fn run(
+        &self,
         model: &Model,
-        values: Vec<(NodeId, ValueOrView<'v>)>,
+        values: Vec<(NodeId, ValueOrView<'_>)>,
+        outputs: &[NodeId],
         options: &dyn Fn() -> RunOptions,
-    ) -> Result<Option<Vec<(NodeId, ValueOrView<'v>)>>, RunError> {
-        let mut values = values;
-        for Stage { ends: [read, given], convolution } in stages {
-            let mut found = model.run(values, &[*read], Some(options()))?;
-            let Some(made) = found.pop().and_then(|value| run_images(convolution, value)) else {
-                return Ok(None);
-            };
-            values = vec![(*given, made.into())];
+    ) -> Result<Option<Vec<Value>>, RunError> {
+        if !outputs.iter().any(|output| self.outputs.contains(output)) {
+            return Ok(None);
         }
-        Ok(Some(values))
+        let mut held: HashMap<NodeId, ValueOrView<'_>> = values.into_iter().collect();
+        for stage in &self.stages {
+            let [read, given] = stage.ends;
+            let mut wanted = stage.gives.clone();
+            let is_passing = !held.contains_key(&read) && !wanted.contains(&read);
+            if is_passing {
+                wanted.push(read);
+            }
+            if !wanted.is_empty() {
+                let Some(inputs) = views(&held, &stage.reads) else { return Ok(None) };
+                let made = model.run(inputs, &wanted, Some(options()))?;
+                held.extend(wanted.into_iter().zip(made.into_iter().map(ValueOrView::Value)));
+            }
+            let image = held.get(&read).and_then(|image| run_images(&stage.convolution, image));
+            let Some(image) = image else { return Ok(None) };
+            held.insert(given, ValueOrView::Value(image));
+            if is_passing {
+                held.remove(&read);
+            }
+            for value in &stage.over {
+                held.remove(value);
+            }
+        }
+        let open: Vec<NodeId> =
+            outputs.iter().copied().filter(|own| !held.contains_key(own)).collect();
+        if !open.is_empty() {
+            let Some(inputs) = views(&held, &self.last) else { return Ok(None) };
+            let made = model.run(inputs, &open, Some(options()))?;
+            held.extend(open.into_iter().zip(made.into_iter().map(ValueOrView::Value)));
+        }
+        Ok(outputs.iter().map(|output| held.remove(output).map(ValueOrView::into_owned)).collect())
     }
 }
 
+fn views<'v>(
+    held: &'v HashMap<NodeId, ValueOrView<'_>>,
+    wanted: &[NodeId],
+) -> Option<Vec<(NodeId, ValueOrView<'v>)>> {
+    wanted.iter().map(|id| Some((*id, ValueOrView::View(held.get(id)?.as_view())))).collect()
+}
+
 /// A convolution over each image of a batch.
-fn run_images(convolution: &DirectConvolution, images: Value) -> Option<Value> {
-    let Value::FloatTensor(images) = images else { return None };
+fn run_images(convolution: &DirectConvolution, images: &ValueOrView<'_>) -> Option<Value> {
+    let ValueView::FloatTensor(images) = images.as_view() else { return None };
     let &[count, channels, rows, columns] = images.shape() else { return None };
     let [out_rows, out_columns] = convolution.size_of([rows, columns])?;
     let out_channels = convolution.out_channels();
-    let images = images.into_data();
     let mut given = vec![0.0; count * out_channels * out_rows * out_columns];
     let (each, each_given) = (channels * rows * columns, out_channels * out_rows * out_columns);
     if each == 0 || each_given == 0 {
         return None;
     }
-    for (image, given) in images.chunks_exact(each).zip(given.chunks_exact_mut(each_given)) {
+    let images = images.to_contiguous();
+    let all = images.data().chunks_exact(each);
+    for (image, given) in all.zip(given.chunks_exact_mut(each_given)) {
         convolution.run(image, [rows, columns], given)?;
     }
     let dims = [count, out_channels, out_rows, out_columns];
@@ -369,7 +495,7 @@ mod tests {
             node("y", "Relu", &["c4"], &[]),
         ];
         let model = model(nodes, &["y"]);
-        assert_eq!(model.stages().len(), 2);
+        assert_eq!(model.stages(), 2);
         for rows in [1, 3] {
             assert_same(&model, rows, 0.25);
         }
@@ -378,26 +504,74 @@ mod tests {
         }
     }
 
+    /// A convolution of `k1` over `x`, its activation, and `ends`.
+    fn block(ends: Vec<NodeDef>) -> Vec<NodeDef> {
+        let mut nodes = vec![
+            weights("k1", &[3, 3, 2, 2]),
+            conv("c1", &["x", "k1"], 1, "SAME"),
+            node("r1", "Relu", &["c1"], &[]),
+        ];
+        nodes.extend(ends);
+        nodes
+    }
+
     #[test]
-    fn what_others_need_too_is_no_stage() {
-        let block = |ends: Vec<NodeDef>| {
-            let mut nodes = vec![
-                weights("k1", &[3, 3, 2, 2]),
-                conv("c1", &["x", "k1"], 1, "SAME"),
-                node("r1", "Relu", &["c1"], &[]),
-            ];
-            nodes.extend(ends);
-            nodes
-        };
-        let around = block(vec![node("y", "AddV2", &["r1", "x"], &[])]);
-        let around = model(around, &["y"]);
-        assert!(around.stages().is_empty());
+    fn what_is_needed_behind_a_stage_is_kept() {
+        let around = model(block(vec![node("y", "AddV2", &["r1", "x"], &[])]), &["y"]);
+        assert_eq!(around.stages(), 1);
         assert_same(&around, 2, 0.5);
         // The activation is not the only reader: it stays in the graph, and the convolution alone is a stage.
         let both = model(block(vec![node("y", "AddV2", &["r1", "c1"], &[])]), &["y"]);
-        assert_eq!(both.stages().len(), 1);
+        assert_eq!(both.stages(), 1);
         assert_same(&both, 2, 0.5);
+        let branches = block(vec![
+            node("t", "Tanh", &["r1"], &[]),
+            weights("k2", &[5, 5, 2, 3]),
+            conv("c2", &["t", "k2"], 1, "SAME"),
+            node("r2", "Relu", &["c2"], &[]),
+            weights("k3", &[1, 3, 2, 3]),
+            conv("c3", &["t", "k3"], 1, "SAME"),
+            node("a", "AddV2", &["r2", "c3"], &[]),
+            node("r3", "Relu", &["a"], &[]),
+            weights("k4", &[3, 1, 3, 2]),
+            conv("c4", &["r3", "k4"], 1, "SAME"),
+            node("b", "AddV2", &["c4", "t"], &[]),
+            node("z", "Mul", &["b", "x"], &[]),
+            node("y", "AddV2", &["z", "r1"], &[]),
+        ]);
+        let branches = model(branches, &["y"]);
+        assert_eq!(branches.stages(), 4);
+        for odd in [0.5, f32::NAN] {
+            assert_same(&branches, 3, odd);
+        }
+    }
+
+    #[test]
+    fn outputs_before_the_last_stage_are_given() {
+        // Asked for alone, `r1` does not need the second stage; with `y`, it was computed on the way.
+        let nodes = block(vec![
+            weights("k2", &[3, 3, 2, 4]),
+            conv("c2", &["r1", "k2"], 1, "SAME"),
+            node("y", "Relu", &["c2"], &[]),
+        ]);
+        let both = model(nodes, &["r1", "y"]);
+        assert_eq!(both.stages(), 2);
+        assert_same(&both, 2, 0.5);
+        let shape = Shape::new(vec![1, 30, 27, 2]).unwrap();
+        let image = Tensor::of(shape, &vec![0.25f32; 30 * 27 * 2]).unwrap();
+        for fetches in [&[1][..], &[0, 1], &[1, 0, 1]] {
+            let run = |threads| both.run(&[(0, &image)], fetches, threads).unwrap();
+            let (staged, plain) = (run(1), run(2));
+            assert_eq!(staged.len(), fetches.len());
+            for (staged, plain) in staged.iter().zip(&plain) {
+                assert_eq!(staged.shape(), plain.shape());
+                let values = |tensor: &Tensor| tensor.to_vec::<f32>().unwrap();
+                let near = |(a, b): (&f32, &f32)| (a - b).abs() < 1e-5;
+                assert!(values(staged).iter().zip(&values(plain)).all(near));
+            }
+        }
         let several = model(block(vec![node("y", "Tanh", &["x"], &[])]), &["r1", "y"]);
-        assert!(several.stages().is_empty());
+        assert_eq!(several.stages(), 1);
+        assert_same(&several, 2, 0.5);
     }
 }
