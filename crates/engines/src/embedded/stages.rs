@@ -26,6 +26,9 @@ const WEIGHTS_MAX: usize = 1 << 20;
 /// Stops in one run.
 const STAGES_MAX: usize = 32;
 
+/// Outputs of a graph; what each needs is looked up by itself.
+const OUTPUTS_MAX: usize = 64;
+
 /// The stages of a run, as `V` names values.
 pub(super) struct Stages<V> {
     stages: Vec<Stage<V>>,
@@ -74,6 +77,10 @@ struct Plan<'g> {
     inputs: HashSet<&'g str>,
     weights: HashMap<&'g str, &'g TensorProto>,
     producers: HashMap<&'g str, &'g NodeProto>,
+    /// The twin's outputs.
+    outputs: HashSet<&'g str>,
+    /// Those of `nodes` that read a value.
+    readers: HashMap<&'g str, Vec<&'g NodeProto>>,
     /// The nodes that the twin's outputs are computed from, in their order.
     nodes: Vec<&'g NodeProto>,
 }
@@ -89,11 +96,18 @@ impl<'g> Plan<'g> {
         let producers = graph.node.iter().flat_map(named).collect();
         let weights = graph.initializer.iter().map(|own| (own.name.as_str(), own)).collect();
         let inputs = inputs.iter().map(String::as_str).collect();
-        let mut plan = Plan { twin, values, inputs, weights, producers, nodes: Vec::new() };
-        let outputs: Vec<&str> = twin.outputs.iter().map(String::as_str).collect();
+        let outputs: HashSet<&str> = twin.outputs.iter().map(String::as_str).collect();
+        let (readers, nodes) = (HashMap::new(), Vec::new());
+        let mut plan = Plan { twin, values, inputs, weights, producers, outputs, readers, nodes };
+        let outputs: Vec<&str> = plan.outputs.iter().copied().collect();
         let seen = plan.behind(&outputs, &HashSet::new());
         let is_seen = |node: &&NodeProto| node.output.iter().any(|own| seen.contains(own.as_str()));
         plan.nodes = graph.node.iter().filter(is_seen).collect();
+        for &node in &plan.nodes {
+            for input in &node.input {
+                plan.readers.entry(input).or_default().push(node);
+            }
+        }
         plan
     }
 
@@ -115,6 +129,9 @@ impl<'g> Plan<'g> {
     }
 
     fn stages(&self) -> Option<Stages<String>> {
+        if self.outputs.len() > OUTPUTS_MAX {
+            return None;
+        }
         let mut known: HashSet<&str> = self.inputs.clone();
         let mut held: HashSet<&str> = self.inputs.clone();
         let mut stages = Vec::new();
@@ -141,7 +158,7 @@ impl<'g> Plan<'g> {
         if stages.is_empty() {
             return None;
         }
-        let outputs: Vec<&str> = self.twin.outputs.iter().map(String::as_str).collect();
+        let outputs: Vec<&str> = self.outputs.iter().copied().collect();
         let part = self.behind(&outputs, &known);
         let last = owned(self.read_by(&part, &held));
         let needs_all = |output: &&String| {
@@ -173,9 +190,9 @@ impl<'g> Plan<'g> {
     fn is_needed(&self, name: &str, known: &HashSet<&str>) -> bool {
         let is_open =
             |node: &NodeProto| node.output.iter().any(|own| !known.contains(own.as_str()));
-        let reads = |node: &NodeProto| node.input.iter().any(|own| own == name);
-        self.twin.outputs.iter().any(|output| output == name)
-            || self.nodes.iter().any(|node| is_open(node) && reads(node))
+        let readers = self.readers.get(name);
+        self.outputs.contains(name)
+            || readers.is_some_and(|all| all.iter().any(|node| is_open(node)))
     }
 
     /// A node as a stage, if it is a convolution that is worth it: its ends and what is computed.
@@ -208,15 +225,13 @@ impl<'g> Plan<'g> {
 
     /// What rten's own `Relu` makes of a value that nobody else reads.
     fn activation(&self, value: &str) -> Option<&'g str> {
-        if self.twin.outputs.iter().any(|output| output == value) {
+        let [reader] = self.readers.get(value)?[..] else { return None };
+        if self.outputs.contains(value) {
             return None;
         }
-        let mut readers =
-            self.nodes.iter().filter(|node| node.input.iter().any(|own| own == value));
-        let (reader, other) = (readers.next()?, readers.next());
         let [output] = &reader.output[..] else { return None };
         let is_own = reader.op_type == "Relu" && self.twin.own.contains(output);
-        (is_own && other.is_none()).then_some(output.as_str())
+        is_own.then_some(output.as_str())
     }
 
     /// Whether a value surely has a large image.
