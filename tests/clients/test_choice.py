@@ -12,10 +12,10 @@ from server import HOME, Server, need_tensorflow
 from test_program import ask, children_of, predict
 
 METRICS = "/monitoring/prometheus/metrics"
-SIZE = 48
+SIZE = 96
 
 
-def network(seed, layers=8, channels=16):
+def network(seed, layers=8, channels=32):
     """A convolutional net that takes some milliseconds on each engine."""
     random = np.random.default_rng(seed)
     kernels = [tf.constant(random.normal(0, 0.1, [3, 3, channels if i else 3, channels]), tf.float32)
