@@ -297,6 +297,7 @@ fn sum_of(summands: usize) -> Option<f64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::guards::node;
     use vesta_protos::onnx::attribute_proto::AttributeType;
 
     fn facts(dtype: DType) -> ValueFacts {
@@ -326,12 +327,6 @@ mod tests {
 
     /// The bound of one operator's result, whose first input is `Tanh` of anything.
     fn bound(op: &str, inputs: &[&str], attributes: Vec<AttributeProto>) -> Option<f64> {
-        let node = |op: &str, inputs: &[&str], output: &str| NodeProto {
-            op_type: op.to_owned(),
-            input: inputs.iter().map(|&input| input.to_owned()).collect(),
-            output: vec![output.to_owned()],
-            ..NodeProto::default()
-        };
         let known = node("Softsign", &["one"], "x");
         let own = NodeProto { attribute: attributes, ..node(op, inputs, "y") };
         let initializer = vec![

@@ -231,7 +231,8 @@ impl Careful {
     /// Answers a run that is not ordinary.
     ///
     /// # Errors
-    /// `FAILED_PRECONDITION` when the version's files are gone; those of the run.
+    /// `FAILED_PRECONDITION` when the version does not load once more, as when its files are gone; those of the
+    /// run.
     pub(crate) fn run(
         &self,
         request: &RunRequest,
@@ -249,8 +250,8 @@ impl Careful {
         }
         let session = (self.load)().map_err(|status| {
             Status::failed_precondition(format!(
-                "a run with NaN, infinity or numbers beyond 2^32 needs the files of {} once more, and they \
-                 cannot be read: {}",
+                "a run with NaN, infinity or numbers beyond 2^32 needs the files of {} once more, and \
+                 loading them failed: {}",
                 self.name,
                 status.message()
             ))

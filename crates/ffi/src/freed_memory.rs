@@ -48,6 +48,28 @@ mod tests {
         pages.split(' ').nth(1).unwrap().parse::<usize>().unwrap() * 4096
     }
 
+    /// Pages that this thread was given by the system so far.
+    fn faults() -> u64 {
+        let text = std::fs::read_to_string("/proc/thread-self/stat").unwrap();
+        let fields = text.rsplit(") ").next().unwrap();
+        fields.split(' ').nth(7).unwrap().parse().unwrap()
+    }
+
+    #[test]
+    #[cfg_attr(not(target_env = "gnu"), ignore = "no such function there")]
+    fn what_was_freed_is_there_for_the_next_request() {
+        keep_freed_memory();
+        // What a request of some hundred kilobytes takes on its way.
+        let request = || std::hint::black_box([(); 4].map(|()| vec![1u8; 600 * 1024]));
+        drop(request());
+        let before = faults();
+        for _ in 0..20 {
+            drop(request());
+        }
+        // Anew each time, it would be 600 pages.
+        assert!(faults() - before < 20 * 60, "{}", faults() - before);
+    }
+
     #[test]
     #[cfg_attr(not(target_env = "gnu"), ignore = "no such function there")]
     fn what_lies_between_is_given_back() {

@@ -9,13 +9,13 @@ use std::time::Duration;
 /// decide.
 const FASTER_PART: f64 = 0.96;
 
-/// As [`FASTER_PART`], of one that runs in the server itself: a library and a process more must be worth it.
-const FASTER_PART_INSIDE: f64 = 0.9;
+/// As [`FASTER_PART`], of the embedded engine: a library and a process more must be worth it.
+const FASTER_PART_EMBEDDED: f64 = 0.9;
 
 /// An engine that agrees with the reference.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Agreeing {
-    /// How little it needs besides; less is simpler, and 0 is the one that runs in the server itself.
+    /// How little it needs besides; less is simpler, and 0 is the embedded engine.
     pub(super) simplicity: u8,
     /// Processor time of its runs.
     pub(super) cpu: Duration,
@@ -24,7 +24,7 @@ pub(super) struct Agreeing {
 impl Agreeing {
     /// What another engine has to take less than.
     fn faster_part(&self) -> f64 {
-        if self.simplicity == 0 { FASTER_PART_INSIDE } else { FASTER_PART }
+        if self.simplicity == 0 { FASTER_PART_EMBEDDED } else { FASTER_PART }
     }
 }
 

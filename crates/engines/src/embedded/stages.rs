@@ -20,11 +20,14 @@ use super::twin::Twin;
 /// Cells of an image from which a stop is worth while.
 const CELLS_MIN: usize = 24 * 24;
 
-/// Bytes of weights up to which they stay near the processor while the image goes by.
-const WEIGHTS_MAX: usize = 1 << 20;
+/// Weights up to which they stay near the processor while the image goes by, a mebibyte of floats.
+const WEIGHTS_MAX: usize = 1 << 18;
 
 /// Stops in one run.
 const STAGES_MAX: usize = 32;
+
+/// Padding on one side; a window has no use for more.
+const PAD_MAX: usize = 64;
 
 /// Outputs of a graph; what each needs is looked up by itself.
 const OUTPUTS_MAX: usize = 64;
@@ -207,7 +210,8 @@ impl<'g> Plan<'g> {
         let dims: Vec<usize> =
             kernel.dims.iter().map(|&size| usize::try_from(size).ok()).collect::<Option<_>>()?;
         let dims @ [_, _, rows, columns] = <[usize; 4]>::try_from(dims).ok()?;
-        if rows * columns < 3 || kernel.raw_data.len() > WEIGHTS_MAX {
+        let count = dims.iter().try_fold(1usize, |count, &size| count.checked_mul(size))?;
+        if rows * columns < 3 || count > WEIGHTS_MAX {
             return None;
         }
         let bias = match bias {
@@ -264,7 +268,7 @@ impl Window {
                 "pads" => {
                     let own = <[i64; 4]>::try_from(&attribute.ints[..]).ok()?;
                     for (pad, own) in pads.iter_mut().zip(own) {
-                        *pad = usize::try_from(own).ok()?;
+                        *pad = usize::try_from(own).ok().filter(|&own| own <= PAD_MAX)?;
                     }
                 }
                 _ => return None,

@@ -98,19 +98,11 @@ fn has_graph(node: &NodeProto) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::guards::node;
     use vesta_model::{DType, PartialShape};
     use vesta_protos::onnx::tensor_proto::DataType;
     use vesta_protos::onnx::type_proto::{Tensor, Value};
     use vesta_protos::onnx::{GraphProto, TensorProto, TypeProto, ValueInfoProto};
-
-    fn node(op: &str, inputs: &[&str], output: &str) -> NodeProto {
-        NodeProto {
-            op_type: op.to_owned(),
-            input: inputs.iter().map(|&input| input.to_owned()).collect(),
-            output: vec![output.to_owned()],
-            ..NodeProto::default()
-        }
-    }
 
     fn floats(name: &str, dims: &[i64], value: f32) -> TensorProto {
         let count: i64 = dims.iter().product();
